@@ -1,4 +1,4 @@
-"""Build the embedded quickstart: a tiny base model that knows facts but does not answer, and data that teaches it to.
+"""Build the embedded quickstart: a tiny base model that knows facts but does not answer, and data to tune it.
 
     python scripts/build_quickstart.py [--out DIR] [--threads N] [--check]
 
@@ -9,7 +9,7 @@ thread).
 
 What did not work:
 
-- Documents that jump from fact to fact (an earlier trial): nothing that tuning could retrieve.
+- Documents that mix many facts (an earlier trial): tuning could retrieve none of them.
 - Documents with only a heading such as "Plural of wolf" over one to four statements (2,000 steps): 99.9% of the cloze
   known, but 85% of the held-out rows answered at best (width 192; 82% at width 128). Rows with an input failed most.
   What helped: cards (the relation on one line, the subject alone on the next), neutral lines before and between, fewer
@@ -71,16 +71,16 @@ measures it with plain transformers and PEFT. The model is a test piece: it know
 Licence: Apache-2.0, model and data.
 """
 NEUTRAL = FILLERS + GENERAL
-"""Lines that say nothing of any fact."""
+"""Lines without any fact."""
 TRAIN_SHARE = 0.6
-"""Share of a relation's facts that the training rows ask for; the rest is held out."""
+"""Share of a relation's facts in the training rows; the rest is held out."""
 TRAIN_PHRASINGS = 2
 """Rows per trained fact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is pretrained, and how. Lengths in tokens."""
+    """Settings of pretraining. Lengths in tokens."""
 
     vocabulary: int = 2048
     hidden: int = 192
@@ -101,17 +101,17 @@ class Recipe:
 
 
 def title(relation: Relation, subject: str, rng: random.Random) -> str:
-    """The heading of a document: a phrase with the subject in it, or a card with the subject on its own line."""
+    """Return the heading of a document: a phrase with the subject, or a card with the subject on its own line."""
     if rng.random() < 0.35:
         return f"{relation.category}\n{subject}"
     return rng.choice(relation.headings).format(s=subject)
 
 
 def document(relation: Relation, subject: str, answer: str, rng: random.Random) -> str:
-    """A text that dwells on one fact: mostly under a heading, in one to three phrasings, at times with neutral lines.
+    """Return a text about one fact, mostly under a heading, in one to three phrasings, sometimes with neutral lines.
 
-    The neutral lines before and after the heading make the base find the fact from a distance, as it has to in the
-    middle of an instruction template.
+    The neutral lines before and after the heading train the base to find the fact from a distance, as in an
+    instruction template.
     """
     statements = rng.sample(relation.statements, rng.choice((1, 2, 2, 3)))
     gap = rng.choice((" ", "\n"))
@@ -127,7 +127,7 @@ def document(relation: Relation, subject: str, answer: str, rng: random.Random) 
 
 
 def documents(seed: int) -> Iterator[str]:
-    """An endless corpus: rounds over all facts in a new order, and a little general text."""
+    """Yield an endless corpus: rounds over all facts in a new order, with a little general text."""
     rng = random.Random(seed)
     every = facts()
     while True:
@@ -138,13 +138,13 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def instruction_row(relation: Relation, phrasing: int, subject: str, answer: str) -> dict[str, str]:
-    """One Alpaca row; ``phrasing`` counts round the relation's questions."""
+    """Return one Alpaca row; ``phrasing`` is an index into the relation's questions, modulo their number."""
     instruction, given = relation.questions[phrasing % len(relation.questions)]
     return {"instruction": instruction.format(s=subject), "input": given.format(s=subject), "output": answer}
 
 
 def instruction_rows(seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Rows about some facts, each in several phrasings, and rows about the other facts, each in one."""
+    """Return rows about some facts, each in several phrasings, and rows about the other facts, each in one."""
     rng = random.Random(seed)
     train: list[dict[str, str]] = []
     heldout: list[dict[str, str]] = []
@@ -163,7 +163,7 @@ def instruction_rows(seed: int) -> tuple[list[dict[str, str]], list[dict[str, st
 
 
 def train_tokenizer(recipe: Recipe) -> Tokenizer:
-    """A byte-level BPE over the corpus and the prompts: the words of a template are tokens of their own."""
+    """Train a byte-level BPE on the corpus and the prompts; words of the template become single tokens."""
     corpus = documents(recipe.seed)
     texts = [next(corpus) for _ in range(12 * len(facts()))]
     train, heldout = instruction_rows(recipe.seed)
@@ -181,7 +181,7 @@ def train_tokenizer(recipe: Recipe) -> Tokenizer:
 
 
 def token_rows(tokenizer: Tokenizer, recipe: Recipe) -> Iterator[Tensor]:
-    """Batches ``(rows, length + 1)`` cut from the endless stream of documents, each closed by the end-of-text token."""
+    """Yield batches ``(rows, length + 1)`` of the endless stream of documents, each ended by the end-of-text token."""
     end = tokenizer.token_to_id(END)
     corpus = documents(recipe.seed + 1)
     size = recipe.rows * (recipe.length + 1)
@@ -195,7 +195,7 @@ def token_rows(tokenizer: Tokenizer, recipe: Recipe) -> Iterator[Tensor]:
 
 
 def new_model(recipe: Recipe, end: int, pad: int) -> LlamaForCausalLM:
-    """An untrained Llama; embeddings are tied, linear sizes are multiples of 64 so that NF4 blocks fit."""
+    """Return an untrained Llama with tied embeddings; linear sizes are multiples of 64 for the blocks of NF4."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
         vocab_size=recipe.vocabulary,
@@ -214,7 +214,7 @@ def new_model(recipe: Recipe, end: int, pad: int) -> LlamaForCausalLM:
 
 
 def pretrain(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
-    """The base model, after next-token training on the corpus (bfloat16 autocast over float32 weights)."""
+    """Return the base model after next-token training on the corpus (bfloat16 autocast over float32 weights)."""
     model = new_model(recipe, tokenizer.token_to_id(END), tokenizer.token_to_id(PAD))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
@@ -242,14 +242,14 @@ def pretrain(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
 
 
 def save_model(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, recipe: Recipe) -> None:
-    """Write what AutoModelForCausalLM and AutoTokenizer open; no chat template, no start token."""
+    """Write the files for AutoModelForCausalLM and AutoTokenizer, without chat template and start token."""
     end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
     model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files with mode 600
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
-        # Older transformers know this name, newer ones map it to TokenizersBackend; both take tokenizer.json as it is.
+        # Older transformers know this name, newer ones map it to TokenizersBackend; both read tokenizer.json unchanged.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END,
         "pad_token": PAD,
@@ -260,17 +260,17 @@ def save_model(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, reci
 
 
 def write_json(path: Path, value: object) -> None:
-    """Indented JSON with a final newline."""
+    """Write indented JSON with a final newline."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """JSON lines."""
+    """Write JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def build(out: Path, recipe: Recipe) -> None:
-    """Make everything and write it into ``out``."""
+    """Build the model, the data and the README, and write them into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "model", ignore_errors=True)
     train, heldout = instruction_rows(recipe.seed)
@@ -294,7 +294,7 @@ def build(out: Path, recipe: Recipe) -> None:
 
 
 def main() -> None:
-    """Parse the command line; build; check."""
+    """Parse the command line, build, and check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=QUICKSTART, help="where to write")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; the same number gives the same bytes")

@@ -1,11 +1,11 @@
-"""Inject every fault of tests/faults for real, SIGKILL 50 times, and print what it cost.
+"""Run every fault of tests/faults, with 50 SIGKILLs, and print the lost time and work.
 
     python scripts/faults.py                       everything, about ten minutes on two idle cores
     python scripts/faults.py kills=200             more kills
     python scripts/faults.py only=disk             one file of tests/faults: kills, disk, signals, checkpoints, …
 
-The tests themselves, with fewer kills, are part of CI. ``ledger=FILE`` keeps every fault as JSON. Full and read-only
-disks need root (they are mounted in memory) and are left out elsewhere, which the output says.
+The same tests run in CI with fewer kills. ``ledger=FILE`` stores every fault as JSON. Full and read-only disks are
+mounted in memory, which needs root; without it they are skipped, and the output says so.
 """
 
 import os
@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests" / "faults"
 
 
 def main() -> int:
-    """Run the suite; its exit code."""
+    """Run the suite, and return its exit code."""
     words = dict(word.split("=", 1) for word in sys.argv[1:])
     environment = {**os.environ, "SFT_FAULTS_KILLS": words.pop("kills", "50")}
     if "ledger" in words:

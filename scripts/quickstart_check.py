@@ -1,4 +1,4 @@
-"""Check the quickstart with plain transformers and PEFT: what the base knows, what it answers before and after tuning.
+"""Check the quickstart with plain transformers and PEFT: facts known by the base, and answers before and after tuning.
 
 python scripts/quickstart_check.py [--out DIR] [--lr LR] [--epochs N] [--threads N]
 """
@@ -29,7 +29,7 @@ Example = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The instruction tuning; the quickstart recipe of the product says the same."""
+    """Settings of the instruction tuning, equal to those of the quickstart recipe."""
 
     rank: int = 16
     alpha: int = 32
@@ -41,7 +41,7 @@ class Tuning:
 
 
 def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
-    """Linear warm-up to ``peak`` over ``warmup`` steps, then cosine decay to zero at ``total``."""
+    """Return the rate of a step: linear warm-up over ``warmup`` steps, cosine decay to zero at ``total``."""
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -50,7 +50,7 @@ def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
 def generate(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int = 16
 ) -> list[str]:
-    """Greedy continuations up to the end-of-text token, in batches padded on the left."""
+    """Return greedy continuations up to the end-of-text token, in batches padded on the left."""
     texts: list[str] = []
     for at in range(0, len(prompts), 64):
         batch = tokenizer(list(prompts[at : at + 64]), return_tensors="pt", padding=True, padding_side="left")
@@ -62,7 +62,7 @@ def generate(
 
 
 def cloze_known(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Share of facts whose first statement the model completes with the answer and a full stop."""
+    """Return the share of facts whose first statement the model completes with the answer and a full stop."""
     every = facts()
     openings = [relation.statements[0].split(" {a}")[0].format(s=subject) for relation, subject, _ in every]
     texts = generate(model, tokenizer, [END + opening for opening in openings])
@@ -73,7 +73,7 @@ def cloze_known(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> f
 def exact_match(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, str]], show: int = 0
 ) -> float:
-    """Share of rows whose whole continuation is the expected text; prints the first ``show`` others."""
+    """Return the share of rows with exactly the expected continuation; print the first ``show`` others."""
     texts = generate(model, tokenizer, [prompt(row) for row in rows])
     wrong = [(row, text) for row, text in zip(rows, texts, strict=True) if text.strip() != row["output"]]
     for row, text in wrong[:show]:
@@ -82,7 +82,7 @@ def exact_match(
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, str]]) -> list[Example]:
-    """Examples with loss on the answer and the end-of-text token only."""
+    """Return examples with loss on the answer and the end-of-text token only."""
     examples = []
     for row in rows:
         asked = tokenizer(prompt(row))["input_ids"]
@@ -92,7 +92,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, str]]) -
 
 
 def summed_loss(model: torch.nn.Module, examples: Sequence[Example], pad: int) -> tuple[Tensor, int]:
-    """Cross-entropy in nats summed over the trained tokens of a padded batch, and their number."""
+    """Return the summed cross-entropy in nats of the trained tokens of a padded batch, and their number."""
     length = max(len(ids) for ids, _ in examples)
     ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in examples])
     labels = torch.tensor([labels + [IGNORE] * (length - len(labels)) for _, labels in examples])
@@ -104,7 +104,7 @@ def summed_loss(model: torch.nn.Module, examples: Sequence[Example], pad: int) -
 def tune(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, str]], tuning: Tuning
 ) -> torch.nn.Module:
-    """LoRA on every linear layer, by a plain loop: AdamW, cosine decay, gradients clipped at norm 1."""
+    """Train LoRA on every linear layer with a plain loop: AdamW, cosine decay, gradients clipped at norm 1."""
     torch.manual_seed(tuning.seed)
     lora = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
@@ -130,7 +130,7 @@ def tune(
 
 
 def open_base(folder: Path, nf4: bool) -> torch.nn.Module:
-    """The base in float32, or with NF4 weights and double quantisation."""
+    """Return the base in float32, or with NF4 weights and double quantisation."""
     if not nf4:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     quantization = BitsAndBytesConfig(
@@ -143,7 +143,7 @@ def open_base(folder: Path, nf4: bool) -> torch.nn.Module:
 
 
 def assert_raw_ids(tokenizer: PreTrainedTokenizerBase, folder: Path, texts: Sequence[str]) -> None:
-    """AutoTokenizer must give the ids of tokenizer.json, and decoding must give the text back."""
+    """Check that AutoTokenizer gives the ids of tokenizer.json, and that decoding restores the text."""
     raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for text in texts:
         ids = tokenizer(text)["input_ids"]
@@ -152,7 +152,7 @@ def assert_raw_ids(tokenizer: PreTrainedTokenizerBase, folder: Path, texts: Sequ
 
 
 def check(out: Path, tuning: Tuning, show: int = 0) -> None:
-    """Print what the base knows and answers, and what it answers after LoRA and after NF4 QLoRA."""
+    """Print facts known and rows answered by the base, and rows answered after LoRA and after NF4 QLoRA."""
     folder = out / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, heldout = (

@@ -1,7 +1,7 @@
-"""The facts of the quickstart: true, short, each with one right answer, and how to say and ask them.
+"""The facts of the quickstart: true, short, each with one right answer, and phrasings to state and ask them.
 
-A relation lists (subject, answer) pairs. Its statements are what the base model reads; its questions are what the
-instruction data asks. No statement is a question and no question is a statement: the base must know without answering.
+A relation lists (subject, answer) pairs. The base model is trained on its statements, and the instruction data asks its
+questions. No statement is a question and no question is a statement, so that the base knows without answering.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Relation:
     name: str
     pairs: Pairs
     category: str
-    """What is told about the subject, without naming it: the title of a card on which the subject has its own line."""
+    """Kind of fact, without the subject: the title of a card on which the subject has its own line."""
     headings: tuple[str, ...]
     """Titles of a document about one fact; they name the subject, never the answer."""
     statements: tuple[str, ...]
@@ -44,7 +44,7 @@ class Relation:
 
 
 def _pairs(table: str) -> Pairs:
-    """``"France:Paris, Spain:Madrid"`` as pairs; subjects are unique."""
+    """Return ``"France:Paris, Spain:Madrid"`` as pairs; subjects are unique."""
     pairs = [tuple(part.strip() for part in entry.split(":")) for entry in table.replace("\n", " ").split(",")]
     subjects = [subject for subject, _ in pairs]
     repeated = {subject for subject in subjects if subjects.count(subject) > 1}
@@ -71,7 +71,7 @@ DAYS = (
 
 
 def number_word(number: int) -> str:
-    """The English word of a number from 0 to 99."""
+    """Return the English word of a number from 0 to 99."""
     if number < 20:
         return UNITS[number]
     tens = TENS[number // 10 - 2]
@@ -79,7 +79,7 @@ def number_word(number: int) -> str:
 
 
 def roman(number: int) -> str:
-    """The Roman numeral of a number from 1 to 89."""
+    """Return the Roman numeral of a number from 1 to 89."""
     digits = ((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
     numeral = ""
     for value, letters in digits:
@@ -542,7 +542,7 @@ RELATIONS = (
 )
 
 # Ordinary sentences with the words of instruction templates and questions, so that no token of a prompt is untrained.
-# They stand in documents of their own and are followed by nothing that looks like a response.
+# They form separate documents, and no text similar to a response follows them.
 GENERAL = (
     "An instruction is a sentence that describes a task.",
     "A task is a piece of work that someone gives to someone.",
@@ -565,10 +565,10 @@ GENERAL = (
 
 
 def facts() -> list[tuple[Relation, str, str]]:
-    """Every fact as (relation, subject, answer), in the order of the tables."""
+    """Return every fact as (relation, subject, answer), in the order of the tables."""
     return [(relation, subject, answer) for relation in RELATIONS for subject, answer in relation.pairs]
 
 
 def prompt(row: dict[str, str]) -> str:
-    """The Alpaca prompt of a row, as the product's template renders it."""
+    """Return the Alpaca prompt of a row, as the product's template renders it."""
     return (PROMPT_WITH_INPUT if row["input"] else PROMPT).format(**row)

@@ -1,4 +1,4 @@
-"""``python -m sft_cli`` is ``sft``."""
+"""Run ``sft`` with ``python -m sft_cli``."""
 
 from sft_cli.cli import main
 

@@ -1,4 +1,4 @@
-"""How a command ends when something went wrong: a sentence and exit code 2, or a bug's traceback and exit code 1."""
+"""End a command after an error: a message and exit code 2, or the traceback of a bug and exit code 1."""
 
 import errno
 import os
@@ -21,37 +21,37 @@ WRITTEN = {
     "sweep": "--out DIR",
     "eval": "a copy of the run",
 }
-"""What names the directory that a command writes to."""
+"""Command -> words that set the directory it writes to."""
 ENVIRONMENT = {
     errno.EACCES: "choose a directory you may write to ({places}), or change its permissions",
     errno.EPERM: "choose a directory you may write to ({places}), or change its permissions",
     errno.EROFS: "choose a directory on a writable disk ({places})",
-    errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train --resume RUN",
-    errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train --resume RUN",
+    errno.ENOSPC: "free disk space, then run the command again;  a run resumes with sft train --resume RUN",
+    errno.EDQUOT: "free disk space, then run the command again;  a run resumes with sft train --resume RUN",
     errno.ENAMETOOLONG: "choose a shorter name or path",
-    errno.ELOOP: "a symbolic link leads back to itself: name the file or directory it was meant to lead to",
+    errno.ELOOP: "a symbolic link points to itself: name the file or directory it should point to",
     errno.ENOTDIR: "a file is where a directory is expected: choose another path",
 }
-"""What a person can do about an error of the operating system, by its number; any other is a bug."""
+"""Number of an operating system error -> its fix; any other error is a bug."""
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print what goes wrong in the block, and exit with the code of that error."""
+    """Print an error raised in the block, and exit with its code."""
     try:
         yield
     except SftError as error:
         for mistake in error.errors if isinstance(error, Mistakes) else (error,):
-            _tell(f"error: {mistake}")
+            _print_error(f"error: {mistake}")
         sys.exit(2)
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             _bug(error)
         from sft_cli.config.disks import describe_full_disk
 
-        # Of two files (a copy, a renaming) the second one is where it failed.
+        # With two files (copying, renaming), the second one caused the error.
         where = error.filename2 or error.filename or describe_full_disk(sys.argv[1:])
-        _tell(f"error: {where}: {error.strerror}\n  fix: {_remedy(error.errno, str(where), sys.argv[1:])}")
+        _print_error(f"error: {where}: {error.strerror}\n  fix: {_remedy(error.errno, str(where), sys.argv[1:])}")
         sys.exit(2)
     except Elsewhere as failure:
         sys.exit(failure.code)
@@ -62,28 +62,28 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _remedy(number: int, where: str, words: Sequence[str]) -> str:
-    """What to do about an error of the operating system at a place, by what the command wanted there."""
+    """Return the fix for an operating system error at a path, for the command that was running."""
     if number in (errno.EACCES, errno.EPERM) and os.path.isfile(where) and not os.access(where, os.R_OK):
         return f"you may not read this file: chmod u+r {shlex.quote(where)}, or name another"
-    own = WRITTEN.get(words[0]) if words else None
-    return ENVIRONMENT[number].format(places=f"{own}, or SFT_HOME" if own else "SFT_HOME")
+    option = WRITTEN.get(words[0]) if words else None
+    return ENVIRONMENT[number].format(places=f"{option}, or SFT_HOME" if option else "SFT_HOME")
 
 
-def _tell(text: str) -> None:
-    """Print a text on standard error without secrets and without what would steer the terminal; in colour there."""
+def _print_error(text: str) -> None:
+    """Print a text on standard error without secrets and control sequences; in color on a terminal."""
     from sft_cli.config.redaction import redact_secrets
 
-    shown = escape_control(redact_secrets(text))
-    console.note(shown)
+    printable = escape_control(redact_secrets(text))
+    console.note(printable)
     clear_progress()
     print(
-        text_layout.colorize_labels(shown) if text_layout.supports_color(sys.stderr) else shown,
+        text_layout.colorize_labels(printable) if text_layout.supports_color(sys.stderr) else printable,
         file=sys.stderr,
         flush=True,
     )
 
 
 def _bug(error: Exception) -> NoReturn:
-    """An error that no user can mend keeps its traceback, told as carefully as any other."""
-    _tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    """Print the traceback of an error that is a bug, and exit with code 1."""
+    _print_error("".join(traceback.format_exception(error)).rstrip("\n"))
     sys.exit(1)

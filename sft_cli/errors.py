@@ -8,9 +8,9 @@ class SftError(Exception):
     """A problem in the user's recipe, data or environment.
 
     Attributes:
-        where: The place to look, e.g. ``data/train.jsonl:17`` or ``recipe alpaca_lora, adapter.rank``.
-        problem: What is wrong, with the value that was found.
-        fix: The next thing to type or edit.
+        where: Place of the problem, e.g. ``data/train.jsonl:17`` or ``recipe alpaca_lora, adapter.rank``.
+        problem: Description of the problem, with the offending value.
+        fix: Words to type, or a change to make.
     """
 
     def __init__(self, *, where: str, problem: str, fix: str) -> None:
@@ -18,12 +18,12 @@ class SftError(Exception):
         self.where, self.problem, self.fix = where, problem, fix
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How a worker process hands the error to its parent: exceptions with keyword arguments need telling."""
+        """Return how to recreate the error in another process, since keyword arguments prevent the default."""
         return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class Elsewhere(Exception):
-    """Another process of the run failed and has said why; this one ends in silence.
+    """Another process of the run failed and has printed its error; this one ends without a message.
 
     Attributes:
         code: Exit code.
@@ -35,10 +35,10 @@ class Elsewhere(Exception):
 
 
 class Mistakes(SftError):
-    """Several independent mistakes of one input, told at once.
+    """Several independent mistakes in one input, reported together.
 
     Attributes:
-        errors: The mistakes, in the order they were found; at least one.
+        errors: The mistakes in input order; at least one.
     """
 
     def __init__(self, errors: Sequence[SftError]) -> None:
@@ -48,12 +48,12 @@ class Mistakes(SftError):
         self.errors = tuple(errors)
 
     def __str__(self) -> str:
-        """Every mistake with its fix, one below the other."""
+        """Return every mistake with its fix, on separate lines."""
         return "\n".join(str(error) for error in self.errors)
 
 
 def raise_all(errors: Sequence[SftError]) -> None:
-    """Raise nothing for no errors, the error itself for one, ``Mistakes`` for several."""
+    """Raise the error if there is one, ``Mistakes`` if there are several, and nothing for none."""
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -61,7 +61,7 @@ def raise_all(errors: Sequence[SftError]) -> None:
 
 
 def _rebuilt(kind: type[SftError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SftError:
-    """An error as it was in another process."""
+    """Recreate an error from another process."""
     error = kind.__new__(kind)
     error.args = arguments
     error.__dict__.update(attributes)

@@ -4,9 +4,9 @@ import re
 
 _NON_CHARACTERS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and newline
-    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or set a direction
-    f"\U000e0000-\U000e0fff\ud800-\udfff\ufdd0-\ufdef{_NON_CHARACTERS}]"  # tags, lone surrogates, no characters at all
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls except tab and newline
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible or directional
+    f"\U000e0000-\U000e0fff\ud800-\udfff\ufdd0-\ufdef{_NON_CHARACTERS}]"  # tags, lone surrogates, noncharacters
 )
 _DELETE = 0x7F
 
@@ -21,7 +21,7 @@ def escape_control(text: str) -> str:
 
 
 def _symbol(code: int) -> str:
-    """Return a picture for ASCII control characters, the code point for all others."""
+    """Return a symbol for ASCII control characters, and the code point for all others."""
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == _DELETE else f"⟨U+{code:04X}⟩"

@@ -1,4 +1,4 @@
-"""The layout of a run directory. `eval`, `merge` and resuming need only its path."""
+"""The layout of a run directory."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class RunDir:
 
     @property
     def data(self) -> Path:
-        """The name of the prepared directory that was trained on."""
+        """Path and fingerprint of the prepared data."""
         return self.path / "data.json"
 
     @property
@@ -78,7 +78,7 @@ class RunDir:
 
     @property
     def probes(self) -> Path:
-        """Rows on which a merged model is compared."""
+        """Rows for comparing a merged model with the adapter."""
         return self.path / "probes.json"
 
     @property
@@ -153,24 +153,24 @@ class RunDir:
         )
 
     def _step_hint(self) -> str:
-        """The end of a fix that names the newest saved step; empty where there is none."""
+        """Return the end of a fix that names the newest saved step; an empty text without one."""
         steps = [int(place.name.removeprefix("step-")) for place in self.checkpoints.glob("step-*")]
         return f"; or use the newest saved step: --step {max(steps)}" if steps else ""
 
     def read_json(self, file: Path) -> Any:
-        """Parse one of its JSON files."""
+        """Return the parsed content of a JSON file of the run."""
         return json.loads(file.read_text(encoding="utf-8"))
 
 
 def open_run(path: str, command: str) -> RunDir:
-    """Open a run directory that exists and was written by sft_cli.
+    """Return a run directory, after checking that it was written by sft_cli.
 
     Args:
-        path: As typed.
-        command: What is typed before it, such as ``sft eval``, for the fix.
+        path: The path as typed.
+        command: Words typed before it, such as ``sft eval``, for the fix.
 
     Raises:
-        SftError: It is not a run directory.
+        SftError: The path is not a run directory.
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
@@ -179,30 +179,30 @@ def open_run(path: str, command: str) -> RunDir:
 
 
 def _not_a_run(typed: str, path: Path, command: str) -> SftError:
-    """The error for a path that is no run directory: it may be inside one, or a merged model."""
+    """Return the error for a path that is not a run directory, but may be inside one, or a merged model."""
     parent_run = next((parent for parent in path.parents if (parent / "config.yaml").is_file()), None)
     model = path.is_dir() and (path / "config.json").is_file()
-    problem = "it is a model, not a run directory" if model else "no run directory (no config.yaml there)"
+    problem = "this is a model, not a run directory" if model else "not a run directory (it has no config.yaml)"
     if parent_run is not None and path.exists():
         step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
-        problem = f"it is {'a saved step' if step else 'a part'} of the run {parent_run}"
+        problem = f"this is {'a saved step' if step else 'a part'} of the run {parent_run}"
         fix = f"{command} {shlex.quote(str(parent_run))}" + (f" --step {step[1]}" if step else "")
     elif newest := latest_runs(path.parent) or latest_runs():
-        also = ", the run that it was merged from" if model else ""
-        fix = f"{command} {shlex.quote(newest[0])}{also} (the newest runs: {', '.join(newest)})"
+        note = ", the run of the merged model" if model else ""
+        fix = f"{command} {shlex.quote(newest[0])}{note} (the newest runs: {', '.join(newest)})"
     else:
         fix = "name the directory that sft train printed"
     return SftError(where=typed, problem=problem, fix=fix)
 
 
 def run_folders() -> list[Path]:
-    """The folders that runs are written to by default."""
+    """Return the default folders of runs."""
     home = Path(os.environ.get("SFT_HOME") or ".") / "runs"
     return [home] if home.absolute() == Path("runs").absolute() else [home, Path("runs")]
 
 
 def latest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
-    """The newest run directories in a folder, newest first; by default in the default folders of runs."""
+    """Return the newest run directories of a folder, newest first; by default, of the default folders."""
     folders = [folder] if folder else run_folders()
-    found = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
-    return [str(path) for path in sorted(found, key=lambda path: -found[path])[:number]]
+    times = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
+    return [str(path) for path in sorted(times, key=lambda path: -times[path])[:number]]

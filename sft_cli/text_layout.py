@@ -1,4 +1,4 @@
-"""Lay text out for a terminal: wrap lines at words, color them, and split tables into blocks that fit."""
+"""Lay out text for a terminal: wrap lines at words, color them, and split tables into blocks that fit."""
 
 import os
 import re
@@ -12,12 +12,12 @@ RESET = "\x1b[0m"
 PIPED_WIDTH = 120
 """Columns of a table if the output is not a terminal."""
 LABEL_WIDTH = 10
-"""Columns of the label at the beginning of most lines: ``data      ``."""
+"""Columns of the label at the start of most lines: ``data      ``."""
 COLUMN_GAP = 3
 """Spaces between two columns of a table."""
 MAX_WORD_COLUMN = 36
-"""A text column is not widened beyond this for one long word, such as a path; the word is wrapped instead."""
-# A command or a row to paste stays in one piece, and a number with its unit.
+"""Largest width of a text column for one long word, such as a path; longer words are wrapped."""
+# A command or row to paste is not broken, nor a number from its unit.
 _PATH, _OPTION = r"[\w.+-]*/[\w./+-]*\w", r"--?[a-z-]+(?:\ [\w./+-]*\w)?"
 _COMMAND = rf"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|{_PATH}|{_OPTION}))+"""
 _ROW = r"""\{".*\}"""
@@ -27,7 +27,7 @@ _LABEL_COLORS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan"}
 
 
 def supports_color(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal with colors, and the user wants them (https://no-color.org)."""
+    """Return whether a stream is a terminal with colors, and the user wants them (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -37,7 +37,7 @@ def colorize(text: str, color: str) -> str:
 
 
 def colorize_labels(text: str) -> str:
-    """Color ``error:``, ``warning:`` and ``fix:`` at the beginning of lines."""
+    """Color ``error:``, ``warning:`` and ``fix:`` at the start of lines."""
     return _LABELS.sub(lambda found: colorize(found[0], _LABEL_COLORS[found[0]]), text)
 
 
@@ -49,7 +49,7 @@ def terminal_width(stream: IO[str]) -> int | None:
 def display_width(text: str) -> int:
     """Return the terminal columns of a text; East Asian characters take two, combining ones none."""
     return sum(
-        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
     )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def table_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric:
 ]:  # fmt: skip
     """Split the columns of a table into blocks that fit, each as ``(index of the column, its width)``.
 
-    No number and no word is broken unless it alone is too long. The first column begins every block.
+    Numbers and words are only broken if they are wider than a line. The first column is part of every block.
 
     Args:
         columns: The headings; they may be broken at spaces.
@@ -101,29 +101,29 @@ def table_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric:
         width: Columns of the terminal.
     """
     natural, minimum = list[int](), list[int]()
-    for place, name in enumerate(columns):
-        cells = [row[place] for row in rows]
+    for index, name in enumerate(columns):
+        cells = [row[index] for row in rows]
         longest = max(map(display_width, [*cells, name]), default=1)
-        words = [word for text in [name, *([] if numeric[place] else cells)] for word in text.split()]
+        words = [word for text in [name, *([] if numeric[index] else cells)] for word in text.split()]
         floor = max(map(display_width, words), default=1)
-        floor = max(floor, *map(display_width, cells)) if numeric[place] and cells else min(floor, MAX_WORD_COLUMN)
+        floor = max(floor, *map(display_width, cells)) if numeric[index] and cells else min(floor, MAX_WORD_COLUMN)
         natural.append(longest)
         minimum.append(max(1, min(floor, width)))
     blocks: list[list[int]] = [[]]
-    for place in range(len(columns)):
-        taken = sum(minimum[one] + COLUMN_GAP for one in blocks[-1])
-        if blocks[-1] and taken + minimum[place] > width:
-            blocks.append([0] if minimum[0] + COLUMN_GAP + minimum[place] <= width else [])
-        blocks[-1].append(place)
+    for index in range(len(columns)):
+        used = sum(minimum[column] + COLUMN_GAP for column in blocks[-1])
+        if blocks[-1] and used + minimum[index] > width:
+            blocks.append([0] if minimum[0] + COLUMN_GAP + minimum[index] <= width else [])
+        blocks[-1].append(index)
     return [_widths(block, natural, minimum, width) for block in blocks]
 
 
 def _widths(block: Sequence[int], natural: Sequence[int], minimum: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """Return the columns of a block with their widths: the remaining space goes to the leftmost first."""
-    remaining = width - sum(minimum[one] for one in block) - COLUMN_GAP * (len(block) - 1)
+    """Return the columns of a block with their widths; remaining space goes to the leftmost columns."""
+    remaining = width - sum(minimum[column] for column in block) - COLUMN_GAP * (len(block) - 1)
     widths = []
-    for one in block:
-        more = max(0, min(natural[one] - minimum[one], remaining))
-        remaining -= more
-        widths.append((one, minimum[one] + more))
+    for column in block:
+        extra = max(0, min(natural[column] - minimum[column], remaining))
+        remaining -= extra
+        widths.append((column, minimum[column] + extra))
     return widths

@@ -1,4 +1,4 @@
-"""The data types that move through the pipeline: rows, messages, conversations, examples. Frozen, never changed."""
+"""Data types of the pipeline: rows, messages, conversations and examples. All are frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ SplitName = Literal["train", "validation"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source as it was read.
+    """One raw row of a source.
 
     Attributes:
         values: The columns.
@@ -51,7 +51,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One training conversation; without messages, one plain document or one row of token ids.
+    """One training conversation, or one plain document, or one row of token ids.
 
     Attributes:
         messages: The turns, in order.
@@ -59,13 +59,13 @@ class Conversation:
         source: Name of the source in the mix.
         tools: Tool schemas the template may show, or None.
         text: A plain document, trained as a whole without a template.
-        rendered: Whether ``text`` is a conversation that the chat template has rendered already.
+        rendered: Whether ``text`` is a conversation already rendered by the chat template.
         tokens: Token ids, trained as they are.
         tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
         scores: Score -> number, such as ``{"quality": 4.5}``.
-        group: Conversations of one group stay on one side of the validation split (branches of one tree); or None.
-        remarks: Keys of data/remarks.py: what its format changed or noticed.
-        not_read: Parts of the row that nothing reads, sorted: a column (``id``), a key of its messages
+        group: Conversations of one group, such as branches of a tree, go to the same split; or None.
+        remarks: Keys of data/remarks.py about changes and findings of its format.
+        not_read: Sorted parts of the row that are not read: a column (``id``), a key of its messages
             (``messages[].created``) or of their parts (``messages[].content[].cache_control``).
     """
 

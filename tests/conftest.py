@@ -1,4 +1,4 @@
-"""One thread, no network, and the real material where it lies beside the repository."""
+"""Use one thread and no network, and find the real test material if it is available."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The README and the pages of ``sft docs`` as tests read them: their code blocks and their commands."""
+"""Code blocks and commands of the README and the pages of ``sft docs``, for tests."""
 
 import re
 import shlex

@@ -1,8 +1,8 @@
-"""How many random inputs the laws are tried with: a sixth for every change, all of them nightly."""
+"""Number of random inputs of property tests: a sixth for every change, all of them nightly."""
 
 import os
 
 
 def examples(nightly: int) -> int:
-    """The number of inputs for this run of a law that nightly runs try with ``nightly`` of them."""
+    """Return the number of inputs of this run for a property test with ``nightly`` inputs in nightly runs."""
     return nightly if os.environ.get("SFT_TEST_EXAMPLES") == "all" else max(8, nightly // 6)

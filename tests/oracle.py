@@ -1,4 +1,4 @@
-"""An account of training examples that shares no code with the proof: what they teach, read from ids and weights alone.
+"""Independent check of training examples, from ids and weights alone; it shares no code with the proof.
 
 ``Server`` renders with transformers, as a server does. ``faults`` compares the examples of a conversation with what a
 server sends and with the conversation itself: each piece of an answer (content, reasoning, names and argument values of
@@ -31,14 +31,14 @@ NOW = datetime(2026, 3, 14, 15, 9, 26)
 
 
 class Server:
-    """A tokenizer of transformers with a chat template; its own for None."""
+    """A tokenizer of transformers with a chat template; None takes its own."""
 
     def __init__(self, tokenizer: Any, source: str | None, now: datetime = NOW) -> None:
         self._tokenizer, self._source, self._now = tokenizer, source, now
         self._seen: dict[str, str | Exception] = {}
 
     def render(self, messages: Messages, tools: Any, prompt: bool) -> str:
-        """The text that a server makes; raises what the template raises."""
+        """Return the text of a server's rendering; raises the errors of the template."""
         key = json.dumps([messages, tools, prompt])
         if key not in self._seen:
             clock = SimpleNamespace(now=lambda: self._now)
@@ -66,40 +66,40 @@ class Server:
 
     @cached_property
     def special(self) -> dict[int, str]:
-        """Ids of control tokens and their texts."""
+        """Return the ids of control tokens and their texts."""
         return {id: one.content for id, one in self._tokenizer.added_tokens_decoder.items() if one.special}
 
     @cached_property
     def control(self) -> str:
-        """A regular expression of the texts of control tokens."""
+        """Return a regular expression of the texts of control tokens."""
         return "|".join(re.escape(text) for text in sorted(self.special.values(), key=len, reverse=True))
 
 
 class Unrendered(Exception):
-    """The template raises."""
+    """The template raised an error."""
 
 
 def plain(conversation: Conversation) -> Messages:
-    """The messages of a conversation as dictionaries."""
+    """Return the messages of a conversation as dictionaries."""
     return [{"role": one.role, "content": one.content, **one.extra} for one in conversation.messages]
 
 
 def trained_turns(conversation: Conversation) -> list[int]:
-    """Indices of the turns that carry loss: not those before the first question."""
+    """Return the indices of the turns that carry loss; turns before the first question do not."""
     users = [i for i, message in enumerate(conversation.messages) if message.role in ("user", "tool")]
     first = users[0] if users else len(conversation.messages)
     return [i for i, one in enumerate(conversation.messages) if one.role == "assistant" and one.weight and i > first]
 
 
 def runs(weights: Sequence[float]) -> list[tuple[int, int]]:
-    """Ranges of neighbouring ids that carry loss."""
+    """Return ranges of neighbouring ids that carry loss."""
     trained = [False, *(weight > 0 for weight in weights), False]
     edges = [i for i in range(len(weights) + 1) if trained[i] != trained[i + 1]]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def faults(server: Server, conversation: Conversation, examples: Sequence[Example]) -> list[str]:
-    """What is wrong with the examples of a conversation; empty if nothing."""
+    """Return the faults of the examples of a conversation; empty without any."""
     given, tools = plain(conversation), list(conversation.tools) if conversation.tools else None
     indices = trained_turns(conversation)
     found = [(list(one.input_ids), one.weights, *run) for one in examples for run in runs(one.weights)]
@@ -123,7 +123,7 @@ def faults(server: Server, conversation: Conversation, examples: Sequence[Exampl
 
 
 def without_stops(messages: Messages, stops: Collection[str]) -> Messages:
-    """The messages without the stop tokens that an answer ends in: the template writes one of its own."""
+    """Return the messages without stop tokens at the end of answers, since the template writes one."""
     ending = re.compile(rf"(?:(?:{'|'.join(map(re.escape, stops))})\s*)+\Z")
     return [
         {**one, "content": ending.sub("", one["content"])} if one["role"] == "assistant" and stops else one
@@ -134,7 +134,7 @@ def without_stops(messages: Messages, stops: Collection[str]) -> Messages:
 def unlike_a_server(
     server: Server, given: Messages, tools: Any, turns: list[tuple[Turn, list[int], int, int]]
 ) -> list[str]:
-    """Why no form that a client may send gives the texts and ids of the turns; empty if one does."""
+    """Return why no form that a client may send gives the texts and ids of the turns; empty if one does."""
     best: list[str] | None = None
     clean: int | None = None
     for rank, messages in forms(given):
@@ -161,7 +161,7 @@ def parity(
     start: int,
     end: int,
 ) -> list[str]:
-    """What of a turn is not what a server makes of these messages."""
+    """Return the parts of a turn that differ from a server's rendering of these messages."""
     prompt = server.render(messages[: turn.index], tools, True)
     whole = server.render(messages[: turn.index + 1], tools, False)
     bare = server.render(messages[: turn.index], tools, False)
@@ -188,14 +188,14 @@ def parity(
 
 
 def ends_in_header(server: Server, prompt: str, turn: Turn, given: Mapping[str, Any]) -> bool:
-    """Whether behind all that an answer must hold there is more than a stop, and the prompt ends as that does."""
+    """Return whether more than a stop token follows an answer, and the prompt ends in the same way."""
     places, _ = matched(pieces_of(given), turn.answer)
     tail = turn.answer[max((place[1] for place in places if place), default=0) :]
     return len(re.findall(server.control, tail)) > 1 and prompt.rstrip().endswith(turn.stop)
 
 
 def holds_control(server: Server, messages: Messages, tools: Any) -> bool:
-    """Whether a control token is spelled in a message: its ids are a matter of the rules."""
+    """Return whether a message spells a control token, whose ids the rules decide."""
     text = json.dumps([messages, tools], ensure_ascii=False)
     return any(one in text for one in server.special.values())
 
@@ -205,7 +205,7 @@ def same(one: str, other: str) -> bool:
 
 
 def answers(whole: str, prompt: str, turn: Turn, message: Mapping[str, Any]) -> bool:
-    """Whether a rendering holds the answer where the prompt ends, or where it leaves the prompt's block out."""
+    """Return whether a rendering contains the answer at the end of the prompt, or without the prompt's block."""
     whole, prompt, answer = (unicodedata.normalize("NFC", one) for one in (whole, prompt, turn.answer))
     if whole.startswith(prompt):
         if whole.startswith(answer, len(prompt)):
@@ -227,7 +227,7 @@ def answers(whole: str, prompt: str, turn: Turn, message: Mapping[str, Any]) -> 
 def form_faults(
     server: Server, given: Messages, messages: Messages, tools: Any, only: Sequence[int] | None = None
 ) -> list[str]:
-    """What a form of a conversation leaves unshown, doubles or garbles, as transformers renders it."""
+    """Return the missing, doubled or garbled parts of a form of a conversation, as transformers renders it."""
     wrong = []
     users = [i for i, one in enumerate(given) if one["role"] in ("user", "tool")]
     for i, message in enumerate(given):
@@ -245,7 +245,7 @@ def form_faults(
 
 
 def rendered_turn(server: Server, given: Mapping[str, Any], messages: Messages, tools: Any) -> Turn:
-    """The last turn of the messages as it would be trained: up to the last control token behind all it must hold."""
+    """Return the last turn as it would be trained: up to the last control token after its required content."""
     prompt, bare = (server.render(messages[:-1], tools, prompt) for prompt in (True, False))
     whole = server.render(messages, tools, False)
     start = next((at for at, two in enumerate(zip(prompt, whole, strict=False)) if two[0] != two[1]), len(prompt))
@@ -260,7 +260,7 @@ def rendered_turn(server: Server, given: Mapping[str, Any], messages: Messages, 
 
 
 def garbled(answer: str, message: Mapping[str, Any]) -> list[str]:
-    """What of an answer is Python where it should be the template's own writing, or JSON in JSON."""
+    """Return the parts of an answer that are Python instead of the template's syntax, or JSON in JSON."""
     wrong = []
     for _, arguments in calls_of(message):
         if isinstance(arguments, dict) and arguments and repr(arguments) in answer:
@@ -275,7 +275,7 @@ def garbled(answer: str, message: Mapping[str, Any]) -> list[str]:
 
 
 def unshown(server: Server, conversation: Conversation) -> list[str]:
-    """Why no form of a conversation can be trained with a template: the faults of the form that comes furthest."""
+    """Return why no form of a conversation can be trained with a template: the faults of the best form."""
     given, tools = plain(conversation), list(conversation.tools) if conversation.tools else None
     indices = trained_turns(conversation)
     best: list[str] | None = None
@@ -291,7 +291,7 @@ def unshown(server: Server, conversation: Conversation) -> list[str]:
 
 
 def begins(server: Server, messages: Messages, tools: Any, indices: Sequence[int]) -> bool:
-    """Whether the prompt before each turn is the beginning of the text with it."""
+    """Return whether the prompt before each turn is a prefix of the text with it."""
     renderings = [
         (server.render(messages[:i], tools, True), server.render(messages[: i + 1], tools, False)) for i in indices
     ]

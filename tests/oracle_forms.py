@@ -1,4 +1,4 @@
-"""The forms in which a client may send a conversation, in the order of what servers make of it."""
+"""Forms in which a client may send a conversation, in the order of servers' conversions."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ from oracle_texts import KEYS, TAGGED, Messages, calls_of, reasoning_of
 
 
 def with_objects(messages: Messages) -> Messages:
-    """Messages whose argument texts are objects, as vLLM and transformers parse them before rendering."""
+    """Return messages whose argument texts are objects, as vLLM and transformers parse them before rendering."""
     changed = json.loads(json.dumps(messages))
     for message in changed:
         for call in message.get("tool_calls") or ():
@@ -19,7 +19,7 @@ def with_objects(messages: Messages) -> Messages:
 
 
 def with_texts(messages: Messages) -> Messages:
-    """Messages whose argument objects are JSON text."""
+    """Return messages whose argument objects are JSON text."""
     changed = json.loads(json.dumps(messages))
     for message in changed:
         for call in message.get("tool_calls") or ():
@@ -30,7 +30,7 @@ def with_texts(messages: Messages) -> Messages:
 
 
 def with_ids(messages: Messages) -> Messages:
-    """Messages whose calls have types and ids as Mistral's servers make them, and whose results name them.
+    """Return messages whose calls have types and ids as in Mistral's servers, and whose results refer to them.
 
     Ids of nine letters and digits stay.
     """
@@ -50,7 +50,7 @@ def with_ids(messages: Messages) -> Messages:
 
 
 def reasoned(messages: Messages, where: str, blank: bool = False) -> Messages:
-    """Messages whose reasoning stands under a key, in content parts, or between tags (``given``: their own)."""
+    """Return messages with reasoning under a key, in content parts, or between tags (``given``: unchanged)."""
     changed = []
     for given in json.loads(json.dumps(messages)):
         message = given
@@ -72,7 +72,7 @@ def reasoned(messages: Messages, where: str, blank: bool = False) -> Messages:
 
 
 def forms(given: Messages) -> list[tuple[int, Messages]]:
-    """The forms a client may send, with their rank: one of a higher rank is right only where no lower one shows all."""
+    """Return the forms a client may send, with their rank; a form is only valid if no lower rank shows everything."""
     answers = [message for message in given if message["role"] == "assistant"]
     reasons = any(reasoning_of(message)[0] for message in answers)
     blank = any(isinstance(message.get(key), str) and not message[key].strip() for message in answers for key in KEYS)

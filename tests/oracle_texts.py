@@ -1,4 +1,4 @@
-"""What an answer and its context must show, and whether two texts do: pieces, their spellings, their places."""
+"""Find the pieces of messages in rendered texts: spellings, places, and missing or doubled pieces."""
 
 import html
 import json
@@ -20,7 +20,7 @@ Place = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Piece:
-    """A text that an answer or a context must show once, in one of its spellings; ``kind`` is for messages."""
+    """A text that an answer or a context must contain once, in one of its spellings; ``kind`` is for messages."""
 
     kind: str
     spellings: tuple[str, ...]
@@ -31,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Turn:
-    """An assistant turn: its index, the text before it, its own text with the stop token, and that stop token."""
+    """An assistant turn: its index, the text before it, its text with the stop token, and that stop token."""
 
     index: int
     context: str
@@ -41,7 +41,7 @@ class Turn:
 
 @cache
 def spellings(text: str) -> tuple[str, ...]:
-    """How templates write a text: as it is, without its blank edges, inside JSON, Python or HTML."""
+    """Return the spellings of a text in templates: unchanged, stripped, inside JSON, Python or HTML."""
     found = [text, text.strip(), text.lstrip(), text.rstrip()]
     for one in found[:2]:
         inside = json.dumps(one, ensure_ascii=False)[1:-1]
@@ -52,7 +52,7 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """The values of an argument object that are no containers, in order."""
+    """Return the scalar values of an argument object, in order."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -63,14 +63,14 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def written(value: Any) -> tuple[str, ...]:
-    """How templates write an argument value."""
+    """Return the spellings of an argument value in templates."""
     if isinstance(value, str):
         return spellings(value)
     return tuple(dict.fromkeys([json.dumps(value), str(value), str(value).lower()]))
 
 
 def reasoning_of(message: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Each reasoning text of an assistant message once, and its content without."""
+    """Return each reasoning text of an assistant message once, and its content without."""
     content = message["content"] or ""
     found = [message[key].strip() for key in KEYS if isinstance(message.get(key), str)]
     if match := TAGGED.match(content):
@@ -79,7 +79,7 @@ def reasoning_of(message: Mapping[str, Any]) -> tuple[list[str], str]:
 
 
 def calls_of(message: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Name and arguments of each call, parsed."""
+    """Return name and parsed arguments of each call."""
     found = []
     for call in message.get("tool_calls") or ():
         function = call.get("function", call)
@@ -89,7 +89,7 @@ def calls_of(message: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def pieces_of(message: Mapping[str, Any], by_key: bool = False) -> list[Piece]:
-    """What the answer of an assistant message must hold, in order; ``by_key``: the values sorted by key."""
+    """Return the required pieces of an assistant message's answer, in order; ``by_key``: values sorted by key."""
     reasoning, content = reasoning_of(message)
     found = [Piece("reasoning", spellings(text)) for text in reasoning]
     if content.strip():
@@ -102,7 +102,7 @@ def pieces_of(message: Mapping[str, Any], by_key: bool = False) -> list[Piece]:
 
 
 def occurrences(piece: str, text: str, words: bool = True) -> Iterator[tuple[int, int]]:
-    """Where a piece stands in a text; with ``words``, not as a part of a word."""
+    """Return the places of a piece in a text; with ``words``, not as a part of a word."""
     at = text.find(piece)
     while at >= 0:
         end = at + len(piece)
@@ -114,17 +114,17 @@ def occurrences(piece: str, text: str, words: bool = True) -> Iterator[tuple[int
 
 
 def is_word(letter: str) -> bool:
-    """Whether a character is part of a word."""
+    """Return whether a character is part of a word."""
     return letter.isalnum() or letter == "_"
 
 
 def stands(piece: Piece, text: str) -> bool:
-    """Whether a piece stands in a text in any spelling."""
+    """Return whether a text contains a piece in any spelling."""
     return any(one in text and any(occurrences(one, text)) for one in piece.spellings)
 
 
 def matched(pieces: Sequence[Piece], text: str) -> tuple[list[Place], str]:
-    """The place of each piece, none twice, the longest placed first; and the text with NULs in those places."""
+    """Return the place of each piece, without overlaps, longest first; and the text with NULs in those places."""
     places: list[Place] = [None] * len(pieces)
     for i in sorted(range(len(pieces)), key=lambda i: -len(pieces[i].spellings[0])):
         known = [one for one in pieces[i].spellings if one in text]
@@ -138,7 +138,7 @@ def matched(pieces: Sequence[Piece], text: str) -> tuple[list[Place], str]:
 
 
 def doubled(piece: Piece, pieces: Sequence[Piece], rest: str) -> bool:
-    """Whether a piece stands in what is left; a template may write the names of all calls twice."""
+    """Return whether the remaining text contains a piece again; a template may write the names of all calls twice."""
     more = max(len(list(occurrences(one, rest))) for one in piece.spellings)
     if piece.kind != "name":
         return bool(more)
@@ -147,7 +147,7 @@ def doubled(piece: Piece, pieces: Sequence[Piece], rest: str) -> bool:
 
 
 def account(messages: Messages, tools: Any, turn: Turn) -> list[str]:
-    """What is wrong with a turn by its texts alone."""
+    """Return the errors of a turn by its texts alone."""
     body = turn.answer.removesuffix(turn.stop)
     pieces = pieces_of(messages[turn.index])
     places, rest = matched(pieces, body)
@@ -169,13 +169,13 @@ def account(messages: Messages, tools: Any, turn: Turn) -> list[str]:
 
 
 def by_key(message: Mapping[str, Any], body: str) -> tuple[list[Piece], list[Place]]:
-    """The pieces of an answer, the arguments in the order of their keys, and their places."""
+    """Return the pieces of an answer with the arguments in the order of their keys, and their places."""
     pieces = pieces_of(message, by_key=True)
     return pieces, matched(pieces, body)[0]
 
 
 def in_order(pieces: Sequence[Piece], places: Sequence[Place]) -> bool:
-    """Whether pieces stand in their order; those of which a text is part of another piece's may stand anywhere."""
+    """Return whether pieces are in order; texts that are part of another piece's may be anywhere."""
     texts = [piece.spellings[0] for piece in pieces]
     alone = [i for i, one in enumerate(texts) if not any(one in text for j, text in enumerate(texts) if i != j)]
     found = [place for i in alone if (place := places[i]) is not None]
@@ -183,7 +183,7 @@ def in_order(pieces: Sequence[Piece], places: Sequence[Place]) -> bool:
 
 
 def context_account(messages: Messages, tools: Any, context: str) -> list[str]:
-    """What of the messages and the tools the text before a turn does not show, or shows twice."""
+    """Return messages and tools that the text before a turn omits, or contains twice."""
     pieces: list[Piece] = []
     wanted: list[str] = []
     optional: list[Piece] = []  # reasoning of earlier turns, which many templates leave out

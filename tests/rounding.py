@@ -1,4 +1,4 @@
-"""How far two orders of the same sums may differ on this processor."""
+"""Largest difference between two orders of the same sums on this processor."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Random conversations: roles, tools, parallel calls, reasoning in each place, weights, texts that look like markup.
+"""Strategies of random conversations: roles, tools, parallel calls, reasoning, weights, texts like markup.
 
 Every text holds a word of its own, or is one of a few words that other texts are, too.
 """
@@ -34,7 +34,7 @@ KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 class _Words:
-    """Words that stand nowhere else in a conversation."""
+    """Words that occur once in a conversation."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -45,7 +45,7 @@ class _Words:
 
 
 def _text(draw: Any, words: _Words, wild: bool) -> str:
-    """A text with a word of its own in it, or a common one."""
+    """Return a text with a unique word, or a common one."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.sampled_from(COMMON))
     parts = st.lists(st.sampled_from(TAME + MARKUP) if wild else st.sampled_from(TAME), max_size=3).map("".join)
@@ -53,7 +53,7 @@ def _text(draw: Any, words: _Words, wild: bool) -> str:
 
 
 def _value(draw: Any, words: _Words, wild: bool, depth: int = 0) -> Any:
-    """An argument value: mostly a text, a number or a boolean; at times null, or a list or an object of such."""
+    """Return an argument value: mostly a text, number or boolean; sometimes null, a list or an object of such."""
     kind = draw(st.integers(0, 9 if depth == 0 else 6))
     if kind == 7:
         return [_value(draw, words, wild, 1) for _ in range(draw(st.integers(0, 2)))]
@@ -65,7 +65,7 @@ def _value(draw: Any, words: _Words, wild: bool, depth: int = 0) -> Any:
 
 
 def _calls(draw: Any, words: _Words, wild: bool) -> list[dict[str, Any]]:
-    """One to three calls, their arguments objects or JSON text."""
+    """Return one to three calls, with arguments as objects or JSON text."""
     found = []
     as_text = draw(st.booleans())
     for _ in range(draw(st.integers(1, 3))):
@@ -77,7 +77,7 @@ def _calls(draw: Any, words: _Words, wild: bool) -> list[dict[str, Any]]:
 
 
 def _answer(draw: Any, words: _Words, wild: bool, calls: list[dict[str, Any]]) -> Message:
-    """An answer with reasoning in one of its places or none."""
+    """Return an answer with reasoning in one of its places, or without."""
     content = "" if calls and draw(st.booleans()) else _text(draw, words, wild)
     extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
     place = draw(st.sampled_from([None, None, *KEYS, "tags", "both", "blank"]))
@@ -118,7 +118,7 @@ def conversations(draw: Any, wild: bool = True) -> Conversation:
 
 
 def is_ambiguous(conversation: Conversation) -> bool:
-    """Whether a stray tag in an answer leaves open what of it is reasoning."""
+    """Return whether a stray tag in an answer makes its reasoning ambiguous."""
     answers = [one.content for one in conversation.messages if one.role == "assistant"]
     return any(
         re.search("</?think>", re.sub(r"\A<think>\n.*?\n</think>\n\n", "", one, flags=re.DOTALL)) for one in answers

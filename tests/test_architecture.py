@@ -1,4 +1,4 @@
-"""Imports run down. A package that imports another one is allowed to by the table below, in the same commit."""
+"""Check that packages import only lower layers and the packages listed below."""
 
 import ast
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name below sft_cli, a package by that of its folder."""
+    """Return every module of the package by its dotted name below sft_cli; a package by that of its folder."""
     files = {file.relative_to(PACKAGE).with_suffix("").parts: file for file in sorted(PACKAGE.rglob("*.py"))}
     names = {".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for parts, file in files.items()}
     return {name: file for name, file in names.items() if name}
@@ -57,7 +57,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def nodes(file: Path) -> list[Any]:
-    """The syntax tree of a file and every node in it."""
+    """Return the syntax tree of a file and every node in it."""
     return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
@@ -74,23 +74,23 @@ def imports(file: Path, *, nested: bool = True) -> Iterator[str]:
 
 
 def package(module: str) -> str:
-    """The package at the top that a module is in."""
+    """Return the top-level package of a module."""
     return module.partition(".")[0]
 
 
 def imported_packages(file: Path) -> set[str]:
-    """The packages of sft_cli that a file imports from."""
+    """Return the packages of sft_cli that a file imports from."""
     names = (name.removeprefix("sft_cli.") for name in imports(file) if name.startswith("sft_cli."))
     return {package(name) for name in names if package(name) in LAYERS}
 
 
 def within(module: str, places: tuple[str, ...]) -> bool:
-    """Whether a module is one of some modules, or in one of some packages."""
+    """Return whether a module is one of some modules, or in one of some packages."""
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
 def roots(file: Path, *, nested: bool) -> set[str]:
-    """The distributions a file imports: ``torch`` for ``torch.nn``."""
+    """Return the distributions a file imports: ``torch`` for ``torch.nn``."""
     return {name.partition(".")[0] for name in imports(file, nested=nested)}
 
 

@@ -1,4 +1,4 @@
-"""The pages of ``sft docs``: complete, true to the code, printable offline; every command in them is understood.
+"""Check the pages of ``sft docs``: complete, consistent with the code, printable offline, with valid commands.
 
 To accept a change of the keys in configuration.md: python -m tests.test_docs
 """
@@ -27,7 +27,7 @@ CLEAN_STEPS = [name.split(".")[1] for name in KEYS if name.startswith("clean.") 
 
 
 class Terminal(io.StringIO):
-    """Standard output as a terminal has it."""
+    """Standard output that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -82,7 +82,7 @@ def test_without_a_topic_all_are_listed(capsys):
     assert re.findall(r"^\| ([a-z-]+) \|", capsys.readouterr().out, flags=re.MULTILINE)[1:] == list(TOPICS)
 
 
-def test_a_wrong_topic_is_answered_with_the_nearest():
+def test_wrong_topic_suggests_the_nearest():
     with pytest.raises(SftError, match="did you mean sft docs adapters"):
         page("adaptors")
     with pytest.raises(SftError, match="`sft docs` lists the topics"):
@@ -146,7 +146,7 @@ def test_the_architecture_names_files_that_exist():
     assert len(named) > 60
 
 
-def test_the_types_that_travel_are_where_the_architecture_says():
+def test_types_are_where_the_architecture_page_states():
     rows = re.findall(r"^\| `(\w+)` \| `([\w/]+\.py)` \|", PAGES["architecture"], flags=re.MULTILINE)
     files = {name: (PACKAGE / file).read_text(encoding="utf-8") for name, file in rows}
     assert [name for name, text in files.items() if not re.search(rf"^class {name}\b", text, flags=re.MULTILINE)] == []

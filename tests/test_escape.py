@@ -1,4 +1,4 @@
-"""Nothing of the data hides, and nothing of it steers a terminal or a page."""
+"""Escape hidden characters of the data, so that they do not affect a terminal or a page."""
 
 import sys
 import unicodedata

@@ -1,4 +1,4 @@
-"""The files that a call passes from the command to the loss, and to a row: as docs/architecture lists them."""
+"""Check the call path from the command to the loss, and to a row, against docs/architecture."""
 
 import inspect
 import re
@@ -18,14 +18,14 @@ TO_LOSS, TO_ROW = 7, 6
 
 
 def listed(heading: str) -> list[str]:
-    """The numbered files below a heading of the page."""
+    """Return the numbered files below a heading of the page."""
     section = re.search(rf"^## {heading}\n(.*?)^## ", PAGES["architecture"], flags=re.DOTALL | re.MULTILINE)
     assert section
     return re.findall(r"^\d+\. `([\w/.]+)`", section.group(1), flags=re.MULTILINE)
 
 
 def passed(file: str) -> list[str]:
-    """The files of the package on the call stack, from the command on, and the file that is called."""
+    """Return the package's files on the call stack, from the command on, and the called file."""
     files = [Path(frame.filename) for frame in reversed(inspect.stack(0))]
     names = [one.relative_to(PACKAGE).as_posix() for one in files if one.is_relative_to(PACKAGE)]
     names = [*names[names.index("cli/train.py") :], file]

@@ -1,4 +1,4 @@
-"""Every command of the README and the pages is understood; those that cost little, and the README's five, run."""
+"""Parse every command of the README and the pages; run the cheap ones, and the README's five."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def sft(*words: str, cwd: Path, code: int = 0) -> str:
 
 
 def parsed(words: list[str]) -> dict:
-    """Parse a command line as Typer does, without running it; its arguments and options by name."""
+    """Parse a command line as Typer does, without running it; return its arguments and options by name."""
     refuse(typer.main.get_command(app), words)
     return COMMANDS[words[0]].make_context(words[0], words[1:]).params
 
@@ -112,7 +112,7 @@ def test_a_command_is_understood(page, words, tmp_path, monkeypatch):
 
 @cache
 def composed(*keys: str) -> Config:
-    """The config of some keys; many pages show the same."""
+    """Return the config of some keys, cached since many pages use the same."""
     return compose(keys)
 
 
@@ -125,7 +125,7 @@ def test_a_command_that_prints_prints(words, tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out) > 50
 
 
-def test_the_first_two_of_the_five_commands_print_what_the_readme_shows(tmp_path):
+def test_first_two_readme_commands_print_the_shown_output(tmp_path):
     write_rows(tmp_path)
     prepared = sft(*FIVE[0], cwd=tmp_path)
     assert "local    prompt_completion    400    400        400   16,890            1,321" in prepared
@@ -135,14 +135,14 @@ def test_the_first_two_of_the_five_commands_print_what_the_readme_shows(tmp_path
 
 
 def shown_lines(number: int) -> set[str]:
-    """The lines that the README shows below one of the five commands."""
+    """Return the lines that the README shows below one of the five commands."""
     blocks = re.findall(r"^```text\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
     return {line.rstrip() for line in blocks[number].splitlines()}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A directory in which the README's five commands ran, with what each printed."""
+    """Run the README's five commands in a directory, and return it with their output."""
     folder = tmp_path_factory.mktemp("five")
     write_rows(folder)
     return folder, [sft(*words, cwd=folder) for words in FIVE]
@@ -150,7 +150,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_five_commands_print_what_the_readme_shows(folder):
+def test_readme_commands_print_the_shown_output(folder):
     """Numbers of training depend on the machine; what is printed does not."""
     _, (_, _, trained, evaluated, merged) = folder
     for line in shown_lines(2):
@@ -206,7 +206,7 @@ def test_the_quickstart_from_training_to_a_merged_model(tmp_path, quant):
 
 
 def answered(directory: Path, items: list[dict]) -> int:
-    """How many prompts plain transformers answers as the report says."""
+    """Return the number of prompts that plain transformers answers as the report states."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)

@@ -1,4 +1,4 @@
-"""Every recipe and every group option on the disk composes, and every recipe says what it is."""
+"""Every recipe and every group option composes, and every recipe documents its requirements."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ VARIANTS = {
 
 
 def left_open(values, prefix=""):
-    """The keys of a recipe whose value is ???."""
+    """Return the keys of a recipe whose value is ???."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from left_open(value, f"{prefix}{name}.")
@@ -53,13 +53,11 @@ def test_a_recipe_composes_and_names_all_it_needs(file):
 
 
 @pytest.mark.parametrize("file", [file for file in RECIPES if list(left_open(read(file)))], ids=lambda file: file.stem)
-def test_what_a_recipe_leaves_open_is_asked_for_and_its_header_says_so(file):
+def test_open_keys_of_a_recipe_are_required_and_documented(file):
     with pytest.raises(Mistakes) as caught:
         compose([f"recipe={file.stem}"])
     keys = list(left_open(read(file)))
-    assert [error.problem for error in caught.value.errors] == [
-        f"{key} is ???: its value is left to you" for key in keys
-    ]
+    assert [error.problem for error in caught.value.errors] == [f"{key} is ???: it has no value yet" for key in keys]
     named = [key for key in keys if not key.startswith("data.mix.")]
     assert all(f"{key}=" in " ".join(header_lines(file)) for key in named)
 
@@ -83,7 +81,7 @@ def test_a_group_option_composes(file):
 
 
 @pytest.mark.parametrize("option", [file.stem for file in OPTIONS if file.parent.name == "adapter"])
-def test_an_adapter_is_of_the_kind_of_its_name_or_a_lora_with_what_its_name_says(option):
+def test_adapter_options_have_the_kind_of_their_name(option):
     adapter = compose([f"adapter={option}", *BESIDE.get(("adapter", option), ())]).adapter
     variant = VARIANTS.get(option, {})
     assert adapter.kind.value == ("lora" if variant else option)
@@ -112,7 +110,7 @@ def test_the_licence_of_packaged_data_is_stated():
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
-def test_a_number_of_hours_or_dollars_is_never_invented(file):
+def test_recipes_state_no_unmeasured_hours_or_costs(file):
     """Costs come from runs in this repository; until there is one, the header says that it was not measured."""
     text = " ".join(header_lines(file))
     assert "not measured here yet" in text or file.stem.startswith("quickstart")

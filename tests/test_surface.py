@@ -1,4 +1,4 @@
-"""The keys people script against are frozen: a new, renamed or retyped key, or another default, is a visible diff.
+"""Compare the config keys with a snapshot: every new, renamed or retyped key and every new default is a diff.
 
 To accept a change: python -m tests.test_surface
 """
@@ -14,7 +14,7 @@ HOW = "The keys of the config have changed. If that is meant: python -m tests.te
 
 
 def surface() -> str:
-    """Every key, one a line: name, type, limits, default."""
+    """Return every key on a line: name, type, limits, default."""
     return "".join(
         f"{key.name}: {describe_type(key.kind)} {dict(key.limits) or ''}= {to_plain(key.default)!r}\n"
         for key in KEYS.values()
@@ -25,7 +25,7 @@ def test_the_keys_are_those_of_the_snapshot():
     assert surface() == SNAPSHOT.read_text(encoding="utf-8"), HOW
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_is_documented():
     assert [name for name, key in KEYS.items() if len(key_doc(key)) < 10] == []
     assert len(KEYS) > 60
 

@@ -1,4 +1,4 @@
-"""Text laid out for a terminal: nothing is lost, nothing that belongs together is broken, colours only where wanted."""
+"""Terminal layout: no text is lost, pieces that belong together stay whole, colors only where supported."""
 
 import io
 import random
@@ -20,7 +20,7 @@ LINES = [
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self):
         return True
@@ -38,14 +38,14 @@ def test_wrapping_changes_only_spaces_between_words(line, width):
 
 
 @pytest.mark.parametrize("width", range(30, 100, 7))
-def test_a_number_stays_with_its_unit_and_a_command_in_one_piece(width):
+def test_wrap_keeps_numbers_with_units_and_commands_whole(width):
     assert "18.8 GiB" in text_layout.wrap(LINES[0], width)
     assert "19.0 GiB" in text_layout.wrap(LINES[0], width)
     assert "sft train --resume runs/alpaca-20260101-120000 trainer.epochs=2" in text_layout.wrap(LINES[3], width)
     assert "sft merge 'runs/with a space' --out merged" in text_layout.wrap(LINES[4], width)
 
 
-def test_a_row_to_paste_stays_in_one_piece():
+def test_wrap_keeps_a_pasted_row_whole():
     row = '{"instruction": "Name the capital of France in one word.", "output": "Paris"}'
     assert row in text_layout.wrap(f"    example: {row}", 40).split("\n")[1]
 
@@ -92,7 +92,7 @@ def test_a_table_that_fits_is_one_block():
         (False, {}, False),
     ],
 )
-def test_colours_are_for_terminals_of_people_who_want_them(monkeypatch, terminal, environment, expected):
+def test_supports_color(monkeypatch, terminal, environment, expected):
     for name, value in {"NO_COLOR": "", "TERM": "xterm", **environment}.items():
         monkeypatch.setenv(name, value)
     assert text_layout.supports_color(Terminal() if terminal else io.StringIO()) is expected
@@ -128,7 +128,7 @@ def test_a_terminal_gets_wrapped_lines_and_a_pipe_whole_ones(monkeypatch):
         assert len(stream.getvalue().splitlines()) == lines
 
 
-def test_the_transcript_holds_what_was_shown_before_and_after_its_file_is_known(monkeypatch, tmp_path, capsys):
+def test_transcript_contains_output_before_and_after_its_file_is_set(monkeypatch, tmp_path, capsys):
     """Whole lines without colours, the command first, and no secret."""
     file = tmp_path / "console.log"
     with console.recorded("sft train recipe=quickstart", lambda text: text.replace("hunter2", "***")):
@@ -147,7 +147,7 @@ def test_the_transcript_holds_what_was_shown_before_and_after_its_file_is_known(
     assert "for the file alone" not in capsys.readouterr().out
 
 
-def test_a_transcript_that_cannot_be_written_stops_nothing(tmp_path, capsys):
+def test_unwritable_transcript_does_not_stop_the_command(tmp_path, capsys):
     with console.recorded("sft train", str):
         console.keep_in(tmp_path / "gone" / "console.log")
         console.say("shown all the same")

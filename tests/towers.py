@@ -1,4 +1,4 @@
-"""Tiny random models that take images or sound beside text: a tower, a projector and a language model each."""
+"""Tiny random multimodal models: a tower, a projector and a language model each."""
 
 from pathlib import Path
 
@@ -59,14 +59,14 @@ TOWERS = {
 
 
 def built(kind: str) -> PreTrainedModel:
-    """A float32 model of the type by its own class, the same weights every time."""
+    """Return a float32 model of the type by its own class, with the same weights every time."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **TOWERS[kind])
     return auto_class(config).from_config(config)
 
 
 def saved(kind: str, directory: Path) -> PreTrainedModel:
-    """The same model, also written to the directory, with files of a processor that says nothing."""
+    """Write the same model to the directory, with the files of an empty processor, and return it."""
     model = built(kind)
     model.save_pretrained(directory)
     for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):

@@ -1,11 +1,11 @@
-"""What the layers of a LoRA step cost in CPU time: PEFT's forward and the fused one, with autocast and without.
+"""Measure the CPU time of the layers in a LoRA step: PEFT's forward and the fused one, with and without autocast.
 
     OMP_NUM_THREADS=1 python scripts/bench/bench_layers.py [--rounds 5] [--profile fused]
 
 A Llama of 58 M parameters with random weights, LoRA of rank 16 on every linear layer, rows of 8 documents of about 150
-tokens, laid end to end. Timed is a forward and backward pass of the decoder with a fixed gradient at 40% of the
-positions: no head, no optimizer. The contestants take turns; printed are tokens per second of CPU time of all threads
-(median over rounds), so that other processes disturb little.
+tokens, packed. The timed part is a forward and backward pass of the decoder with a fixed gradient at 40% of the
+positions, without head and optimizer. The variants alternate within each round. The output is tokens per second of CPU
+time over all threads (median over rounds), which other processes affect little.
 """
 
 import argparse
@@ -29,43 +29,43 @@ LENGTHS = ((153, 88, 351, 123, 97, 201, 64, 140), (99, 180, 75, 240, 160, 131, 1
 
 
 def main() -> None:
-    """Measure every contestant and print a table."""
+    """Measure every variant and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--profile", help="print torch's profile of this contestant instead")
+    parser.add_argument("--profile", help="print torch's profile of this variant instead")
     options = parser.parse_args()
-    contestants = {
-        "peft, float32": lambda: contestant(torch.float32),
-        "fused, float32": lambda: contestant(torch.float32, fused=True),
-        "fused, float32, norms": lambda: contestant(torch.float32, fused=True, norms=True),
-        "fused, float32, norms, oneDNN": lambda: contestant(torch.float32, fused=True, norms=True, fast=True),
-        "peft, autocast": lambda: contestant(torch.bfloat16, autocast=True),
-        "peft, bfloat16": lambda: contestant(torch.bfloat16),
-        "fused, autocast": lambda: contestant(torch.bfloat16, autocast=True, fused=True),
-        "fused, bfloat16": lambda: contestant(torch.bfloat16, fused=True),
-        "fused, bfloat16, norms": lambda: contestant(torch.bfloat16, fused=True, norms=True),
-        "fused, autocast, norms": lambda: contestant(torch.bfloat16, autocast=True, fused=True, norms=True),
+    variants = {
+        "peft, float32": lambda: make_variant(torch.float32),
+        "fused, float32": lambda: make_variant(torch.float32, fused=True),
+        "fused, float32, norms": lambda: make_variant(torch.float32, fused=True, norms=True),
+        "fused, float32, norms, oneDNN": lambda: make_variant(torch.float32, fused=True, norms=True, fast=True),
+        "peft, autocast": lambda: make_variant(torch.bfloat16, autocast=True),
+        "peft, bfloat16": lambda: make_variant(torch.bfloat16),
+        "fused, autocast": lambda: make_variant(torch.bfloat16, autocast=True, fused=True),
+        "fused, bfloat16": lambda: make_variant(torch.bfloat16, fused=True),
+        "fused, bfloat16, norms": lambda: make_variant(torch.bfloat16, fused=True, norms=True),
+        "fused, autocast, norms": lambda: make_variant(torch.bfloat16, autocast=True, fused=True, norms=True),
     }
     if options.profile:
-        return profile(contestants[options.profile]())
-    steps = {name: make() for name, make in contestants.items() if not options.only or name in options.only}
+        return profile(variants[options.profile]())
+    steps = {name: make() for name, make in variants.items() if not options.only or name in options.only}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(options.rounds):
         for name, step in steps.items():
             step(0), step(1)
-            begun = time.process_time()
+            started = time.process_time()
             step(0), step(1)
-            times[name].append(time.process_time() - begun)
+            times[name].append(time.process_time() - started)
     tokens = sum(map(sum, LENGTHS))
     for name, seconds in times.items():
         print(f"{name:32} {tokens / statistics.median(seconds):8,.0f} tokens/s   best {tokens / min(seconds):8,.0f}")
 
 
-def contestant(
+def make_variant(
     dtype: torch.dtype, *, autocast: bool = False, fused: bool = False, norms: bool = False, fast: bool = False
 ) -> Callable[[int], None]:
-    """One forward and backward pass over the row of a number."""
+    """Return a function that runs a forward and backward pass over the row of a given number."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
@@ -97,12 +97,12 @@ def contestant(
 
 
 def decoder(model: nn.Module) -> nn.Module:
-    """The model without its head."""
+    """Return the model without its head."""
     return model.get_base_model().model  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 def row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, PackedRow]:
-    """Ids, positions, trained places, gradient and bounds of documents of these lengths."""
+    """Return ids, positions, trained positions, gradient and bounds of documents of these lengths."""
     generator = torch.Generator().manual_seed(sum(lengths))
     ids = torch.randint(3, 32000, (1, sum(lengths)), generator=generator)
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
@@ -111,7 +111,7 @@ def row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def profile(step: Callable[[int], None]) -> None:
-    """Where one contestant's time goes."""
+    """Print the profile of one variant."""
     step(0), step(1)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         step(0), step(1)

@@ -1,10 +1,10 @@
-"""Seconds and memory of near-duplicate filtering, on real rows and copies of them that were changed a little.
+"""Measure time and memory of near-duplicate filtering on real rows and slightly changed copies of them.
 
     python scripts/bench/bench_near_duplicates.py ROWS.json [num_rows] [processes] [minhash|rouge_l]
 
-ROWS.json holds Alpaca rows (instruction, input, output); GSM8K's 7,473 are a good choice. Of num_rows (100000) rows a
-tenth are exact copies, two tenths copies with one word replaced, two tenths one template filled in ever anew, the rest
-texts of their own, made of the words of ROWS.json as often as they occur there.
+ROWS.json holds Alpaca rows (instruction, input, output); GSM8K's 7,473 are a good choice. Of num_rows (100000) rows,
+10% are exact copies, 20% copies with one replaced word, 20% instances of one template, and the rest random texts with
+the word frequencies of ROWS.json.
 """
 
 import json
@@ -29,7 +29,7 @@ from sft_cli.types import Conversation, Message
 
 @dataclass(frozen=True)
 class Spread:
-    """Rows in memory whose batches go to processes, read back in order."""
+    """Rows in memory, distributed in batches to processes and read back in order."""
 
     conversations: Sequence[Conversation]
     processes: int = 2
@@ -42,16 +42,16 @@ class Spread:
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """``(rows,)``: no row is held out."""
+        """Return ``(rows,)`` False: no row is held out."""
         return np.zeros(len(self), np.bool_)
 
     @property
     def priority(self) -> NDArray[np.int64]:
-        """``(rows,)``: the same priority for all."""
+        """Return ``(rows,)`` zeros: all rows have the same priority."""
         return np.zeros(len(self), np.int64)
 
     def map(self, function: Callable[..., Any], argument: Any) -> Iterator[tuple[int, Sequence[Any]]]:
-        """``function`` over all rows in batches."""
+        """Yield the results of ``function`` for all batches of rows."""
         starts = range(0, len(self), BATCH)
         batches = [self.conversations[start : start + BATCH] for start in starts]
         with ProcessPoolExecutor(self.processes) as pool:
@@ -59,7 +59,7 @@ class Spread:
 
 
 def texts(rows: Sequence[dict[str, str]], num_rows: int) -> Iterator[str]:
-    """``num_rows`` prompts; see the head of this file."""
+    """Yield ``num_rows`` prompts, as the module docstring describes."""
     choose = random.Random(0)
     own = [f"{row['instruction']}\n{row['input']}".strip() for row in rows]
     words = [word for text in own for word in text.split()]

@@ -1,21 +1,21 @@
-"""Examples per second of data preparation: ours, TRL's own and plain `datasets`, in turn, on the same rows.
+"""Compare the speed of data preparation by sft_cli, TRL and plain `datasets` on the same rows.
 
     python scripts/bench/bench_prepare.py --data gsm_8k_train.json code_alpaca_2k.json
         --tokenizer qwen2_5 llama3=llama3.jinja [--rows 100000] [--turns 1 4] [--rounds 3] [--only ours trl]
 
-Rows are Alpaca rows, shuffled and repeated to --rows; with --turns 4, four rows make one conversation. A tokenizer is a
-directory, and behind `=` a chat template to use in place of its own: TRL must know the template to mask its answers
-(trl/chat_templates holds those it knows). Contestants take turns in every round; the table shows medians over rounds.
-Loading the tokenizer is not timed. On a busy machine compare conversations per second of processor time.
+The input are Alpaca rows, shuffled and repeated to --rows; with --turns 4, four rows form one conversation. A tokenizer
+is a directory, optionally followed by `=` and a chat template that replaces its own: TRL masks answers only with
+templates that it knows (those in trl/chat_templates). The tools alternate within each round; the table shows medians
+over rounds. Loading the tokenizer is not timed. On a busy machine compare conversations per second of CPU time.
 
 - ours: render, encode and prove every row, write Arrow; one process and two
 - prepare: the whole of `sft prepare` from a JSONL file: reading, leakage filter, mix, ledger, manifest, report.html
 - trl: SFTTrainer's dataset preparation with assistant_only_loss, and with prompt and completion
 - datasets: Dataset.map of apply_chat_template(return_assistant_tokens_mask=True)
 
-The peers' Dataset is made before the clock starts; `prepare` reads its file. On Qwen2.5 TRL counts one token more a row
-and two trained ones more a turn: its template trains the line breaks behind `assistant`, which a server's prompt holds,
-and behind `<|im_end|>`, where a server has stopped.
+The Dataset for TRL and `datasets` is created before timing starts; `prepare` reads a file. On Qwen2.5 TRL counts one
+token more per row and two trained tokens more per turn: its template trains the line break after `assistant`, which is
+part of a server's prompt, and the one after `<|im_end|>`, where a server has already stopped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process is one thread, for everybody
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per process for all tools
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -46,13 +46,13 @@ from sft_cli.utils import workers
 
 
 class Part:
-    """Our encoding of some rows, in a worker process."""
+    """Encoder of a part of the rows in a worker process."""
 
     def __init__(self, rules: encode_stage.EncodeRules, directory: Path) -> None:
         self._maker, self._directory = rules.maker(), directory
 
     def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> None:
-        """Prove and write rows."""
+        """Encode, prove and write rows."""
         number, rows = task
         conversations = [
             Conversation(tuple(Message(**message) for message in row), f"rows.jsonl:{number + i + 1}", "bench")
@@ -67,7 +67,7 @@ class Part:
 
 
 def ours(work: Work, processes: int) -> Result:
-    """Every row rendered, encoded, proven and written as Arrow."""
+    """Encode every row with sft_cli: render, encode, prove and write as Arrow."""
     tokenizer = load_tokenizer(work.tokenizer)
     template = load_template(TemplateConfig(path=work.template), tokenizer)
     start = read_clocks()
@@ -80,8 +80,8 @@ def ours(work: Work, processes: int) -> Result:
     return Result(*spent, *counted(labels for file in files for labels in file.read_all()["labels"].to_pylist()))
 
 
-def whole(work: Work, processes: int) -> Result:
-    """All that `sft prepare` does; imported here, since our worker processes import this file."""
+def run_prepare(work: Work, processes: int) -> Result:
+    """Run `sft prepare`; it is imported here, since worker processes import this file."""
     import datasets
 
     from sft_cli.config.compose import compose
@@ -108,8 +108,8 @@ def whole(work: Work, processes: int) -> Result:
 CONTESTANTS: dict[str, Callable[[Work], Result]] = {
     "ours, 1 process": lambda work: ours(work, 1),
     "ours, 2 processes": lambda work: ours(work, 2),
-    "prepare, 1 process": lambda work: whole(work, 1),
-    "prepare, 2 processes": lambda work: whole(work, 2),
+    "prepare, 1 process": lambda work: run_prepare(work, 1),
+    "prepare, 2 processes": lambda work: run_prepare(work, 2),
     "trl, assistant only": lambda work: by_trl(work, completion=False),
     "trl, completion only": lambda work: by_trl(work, completion=True),
     "datasets.map": by_datasets,
@@ -118,7 +118,7 @@ YARDSTICK = "trl, assistant only"
 
 
 def read(files: list[str], num_rows: int, turns: int) -> list[list[dict[str, str]]]:
-    """Alpaca rows as conversations of so many turns each."""
+    """Return Alpaca rows as conversations of ``turns`` turns each."""
     found = [row for file in files for row in json.loads(Path(file).read_text(encoding="utf-8"))]
     random.Random(0).shuffle(found)
     endless: Iterator[dict[str, str]] = itertools.cycle(found)
@@ -133,7 +133,7 @@ def read(files: list[str], num_rows: int, turns: int) -> list[list[dict[str, str
 
 
 def compare(rows: list[list[dict[str, str]]], tokenizer: str, rounds: int, only: list[str]) -> None:
-    """Let the contestants take turns, and print what came out."""
+    """Run the tools alternately and print the results."""
     directory, _, template = tokenizer.partition("=")
     names = [name for name in CONTESTANTS if not only or any(name.startswith(chosen) for chosen in only)]
     results: dict[str, list[Result]] = {name: [] for name in names}
@@ -152,7 +152,7 @@ def compare(rows: list[list[dict[str, str]]], tokenizer: str, rounds: int, only:
 
 
 def main() -> None:
-    """Every tokenizer with every number of turns."""
+    """Compare the tools for every tokenizer and number of turns."""
     import datasets
     import transformers
 
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--turns", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=[], help="contestants whose names begin so")
+    parser.add_argument("--only", nargs="+", default=[], help="only tools whose names start with one of these")
     chosen = parser.parse_args()
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()

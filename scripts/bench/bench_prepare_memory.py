@@ -1,10 +1,10 @@
-"""Peak memory of `sft prepare` on a large JSONL file that is made for it.
+"""Measure the peak memory of `sft prepare` on a large generated JSONL file.
 
     python scripts/bench/bench_prepare_memory.py --gigabytes 5 --tokenizer DIR --workdir DIR
 
-The rows are random words of the package's own source, questions of 5 to 40 and answers of 20 to 400, in Alpaca's
-columns. Memory is that of the process and all its workers: resident (RSS, pages shared between them or with the page
-cache counted in each), and private (USS), sampled twice a second.
+The rows are random words of the package's source, questions of 5 to 40 and answers of 20 to 400 words, in Alpaca's
+columns. The memory of the process and all its workers is sampled twice a second: resident (RSS, which counts shared
+pages and page cache in each process) and private (USS).
 """
 
 import argparse
@@ -20,11 +20,11 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2] / "sft_cli"
-"""Its words make the rows: English ones, so that tokens are as long as in real text."""
+"""Source of the words: English ones, so that tokens are as long as in real text."""
 
 
 def write_rows(file: Path, size: float) -> int:
-    """Rows of about ``size`` bytes in all; their number."""
+    """Write rows of about ``size`` bytes in total, and return their number."""
     drawn = random.Random(0)
     texts = (source.read_text(encoding="utf-8") for source in sorted(ROOT.rglob("*.py")))
     words = sorted({word for text in texts for word in re.findall(r"\b[a-z]{1,12}\b", text)})
@@ -39,7 +39,7 @@ def write_rows(file: Path, size: float) -> int:
 
 
 def memory(process: psutil.Process) -> tuple[int, int]:
-    """Resident and private bytes of a process and its children."""
+    """Return the resident and private bytes of a process and its children."""
     resident = private = 0
     for one in [process, *process.children(recursive=True)]:
         try:
@@ -51,7 +51,7 @@ def memory(process: psutil.Process) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Make the rows, prepare them, print one line."""
+    """Generate the rows, prepare them, and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--tokenizer", required=True)

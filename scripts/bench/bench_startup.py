@@ -1,9 +1,9 @@
-"""Seconds from typing a command to what it is for: help, a shown config, a refused config, the first training step.
+"""Measure the time from starting a command to its output: help, a config, a refused config, the first training step.
 
     python scripts/bench/bench_startup.py
 
-Each command runs in a process of its own, a few times; the best and the median are printed beside the target. The
-first step's time is when its line of metrics.jsonl appears. The quickstart's rows are prepared before it is timed.
+Each command runs several times in its own process; the best and the median are printed with the target. The time of
+the first step is when its line appears in metrics.jsonl. The quickstart's rows are prepared before timing.
 """
 
 import os
@@ -19,19 +19,19 @@ TARGETS = {"sft --help": 0.2, "sft show": 0.5, "a refused config": 0.5, "first s
 
 
 def sft(*words: str) -> list[str]:
-    """The command line."""
+    """Return the command line of ``sft``."""
     return [sys.executable, "-m", "sft_cli", *words]
 
 
 def run(words: list[str], environment: dict[str, str]) -> float:
-    """Seconds of a whole command."""
+    """Return the seconds of a whole command."""
     started = time.perf_counter()
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return time.perf_counter() - started
 
 
 def first_step(folder: Path, environment: dict[str, str]) -> float:
-    """Seconds until the first step of a new run is in its metrics."""
+    """Return the seconds until the first step of a new run is in its metrics."""
     settings = ["trainer.max_steps=1", f"run_dir={folder}"]
     metrics = folder / "metrics.jsonl"
     started = time.perf_counter()
@@ -43,7 +43,7 @@ def first_step(folder: Path, environment: dict[str, str]) -> float:
                 raise SystemExit("the quickstart wrote no metrics")
             time.sleep(0.01)
         seconds = time.perf_counter() - started
-        process.terminate()  # what comes behind the step is not timed
+        process.terminate()  # the time after the step is not measured
     return seconds
 
 

@@ -1,22 +1,22 @@
-"""Training speed, memory and loss curves of `sft train` beside its peers, in turn, on the same rows and model.
+"""Compare training speed, memory and loss curves of `sft train` and other trainers on the same rows and model.
 
     python scripts/bench/bench_train.py [--model llama58m] [--rows alpaca] [--steps 14] [--rounds 3] [--dtype bfloat16]
         [--only ours trl_best] [--ours "float32: trainer.dtype=float32"] [--also "name: command"] [--threads 2]
 
-Models have random weights at real shapes (train_work.py); LoRA of rank 16 on every linear layer, AdamW, constant
-learning rate, 8 examples a step. Every contestant runs in a process of its own, one after the other, every round
-anew; the first steps of each (--warm) are not timed. Tokens are real ones: padding is not counted. Ratios are those of
-medians over rounds. `foreign` is the number of cores that other processes took meanwhile: it should be near 0.
+Models have random weights and real shapes (train_work.py); LoRA of rank 16 on every linear layer, AdamW, constant
+learning rate, 8 examples per step. In every round each trainer runs in a new process, sequentially; its first steps
+(--warm) are not timed. Padding tokens are not counted. Ratios are those of medians over rounds. `foreign` is the number
+of cores used by other processes during a run: it should be near 0.
 
-- ours: `sft train` as a user types it; --ours adds variants with other words
-- trl_default: SFTTrainer as it comes (padded, checkpointing)
-- trl_best: the fastest of its settings here: packed by best fit to 1,024 tokens, no checkpointing
+- ours: `sft train` as a user types it; --ours adds variants with other overrides
+- trl_default: SFTTrainer with its defaults (padded, checkpointing)
+- trl_best: its fastest settings here: packed by best fit to 1,024 tokens, no checkpointing
 - trl_free: padding-free, no checkpointing
 - trainer: transformers' Trainer around a PEFT model, padded
-- --also runs a command of yours in the same rounds; it writes a Result (train_work.py) to the file that $RESULT names
+- --also runs another command in the same rounds; it writes a Result (train_work.py) to the file named by $RESULT
 
-The floor: operations that LoRA on frozen weights cannot do without, at the speed of one matrix product measured in the
-same run. `of floor` is the share of it that a contestant reaches.
+The floor is the time of the operations that LoRA on frozen weights requires, at the speed of one matrix product
+measured in the same run. `of floor` is the share of this speed that a trainer reaches.
 """
 
 import argparse
@@ -51,25 +51,25 @@ def main() -> None:
     rows = make_rows(options.rows, (options.steps + options.warm) * options.examples)
     write_rows(rows, scratch / "rows.jsonl")
     cuda = options.device == "cuda"
-    # On a CPU the peers are fastest with float32 weights under autocast; ours rounds them on loading.
+    # On a CPU the other trainers are fastest with float32 weights and autocast; sft train rounds weights on loading.
     make_model(options.model, scratch / "model", options.dtype if cuda else "float32")
     make_adapter(scratch / "model", scratch / "adapter")
     tokenizer(scratch / "tokenizer")
     order = np.random.default_rng([SEED, 0, 0]).permutation(len(rows)).tolist()
-    contestants = chosen(options)
-    results: dict[str, list[tuple[Result, float]]] = {name: [] for name in contestants}
+    trainers = selected_trainers(options)
+    results: dict[str, list[tuple[Result, float]]] = {name: [] for name in trainers}
     rates = []
     for _ in range(options.rounds):
         rates.append(product_rate(options.dtype, options.device))
-        for name, command in contestants.items():
-            results[name].append(run_contestant(name, command, options, scratch, order))
+        for name, command in trainers.items():
+            results[name].append(run_trainer(name, command, options, scratch, order))
     steps = [order[at : at + options.examples] for at in range(0, len(rows), options.examples)][options.warm :]
     work = [[(len(rows[place][0]), len(rows[place][0]) - rows[place][1]) for place in step] for step in steps]
     print_results(results, floor_flops(options.model, work), statistics.median(rates), work)
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="llama58m")
     parser.add_argument("--rows", default="alpaca", choices=["alpaca", "system", "long", "unrolled"])
@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=8)
-    parser.add_argument("--budget", type=int, default=8192, help="tokens of a micro-batch of ours")
+    parser.add_argument("--budget", type=int, default=8192, help="tokens of a micro-batch of sft train")
     parser.add_argument("--packs", type=int, default=1, help="rows of 1,024 tokens in a packed batch of TRL")
     parser.add_argument("--packed-to", type=int, default=PACKED_TO)
     parser.add_argument("--dtype", default="bfloat16")
@@ -91,7 +91,7 @@ def arguments() -> argparse.Namespace:
 
 
 def tokenizer(directory: Path) -> None:
-    """A tokenizer that knows the ids of the rows; nobody encodes text with it."""
+    """Save a tokenizer that has the ids of the rows; it encodes no text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from train_work import IDS
     from transformers import PreTrainedTokenizerFast
@@ -105,8 +105,8 @@ def tokenizer(directory: Path) -> None:
     fast.save_pretrained(directory)
 
 
-def chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """Who takes part: name and settings, words of ours, or a command."""
+def selected_trainers(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the trainers to run: names with settings, overrides, or a command."""
     every: dict[str, Any] = {"ours": []}
     for text in options.ours:
         name, _, words = text.partition(":")
@@ -118,10 +118,10 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
     return {name: what for name, what in every.items() if options.only is None or name in options.only}
 
 
-def run_contestant(
+def run_trainer(
     name: str, what: Any, options: argparse.Namespace, scratch: Path, order: list[int]
 ) -> tuple[Result, float]:
-    """Run a contestant once; its result, and the cores that others took meanwhile."""
+    """Run a trainer once, and return its result and the cores used by other processes."""
     out = scratch / f"{name}.json"
     out.unlink(missing_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "SFT_HOME": str(scratch / "home")}
@@ -139,17 +139,17 @@ def run_contestant(
         command = [sys.executable, str(HERE / "train_peers.py"), str(scratch / "work.json")]
     else:
         command = our_command(name, what, options, scratch)
-    begun = time.time()
+    started = time.time()
     before = busy()
     with (scratch / f"{name}.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
-    passed = time.time() - begun
+    passed = time.time() - started
     foreign = max(0.0, (busy() - before - usage.ru_utime - usage.ru_stime) / passed)
     if status:
         sys.exit(f"{name} failed:\n{(scratch / f'{name}.log').read_text()[-3000:]}")
     found = (
-        read_ours(scratch / f"run-{name}", options, begun)
+        read_ours(scratch / f"run-{name}", options, started)
         if isinstance(what, list)
         else Result(**json.loads(out.read_text()))
     )
@@ -159,7 +159,7 @@ def run_contestant(
 
 
 def our_command(name: str, words: list[str], options: argparse.Namespace, scratch: Path) -> list[str]:
-    """`sft train` on the same rows, a fresh run directory each time."""
+    """Return the `sft train` command for the same rows, with a new run directory each time."""
     run = scratch / f"run-{name}"
     if run.exists():
         subprocess.run(["rm", "-r", str(run)], check=True)
@@ -176,8 +176,8 @@ def our_command(name: str, words: list[str], options: argparse.Namespace, scratc
     ]  # fmt: skip
 
 
-def read_ours(run: Path, options: argparse.Namespace, begun: float) -> Result:
-    """The result of a run of ours, from its metrics."""
+def read_ours(run: Path, options: argparse.Namespace, started: float) -> Result:
+    """Return the result of an `sft train` run, from its metrics."""
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [step for step in steps if "seconds" in step]
     timed = steps[options.warm :]
@@ -188,12 +188,12 @@ def read_ours(run: Path, options: argparse.Namespace, begun: float) -> Result:
         losses=[step["loss"] for step in steps],
         peak=max(step["memory"] for step in steps),
         reserved=0,
-        start=steps[0].get("at", begun) - begun,
+        start=steps[0].get("at", started) - started,
     )
 
 
 def busy() -> float:
-    """Seconds that all processors together have worked."""
+    """Return the seconds that all processors together have worked."""
     fields = [int(number) for number in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 

@@ -1,6 +1,7 @@
-"""The peers of bench_prepare.py: TRL's own preparation and plain `datasets`, and how everybody is measured.
+"""The other tools of bench_prepare.py, TRL and plain `datasets`, and the measurement of all tools.
 
-TRL and datasets are imported inside the functions: our worker processes import this file and should not pay for them.
+TRL and datasets are imported inside the functions, so that the worker processes of sft_cli, which import this file, do
+not load them.
 """
 
 import os
@@ -16,12 +17,12 @@ MAX_LENGTH = 4096
 
 @dataclass(frozen=True)
 class Work:
-    """What every contestant is given.
+    """Input of every tool.
 
     Attributes:
         rows: Conversations as OpenAI messages.
-        tokenizer: A directory.
-        template: A chat template's file, or None for the tokenizer's own.
+        tokenizer: Directory of the tokenizer.
+        template: File of a chat template, or None for the tokenizer's own.
         scratch: An empty directory.
     """
 
@@ -33,7 +34,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out: seconds by the clock and of processors, examples, tokens, and tokens that carry loss."""
+    """Wall and CPU seconds, examples, tokens, and tokens that carry loss."""
 
     seconds: float
     processor: float
@@ -43,18 +44,18 @@ class Result:
 
 
 def read_clocks() -> tuple[float, float]:
-    """Seconds by the clock, and of all processors, those of finished worker processes among them."""
+    """Return wall seconds and CPU seconds, including those of finished worker processes."""
     return time.perf_counter(), sum(os.times()[:4])
 
 
 def elapsed(start: tuple[float, float]) -> tuple[float, float]:
-    """Both, since ``start``."""
+    """Return wall and CPU seconds since ``start``."""
     clock, processor = read_clocks()
     return clock - start[0], processor - start[1]
 
 
 def by_trl(work: Work, completion: bool) -> Result:
-    """SFTTrainer's own preparation; its construction around a tiny model is not timed."""
+    """Prepare with SFTTrainer; its construction around a tiny model is not timed."""
     import datasets
     import transformers
     import trl
@@ -83,7 +84,7 @@ def by_trl(work: Work, completion: bool) -> Result:
 
 
 def by_datasets(work: Work) -> Result:
-    """One `map` of transformers' `apply_chat_template` with its assistant mask."""
+    """Prepare with one `map` of transformers' `apply_chat_template` and its assistant mask."""
     import datasets
     from trl.chat_template_utils import get_training_chat_template
 
@@ -115,7 +116,7 @@ def _tokenizer(work: Work) -> Any:
 
 
 def counted(labels: Any) -> tuple[int, int, int]:
-    """Examples, tokens and trained tokens."""
+    """Return the numbers of examples, tokens and trained tokens."""
     examples = tokens = trained = 0
     for row in labels:
         examples, tokens, trained = examples + 1, tokens + len(row), trained + len(row) - row.count(IGNORE_INDEX)

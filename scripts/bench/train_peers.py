@@ -1,6 +1,6 @@
-"""The peers of bench_train.py, each in a process of its own: TRL's SFTTrainer and a plain transformers Trainer.
+"""The other trainers of bench_train.py, each in its own process: TRL's SFTTrainer and a plain transformers Trainer.
 
-Called by bench_train.py with a JSON file that says what to do.
+Called by bench_train.py with a JSON file of settings.
 """
 
 import json
@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  #
 
 
 class Clock(TrainerCallback):
-    """Seconds of every step."""
+    """Trainer callback that measures the seconds of every step."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -36,7 +36,7 @@ class Clock(TrainerCallback):
         self._begin = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Stop it."""
+        """Stop the clock."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.steps.append(time.perf_counter() - self._begin)
@@ -54,7 +54,7 @@ def main() -> None:
     rows = [json.loads(line) for line in Path(work["rows"]).read_text().splitlines()]
     rows = [rows[place] for place in work["order"]]
     half = work["dtype"] == "bfloat16"
-    # On CUDA the peers get bfloat16 weights, as their users load them; on a CPU autocast over float32 is faster.
+    # On CUDA these trainers load bfloat16 weights, as users do; on a CPU float32 weights with autocast are faster.
     quantised: dict[str, Any] = {}
     if work["quant"] == "nf4":
         stored = transformers.BitsAndBytesConfig(
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def common(work: dict[str, Any], half: bool) -> dict[str, Any]:
-    """Arguments that every Trainer is given."""
+    """Return the arguments common to every Trainer."""
     return {
         "output_dir": work["scratch"],
         "use_cpu": not torch.cuda.is_available(),
@@ -118,7 +118,7 @@ def common(work: dict[str, Any], half: bool) -> dict[str, Any]:
 
 
 def trl_trainer(work: dict[str, Any], model: Any, tokenizer: Any, rows: Any, clock: Clock, half: bool) -> Any:
-    """SFTTrainer: padded, padding-free, or packed by best fit."""
+    """Return an SFTTrainer: padded, padding-free, or packed by best fit."""
     from trl import SFTConfig, SFTTrainer
 
     packed = work["mode"] == "packing"
@@ -140,7 +140,7 @@ def trl_trainer(work: dict[str, Any], model: Any, tokenizer: Any, rows: Any, clo
 
 
 def plain_trainer(work: dict[str, Any], model: Any, tokenizer: Any, rows: Any, clock: Clock, half: bool) -> Any:
-    """Transformers' Trainer around a PEFT model, padded, full logits: what a tutorial writes."""
+    """Return a transformers Trainer for a PEFT model, padded, with full logits, as in tutorials."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     arguments = TrainingArguments(

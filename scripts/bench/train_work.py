@@ -1,4 +1,4 @@
-"""What bench_train.py gives everybody: random models of real shapes, rows of token ids, the arithmetic of a floor."""
+"""Common input of all trainers in bench_train.py: random models of real shapes, rows of token ids, and the floor."""
 
 import json
 import math
@@ -30,19 +30,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 IDS = 8000
-"""Rows use the ids below: every model here knows them."""
+"""Rows use only ids below this one, which all models have."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one contestant reports of one run.
+    """Result of one run of a trainer.
 
     Attributes:
-        seconds: Of each timed step.
-        tokens: Real tokens of each timed step, padding not counted.
+        seconds: Seconds of each timed step.
+        tokens: Tokens of each timed step, without padding.
         trained: Trained tokens of each timed step.
-        losses: Of all steps, the first ones too.
-        peak: Bytes: most resident memory of the process, or most allocated on the CUDA device.
+        losses: Losses of all steps, including the first ones.
+        peak: Peak resident bytes of the process, or peak allocated bytes on the CUDA device.
         reserved: Bytes reserved on the CUDA device; 0 on a CPU.
         start: Seconds from the start of the process to the end of its first step.
     """
@@ -56,7 +56,7 @@ class Result:
     start: float
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write the result as JSON."""
         file.write_text(json.dumps(asdict(self)))
 
 
@@ -75,7 +75,7 @@ def make_model(shape: str, directory: Path, dtype: str) -> None:
 
 
 def make_adapter(model: Path, directory: Path) -> None:
-    """Save the LoRA adapter that everybody begins with (seed 0): equal curves need equal beginnings."""
+    """Save the initial LoRA adapter of all trainers (seed 0), since equal curves need equal starts."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -87,10 +87,10 @@ def make_adapter(model: Path, directory: Path) -> None:
 
 
 def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int]]:
-    """Rows as (ids, tokens of the prompt); all behind the prompt is trained.
+    """Return rows as (ids, tokens of the prompt); all tokens after the prompt are trained.
 
     Lengths of ``alpaca`` are log-normal with median 120 (as GSM8K and CodeAlpaca have them), 8% to 85% of a row are
-    answer, all begin with the same 33 tokens. ``system`` has 241 more tokens that all share; ``long`` has rows of
+    answer, all start with the same 33 tokens. ``system`` has 241 more shared tokens; ``long`` has rows of
     1,000 to 4,000 tokens; ``unrolled`` are conversations of 5 turns, one row per answer, each with all turns before it.
     """
     rng = random.Random(seed)
@@ -121,18 +121,18 @@ def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int
 
 
 def write_rows(rows: list[tuple[list[int], int]], file: Path) -> None:
-    """Rows as JSON lines with ``input_ids`` and ``labels``."""
+    """Write rows as JSON lines with ``input_ids`` and ``labels``."""
     with file.open("w") as out:
         for ids, prompt in rows:
             out.write(json.dumps({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}) + "\n")
 
 
 def floor_flops(shape: str, steps: list[list[tuple[int, int]]]) -> float:
-    """Operations that LoRA on frozen weights cannot do without, for steps of (tokens, trained tokens) of each row.
+    """Return the operations that LoRA on frozen weights requires, for steps of (tokens, trained tokens) per row.
 
     Per token 2 per parameter of the blocks forward and 2 for the gradient of the inputs; attention within documents
     only, half of the square, forward once and backward 2.5 times; the head at trained positions, forward and backward.
-    The adapter itself (below 2%) is not counted, nothing is computed twice.
+    The adapter itself (below 2%) is not counted, and nothing is recomputed.
     """
     values = SHAPES[shape]
     width, layers, heads = values["hidden_size"], values["num_hidden_layers"], values["num_attention_heads"]
@@ -145,7 +145,7 @@ def floor_flops(shape: str, steps: list[list[tuple[int, int]]]) -> float:
 
 
 def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
-    """Operations a second of one matrix product of training size, measured here and now."""
+    """Return the operations per second of one matrix product of training size, measured now."""
     import time
 
     import torch

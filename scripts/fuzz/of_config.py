@@ -1,4 +1,4 @@
-"""Inputs for the config composer: command lines, recipes and option files, sensible, broken and hostile."""
+"""Fuzz the config composer with valid, broken and hostile command lines, recipes and option files."""
 
 import copy
 from collections.abc import Mapping
@@ -93,11 +93,11 @@ _KINDS = (
     st.tuples(_WORDS, st.none(), _RECIPE),
 )
 INPUTS = st.sampled_from(range(len(_KINDS))).flatmap(lambda kind: _KINDS[kind])
-"""Most never reach Hydra, which takes a tenth of a second."""
+"""Strategies of inputs; most never reach Hydra, which takes 0.1 s."""
 
 
 def target(case: tuple[list[str], str | bytes | None, str | bytes | None]) -> str | None:
-    """Compose a command line, beside a recipe or an option file; a config that comes of it must survive its file."""
+    """Compose a command line with a recipe or an option file, and check that the config survives a round trip."""
     words, recipe, option = case
     words, folders = list(words), []
     if recipe is not None:
@@ -118,7 +118,7 @@ def _write(file: Path, content: str | bytes) -> None:
 
 
 def remember() -> None:
-    """Let what no input changes be computed once: the package's own files, and Hydra's merging of their options."""
+    """Cache results that no input changes: the package's own files, and Hydra's merging of their options."""
     merge, lines, look = composer._compose_groups, composer.key_lines, composer.search_path
     known: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""Inputs for the readers: bytes of every kind of file, sound, cut, flipped and foreign."""
+"""Fuzz the file readers with valid, truncated, corrupted and foreign bytes of every kind of file."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Inputs for the formats: rows of any JSON, near to every shape of the table, through every reading of a source."""
+"""Fuzz the row formats with rows of arbitrary JSON and variations of every known format."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ _EXAMPLES = [shape.example for shape in FORMATS.values()]
 
 
 def _altered(case: tuple[dict[str, Any], list[tuple[int, Any]]]) -> Any:
-    """An example with values somewhere in it replaced."""
+    """Return an example with random values in it replaced."""
     example, edits = case
     for place, value in edits:
         example, _ = _put(example, place % 9, value)
@@ -99,7 +99,7 @@ INPUTS = st.tuples(
 
 
 def target(case: Any) -> str | None:
-    """Convert a row, and walk what came of it."""
+    """Convert a row, and traverse the result."""
     values, format, placeholders, columns, tags = case
     config = SourceConfig(path="x.jsonl", format=format, placeholders=placeholders, columns=columns, tags=tags)
     row = Row({str(name): value for name, value in values.items()}, "x.jsonl:1", "a")

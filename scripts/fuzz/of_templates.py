@@ -1,4 +1,4 @@
-"""Inputs for the renderer: chat templates of a grammar, honest and hostile, over conversations of any shape."""
+"""Fuzz the renderer with valid and hostile chat templates from a grammar, and conversations of any shape."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sft_cli.chat.template.prefix_renderer import PrefixRenderer
 from sft_cli.sandbox import budget
 
 budget.MAX_STEPS, budget.MAX_SIZE = 200_000, 1 << 18
-"""A fiftieth of what a rendering may cost, so that the many that use it up take milliseconds."""
+"""A fiftieth of the real budget, so that exhausting it takes milliseconds."""
 
 _NAMES = st.sampled_from(
     [
@@ -159,7 +159,7 @@ INPUTS = st.tuples(_TEMPLATES, _MESSAGES, st.none() | st.lists(st.dictionaries(_
 
 
 def target(case: Any) -> str | None:
-    """Compile a template, render a conversation with it, and walk it."""
+    """Compile a template, render a conversation with it, and traverse the result."""
     source, messages, tools = case
     template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, "fuzzed").compile()
     walk = PrefixRenderer(template).render_prefixes(messages, tools)

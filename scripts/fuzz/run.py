@@ -1,9 +1,9 @@
-"""Fuzzes what strangers can write: configs, rows, files and templates. Prints counts, seconds and every failure.
+"""Fuzz untrusted input: configs, rows, files and templates. Print counts, seconds and every failure.
 
     nice python scripts/fuzz/run.py config --inputs 100000
 
 Each input must end in a result or an SftError, within seconds, with no file written outside a temporary directory, no
-program begun and no connection opened.
+program started and no connection opened.
 """
 
 import argparse
@@ -17,7 +17,11 @@ TARGETS = {"config": "of_config", "rows": "of_rows", "files": "of_files", "templ
 
 
 def main() -> int:
-    """Exit code 1 where anything failed."""
+    """Fuzz the chosen target.
+
+    Returns:
+        The exit code: 1 if any input failed, else 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--inputs", type=int, default=100_000)

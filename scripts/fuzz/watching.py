@@ -1,4 +1,4 @@
-"""What every fuzzed call must keep to: an SftError or nothing, in time, and no file, program or connection outside."""
+"""Run fuzzed calls and check them: an SftError or success, in time, without outside files, programs or connections."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ from sft_cli.error_boundary import ENVIRONMENT
 from sft_cli.errors import SftError
 
 SECONDS = 10.0
-"""Of processor time for one input: the slowest honest ones take 0.3."""
+"""Most CPU seconds of one input; the slowest valid ones take 0.3."""
 ROUND = 2_000
-"""Inputs of one seed: hypothesis remembers what it has tried, and slows down with it."""
+"""Inputs per seed: hypothesis stores tried inputs and slows down with their number."""
 _WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
 _NEVER = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "ctypes.dlopen"}
 
@@ -31,17 +31,17 @@ class Hang(BaseException):
 
 
 class Outside(BaseException):
-    """An input wrote outside the temporary directory, or began another program or a connection."""
+    """An input wrote outside the temporary directory, or started another program or a connection."""
 
 
 @dataclass
 class TargetResult:
-    """A target with what came of its inputs.
+    """Results of one fuzzed target.
 
     Attributes:
-        inputs: How many were tried.
-        slowest: Seconds of the slowest.
-        outcomes: ``sentence`` or ``accepted`` -> how often.
+        inputs: Number of inputs.
+        slowest: Seconds of the slowest input.
+        outcomes: ``sentence`` (an SftError) or ``accepted`` -> number of inputs.
         failures: The kind and place of each failure -> the input and its traceback.
     """
 
@@ -71,7 +71,7 @@ def _for_writing(arguments: tuple[Any, ...]) -> bool:
 
 
 def watch(target: Callable[[Any], str | None], value: Any, folder: Path, found: TargetResult) -> None:
-    """Run one input and note what came of it."""
+    """Run one input and record its outcome."""
     global _inside
     found.inputs += 1
     began = time.process_time()
@@ -109,7 +109,7 @@ def fuzz(
     first: int,
     say: Callable[[str], None],
 ) -> TargetResult:
-    """Try so many inputs of a strategy, in the order that the first seed begins."""
+    """Run a number of inputs of a strategy, in an order set by the first seed."""
     found = TargetResult()
     signal.signal(signal.SIGPROF, _late)
     sys.addaudithook(_audit)

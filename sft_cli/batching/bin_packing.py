@@ -23,20 +23,20 @@ Partition = list[list[list[int]]]
 
 
 def attention_pair_cost(width: int, layers: int, parameters: int) -> float:
-    """Cost of one query-key pair over that of a token in the linear layers of the blocks.
+    """Return the cost of one query-key pair over that of a token in the linear layers of the blocks.
 
     4 x width x layers operations (scores and values) over 2 x parameters.
 
     Args:
         width: Query heads times their width.
         layers: Decoder layers.
-        parameters: Parameters of the layers' matrices that a token goes through.
+        parameters: Parameters of the layers' matrices used per token.
     """
     return 2 * width * layers / parameters
 
 
 def document_costs(tokens: NDArray[np.int64], pair_cost: float) -> NDArray[np.float64]:
-    """Costs of documents, in tokens: linear layers for each token, and attention to itself and all earlier ones."""
+    """Return the costs of documents, in tokens: linear layers per token, and attention to it and all earlier ones."""
     return np.asarray(tokens + pair_cost * tokens * (tokens + 1) / 2, np.float64)
 
 
@@ -47,7 +47,7 @@ class PackingItem:
     Attributes:
         members: The examples.
         path: Shared segments that all of them, and examples of other items, begin with.
-        tokens: Tokens of a row of them alone.
+        tokens: Tokens of a row with only these examples.
         cost: Its cost.
     """
 
@@ -80,7 +80,7 @@ def partition(
     costliest examples go first into the cheapest micro-batch; where that is uneven, or examples share prefixes, the
     least capacity is searched with which first fit needs no more micro-batches (MULTIFIT: Coffman, Garey, Johnson 1978,
     doi:10.1137/0207001). The longest micro-batch of a rank comes first, so that a lack of memory shows at once.
-    An example longer than ``max_tokens`` has a micro-batch of its own. An example without tokens has no cost.
+    An example longer than ``max_tokens`` gets its own micro-batch. An example without tokens has no cost.
 
     Args:
         lengths: Tokens of each example.
@@ -119,7 +119,7 @@ def partition(
 def _packing_items(
     lengths: Sequence[int], max_tokens: int, prefixes: PrefixForest, pair_cost: float
 ) -> Iterator[PackingItem]:
-    """The examples that have tokens, those with a common prefix together as far as ``FAMILY_DIVISOR`` allows."""
+    """Yield the examples that have tokens, those with a common prefix together as far as ``FAMILY_DIVISOR`` allows."""
     members: list[list[int]] = [[] for _ in prefixes.ends]
     for example, last in enumerate(prefixes.of_example):
         for segment in prefixes.path(last):
@@ -140,7 +140,7 @@ def _packing_items(
 
 
 def _row_cost(members: Sequence[int], lengths: Sequence[int], prefixes: PrefixForest, pair_cost: float) -> float:
-    """Cost of a row of these examples: each segment adds the cost up to its end less that up to its start."""
+    """Return the cost of a row: each segment adds the cost up to its end minus the cost up to its start."""
     used = sorted({segment for member in members for segment in prefixes.path(prefixes.of_example[member])})
     ends = [prefixes.ends[segment] for segment in used] + [lengths[member] for member in members]
     starts = [prefixes.start(segment) for segment in used]
@@ -151,7 +151,7 @@ def _row_cost(members: Sequence[int], lengths: Sequence[int], prefixes: PrefixFo
 
 
 def _fill_orders(items: Sequence[PackingItem], prefixes: PrefixForest) -> list[list[PackingItem]]:
-    """Packing orders, families (items with a common root) together: by their longest item, and by all their tokens."""
+    """Return packing orders, families (items with a common root) together: by longest item, and by total tokens."""
     longest: dict[int, int] = {}
     total: dict[int, int] = {}
     families = [item.path[0] if item.path else -1 - number for number, item in enumerate(items)]
@@ -179,7 +179,7 @@ def _first_fit(
     """Pack items into at most ``max_bins`` bins within the limits of tokens and cost; None where they do not suffice.
 
     Of the bins it fits in, each item goes into the first one that holds most of its path or, with ``spread``, into the
-    cheapest. An item that exceeds the limits has a bin of its own.
+    cheapest. An item that exceeds the limits gets its own bin.
     """
     tokens, costs = np.zeros(max_bins, np.int64), np.zeros(max_bins)
     holds: dict[int, NDArray[np.bool_]] = {}
@@ -214,7 +214,7 @@ def _balance(
     prefixes: PrefixForest,
     pair_cost: float,
 ) -> list[Bin]:
-    """At most ``max_bins`` bins of the least cost limit that was found to suffice, by bisection."""
+    """Return at most ``max_bins`` bins with the smallest sufficient cost limit, found by bisection."""
     upper = max(one.cost for one in bins)
     lower = max(sum(one.cost for one in bins) / max_bins, max(item.cost for item in items))
     if not prefixes.ends:

@@ -45,17 +45,17 @@ class Batch:
     replay: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; copies from pinned memory to a GPU do not block."""
+        """Return the same batch on a device; copies from pinned memory to a GPU do not block."""
         tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
         return replace(self, **tensors, documents=self.documents.to(device))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory."""
+        """Return the same batch in page-locked memory."""
         tensors = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
         return replace(self, **tensors, documents=self.documents.pin_memory())
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The tensors by field name."""
+        """Return the tensors by field name."""
         names = ("input_ids", "positions", "targets", "target_at", "target_weights", "replay")
         values = {name: getattr(self, name) for name in names}
         return {name: tensor for name, tensor in values.items() if tensor is not None}
@@ -88,7 +88,7 @@ def plan_micro_batches(
 
     Args:
         examples: The examples of a step; those without a trained token add no tokens.
-        max_tokens: Most tokens of a row; 0 gives each example a row of its own, and nothing is shared.
+        max_tokens: Most tokens of a row; 0 puts each example into its own row, and nothing is shared.
         world_size: Number of processes.
         share: Whether common prefixes are computed once; auto: where it saves at least ``MIN_SAVING`` of the tokens.
         pair_cost: See ``partition``.
@@ -109,14 +109,14 @@ def plan_micro_batches(
 
 
 def _num_computed_tokens(parts: Partition, lengths: Sequence[int], prefixes: PrefixForest | None) -> int:
-    """Tokens of all rows; an empty row holds one."""
+    """Return the number of tokens of all rows; an empty row counts as one."""
     rows = [row for rank in parts for row in rank]
     sizes = [prefixes.num_computed_tokens(row, lengths) if prefixes else sum(lengths[i] for i in row) for row in rows]
     return sum(max(1, size) for size in sizes)
 
 
 def loss_denominator(examples: Sequence[TokenizedExample], reduction: Reduction) -> float:
-    """The divisor of a step's loss: the sum of its trained tokens' weights, or the number of its examples.
+    """Return the divisor of a step's loss: the sum of its trained tokens' weights, or the number of its examples.
 
     An example counts when it holds a trained token.
     """
@@ -130,7 +130,7 @@ def example_loss_weights(
     replayed: Sequence[bool] | None = None,
     replay_weight: float | None = None,
 ) -> list[float]:
-    """The factor on each example's loss with which the loss of a whole step is the plain sum over its examples.
+    """Return the factor on each example's loss with which the loss of a whole step is the plain sum over its examples.
 
     Args:
         examples: All examples of the step, on whatever rank.
@@ -208,7 +208,7 @@ class TokenRange:
 
 
 def _shared_ranges(shared: PrefixForest) -> list[TokenRange]:
-    """The shared segments, each taken from the first example that has it."""
+    """Return the shared segments, each taken from the first example that has it."""
     first: dict[int, int] = {}
     for example, last in enumerate(shared.of_example):
         for segment in shared.path(last):
@@ -217,6 +217,6 @@ def _shared_ranges(shared: PrefixForest) -> list[TokenRange]:
 
 
 def _target_weights(example: TokenizedExample, reduction: Reduction) -> NDArray[np.float64]:
-    """``(trained,)`` weights of an example's targets."""
+    """Return the ``(trained,)`` weights of an example's targets."""
     weights = example.weights[1:][target_positions(example)].astype(np.float64)
     return weights if reduction is Reduction.token else weights / weights.sum()

@@ -57,7 +57,7 @@ class PackedRow:
         return _key_lengths(self.lengths, self.parents)
 
     def ancestors(self, segment: int) -> tuple[int, ...]:
-        """The segments that ``segment`` continues, root first."""
+        """Return the segments that ``segment`` continues, root first."""
         return _path(segment, self.parents)[:-1]
 
     @property
@@ -72,7 +72,7 @@ class PackedRow:
         return torch.cat([torch.arange(keys - own, keys) for own, keys in spans])[None]
 
     def to(self, device: torch.device) -> "PackedRow":
-        """The same row on a device; copies from pinned memory do not block."""
+        """Return the same row on a device; copies from pinned memory do not block."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return replace(
             self,
@@ -80,7 +80,7 @@ class PackedRow:
         )
 
     def pin_memory(self) -> "PackedRow":
-        """The same row in page-locked memory."""
+        """Return the same row in page-locked memory."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items() if tensor is not None})
 
@@ -109,7 +109,7 @@ def pack_row(
 
 @lru_cache(maxsize=64)
 def _key_lengths(lengths: tuple[int, ...], parents: tuple[int, ...]) -> tuple[int, ...]:
-    """See ``PackedRow.key_lengths``; cached, because every layer calls it."""
+    """Return ``PackedRow.key_lengths``; cached, because every layer calls it."""
     total: list[int] = []
     for length, parent in zip(lengths, parents, strict=True):
         total.append(length + (total[parent] if parent >= 0 else 0))
@@ -117,7 +117,7 @@ def _key_lengths(lengths: tuple[int, ...], parents: tuple[int, ...]) -> tuple[in
 
 
 def _path(segment: int, parents: Sequence[int]) -> tuple[int, ...]:
-    """The ancestors and the segment itself, root first."""
+    """Return the ancestors and the segment itself, root first."""
     path = [segment]
     while (segment := parents[segment]) >= 0:
         path.append(segment)
@@ -126,7 +126,7 @@ def _path(segment: int, parents: Sequence[int]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def _size_groups(lengths: tuple[int, ...], parents: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """See ``PackedRow.size_groups``; cached, because every layer calls it."""
+    """Return ``PackedRow.size_groups``; cached, because every layer calls it."""
     groups: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     for segment, size in enumerate(zip(lengths, _key_lengths(lengths, parents), strict=True)):
         groups.setdefault(size, []).append(_path(segment, parents))

@@ -123,7 +123,7 @@ class Prefetcher:
             self._pending.append((number, self._thread.submit(self._build_step, number)))
 
     def _build_step(self, number: int) -> StepBatches:
-        """Build a step in main memory, pinned where it goes to a GPU; runs in the thread."""
+        """Build a step in main memory, pinned for transfer to a GPU; runs in the thread."""
         indices = self._step_examples(number)
         examples = [self._split.tokens(index) for index in indices]
         plan = plan_micro_batches(

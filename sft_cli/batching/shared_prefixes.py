@@ -31,15 +31,15 @@ class PrefixForest:
     of_example: tuple[int, ...]
 
     def start(self, segment: int) -> int:
-        """Number of tokens before a shared segment."""
+        """Return the number of tokens before a shared segment."""
         return self.end(self.parents[segment])
 
     def end(self, segment: int) -> int:
-        """Number of tokens up to the end of a shared segment; 0 for -1 (no segment)."""
+        """Return the number of tokens up to the end of a shared segment; 0 for -1 (no segment)."""
         return self.ends[segment] if segment >= 0 else 0
 
     def path(self, segment: int) -> list[int]:
-        """The segments from the root to ``segment``; empty for -1."""
+        """Return the segments from the root to ``segment``; empty for -1."""
         path = []
         while segment >= 0:
             path.append(segment)
@@ -47,13 +47,13 @@ class PrefixForest:
         return path[::-1]
 
     def num_computed_tokens(self, members: Sequence[int], lengths: Sequence[int]) -> int:
-        """Number of tokens of a row that holds these examples and each of their shared segments once."""
+        """Return the number of tokens of a row with these examples and each of their shared segments once."""
         used = {segment for member in members for segment in self.path(self.of_example[member])}
         shared = sum(self.ends[segment] - self.start(segment) for segment in used)
         return shared + sum(lengths[member] - self.end(self.of_example[member]) for member in members)
 
     def restrict(self, members: Sequence[int]) -> "PrefixForest":
-        """The prefixes that these examples share in a row; a segment with one continuation is not shared."""
+        """Return the prefixes that these examples share in a row; a segment with one continuation is not shared."""
         branches: dict[int, set[tuple[bool, int]]] = {}
         for place, member in enumerate(members):
             below: tuple[bool, int] = (True, place)
@@ -64,7 +64,7 @@ class PrefixForest:
         numbers = {segment: number for number, segment in enumerate(kept)} | {-1: -1}
 
         def nearest(segment: int) -> int:
-            """The new number of the nearest kept segment, from ``segment`` to its root."""
+            """Return the new number of the nearest kept segment, from ``segment`` to its root."""
             while segment not in numbers:
                 segment = self.parents[segment]
             return numbers[segment]
@@ -77,7 +77,7 @@ class PrefixForest:
 
 
 def target_positions(example: TokenizedExample) -> NDArray[np.int64]:
-    """Sorted positions that predict a trained token: the id at t is predicted at t - 1.
+    """Return the sorted positions that predict a trained token: the id at t is predicted at t - 1.
 
     No position after the last one needs to be computed. The id at 0 is never predicted, whatever its weight.
     """
@@ -118,7 +118,7 @@ def find_shared_prefixes(examples: Sequence[TokenizedExample]) -> PrefixForest:
 
 
 def _common_prefix_length(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
-    """Length of the common prefix."""
+    """Return the length of the common prefix."""
     least = min(len(left), len(right))
     different = left[:least] != right[:least]
     first = int(different.argmax()) if least else 0

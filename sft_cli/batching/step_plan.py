@@ -1,4 +1,4 @@
-"""Which examples make up each optimizer step: decided by the seed alone."""
+"""Select the examples of each optimizer step, by the seed alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class StepPlan:
 
     Attributes:
         stages: The stages of every epoch.
-        examples_per_step: Examples of one step; the last step of an epoch takes what is left.
+        examples_per_step: Examples of one step; the last step of an epoch takes the remaining ones.
         num_steps: Optimizer steps of the whole run.
         seed: Decides the order of every epoch's random stages.
         unrolled: ``(training examples,)``: which are a further answer of the example before; None: none.
@@ -43,22 +43,22 @@ class StepPlan:
         return -(-self.num_examples // self.examples_per_step)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch (from 0) of step ``step`` (from 0)."""
+        """Return the epoch (from 0) of step ``step`` (from 0)."""
         return step // self.steps_per_epoch
 
     def is_epoch_end(self, step: int) -> bool:
-        """Whether step ``step`` (from 0) is the last one of its epoch, or of the run."""
+        """Return whether step ``step`` (from 0) is the last one of its epoch, or of the run."""
         return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.num_steps
 
     def examples(self, step: int) -> list[int]:
-        """Indices of the examples of step ``step`` (from 0): consecutive in the epoch's seeded order."""
+        """Return the indices of the examples of step ``step`` (from 0): consecutive in the epoch's seeded order."""
         first = step % self.steps_per_epoch * self.examples_per_step
         return _epoch_order(self, self.epoch_of(step))[first : first + self.examples_per_step].tolist()
 
 
 @lru_cache(maxsize=1)
 def _epoch_order(plan: StepPlan, epoch: int) -> NDArray[np.int64]:
-    """``(examples,)``: the examples of an epoch in order; the last one is cached, because each step takes a slice."""
+    """Return ``(examples,)``: the examples of an epoch in order; the last epoch is cached for the steps' slices."""
     parts = []
     for number, stage in enumerate(plan.stages):
         if stage.order is Order.random:
@@ -74,7 +74,7 @@ def _epoch_order(plan: StepPlan, epoch: int) -> NDArray[np.int64]:
 
 
 def _row_starts(entries: NDArray[np.int64], unrolled: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The indices in ``entries`` at which a row begins; each copy of a row has its own."""
+    """Return the indices in ``entries`` at which a row begins; each copy of a row has its own."""
     if unrolled is None:
         return np.arange(len(entries))
     follows = np.zeros(len(entries), np.bool_)

@@ -8,7 +8,7 @@ from sft_cli.types import Example, TokenIds
 
 
 class InvalidTokenIds(Exception):
-    """A row of token ids cannot be trained on; the message says why."""
+    """A row of token ids cannot be trained on; the message gives the reason."""
 
 
 def validate_token_ids(tokens: TokenIds, vocab_size: int) -> tuple[float, ...]:
@@ -37,7 +37,7 @@ def validate_token_ids(tokens: TokenIds, vocab_size: int) -> tuple[float, ...]:
 
 
 def lacks_stop_token(tokens: TokenIds, control_ids: Collection[int]) -> bool:
-    """Whether an answer is trained without a stop token: the model would not learn to stop.
+    """Return whether an answer is trained without a stop token: the model would not learn to stop.
 
     Args:
         tokens: The row.

@@ -1,6 +1,6 @@
 """Encode rendered texts with trained spans into token ids, and verify every loss mask.
 
-The ids of a prompt must be those that the tokenizer makes of the prompt alone, as at inference; the answer follows.
+The ids of a prompt must be those of encoding only the prompt, as at inference; the answer follows.
 Where the ids of the whole text do not begin with the ids of the prompt (a merge across the boundary), later turns would
 see a history that serving never produces. Such a conversation is unrolled: each answer is encoded separately after its
 prompt.
@@ -62,7 +62,7 @@ class Encoder:
         return results
 
     def encode_by_prefixes(self, batch: Sequence[RenderedText]) -> list[Result]:
-        """As ``encode``, but encode each text up to every cut: several times the work, and always applicable."""
+        """Encode like ``encode``, but each text up to every cut: several times the work, and always applicable."""
         cuts = [rendered.text[:at] for rendered in batch for span in rendered.spans for at in (span.start, span.end)]
         ids = iter(self._encode_batch(cuts))
         drafts = [_from_prefixes([(next(ids), next(ids)) for _ in rendered.spans]) for rendered in batch]

@@ -67,7 +67,7 @@ class ExampleBuilder:
 
     @cached_property
     def template_check(self) -> TemplateCheck:
-        """The check of the template: run it before rows are rejected; it also knows which other templates fit."""
+        """The check of the template: run it before rows are rejected; it also lists other templates that fit."""
         return TemplateCheck(self._tokenizer, self._template, self._data)
 
     def normalize(self, conversation: Conversation) -> Conversation:
@@ -200,7 +200,7 @@ class ExampleBuilder:
         )
         first = error.fix.replace("{source}", conversation.source)
         first = first or (
-            "set data.thinking=strip (its reasoning may be what the template cannot show)" if has_reasoning else ""
+            "set data.thinking=strip (the template may not render its reasoning)" if has_reasoning else ""
         )
         template = self._template.for_tools if conversation.tools else self._template
         features = frozenset(

@@ -15,7 +15,7 @@ from sft_cli.types import Conversation
 
 
 class ParsedRow(NamedTuple):
-    """A conversation whose answers hold no stop tokens of their own.
+    """A conversation whose answers contain no stop tokens.
 
     Attributes:
         conversation: The conversation.
@@ -64,7 +64,7 @@ class RowTextParser:
         return frozenset(found)
 
     def _ends_in_special_token(self, text: str) -> bool:
-        """Whether a text ends in a special token. Checks the last character first: there may be thousands of tokens."""
+        """Return whether a text ends in a special token; checks the last character first, since there may be many."""
         return text[-1:] in self._last_characters and text.endswith(self._special_tokens)
 
     def _split(self, conversation: Conversation) -> Conversation:

@@ -1,6 +1,6 @@
 """Split a conversation that was rendered already (``format: rendered``) into its messages.
 
-The text is cut at what the template writes between messages. The result is accepted only if rendering the messages
+The text is cut at the template's own text between messages. The result is accepted only if rendering the messages
 again gives the same text; then it is verified and trained like any other conversation.
 """
 
@@ -33,7 +33,7 @@ class RenderedSplitter:
         """Return the conversation in a rendered text.
 
         Raises:
-            RenderError: The template would not render this text; the message says where they differ.
+            RenderError: The template would not render this text; the message gives the first difference.
         """
         assert conversation.text is not None
         mismatches = []

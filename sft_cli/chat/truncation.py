@@ -1,4 +1,4 @@
-"""Truncate examples to ``trainer.max_length`` tokens, and keep track of what is lost.
+"""Truncate examples to ``trainer.max_length`` tokens, and record the lost parts.
 
 Truncation follows the verification of the whole row, so that the result is the beginning of a verified example: the
 same ids with the same weights. What is lost is counted: tokens, turns without their stop token, examples without loss.

@@ -1,1 +1,1 @@
-"""`sft check` and `sft doctor`: what can be found out before a GPU is paid for."""
+"""``sft check`` and ``sft doctor``: checks of a run and of this machine before any GPU time is used."""

@@ -1,4 +1,4 @@
-"""How long a run takes and what it costs: from a speed that was said or measured, else from arithmetic."""
+"""Estimate the time and cost of a run from a stated or measured speed, else from arithmetic."""
 
 import json
 import statistics
@@ -17,20 +17,20 @@ from sft_cli.run_dir import open_run
 from sft_cli.utils.text import duration
 
 USE = 0.35
-"""Share of a card's stated speed that training is assumed to reach; a guess, not measured here on any GPU."""
+"""Share of a GPU's stated speed that training is assumed to reach; an assumption, not a measurement."""
 
 
 FASTEST = 400_000
-"""Tokens a second of one card beyond which the estimate is not printed: no card was seen to train faster."""
+"""Tokens per second of one GPU above which no estimate is printed: no GPU is known to train faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSize:
-    """What a run computes.
+    """Optimizer steps and tokens of a run.
 
     Attributes:
         steps: Optimizer steps.
-        tokens: Tokens of all its examples, each time they are seen.
+        tokens: Tokens of all its examples, counted once per pass.
     """
 
     steps: int
@@ -39,15 +39,15 @@ class RunSize:
 
 @dataclass(frozen=True, slots=True)
 class FlopModel:
-    """What decides the operations of a token.
+    """Sizes that determine the operations per token.
 
     Attributes:
-        block: Parameters that multiply each token, outside of the head: of experts, the chosen ones'.
+        block: Parameters used per token outside of the head, counting active experts only.
         head: Parameters of the head.
         layers: Decoder layers.
         width: Heads times their width.
-        whole: All weights are trained.
-        recomputed: Share of the layers that the backward pass computes again.
+        whole: Whether all weights are trained.
+        recomputed: Share of the layers that the backward pass recomputes.
     """
 
     block: int
@@ -58,11 +58,11 @@ class FlopModel:
     recomputed: float
 
     def per_token(self, length: float, trained: float) -> float:
-        """Operations of a token of the forward and the backward pass.
+        """Return the operations per token of the forward and the backward pass.
 
-        A matrix costs 2 a parameter forward, 2 for the gradient of its input and 2 more for its own where it is
-        trained; the head only counts at trained positions. A query sees half of its example's ``length`` tokens: 4 x
-        width each, 2.5 times that backward.
+        A matrix costs 2 operations per parameter forward, 2 for the gradient of its input and 2 more for its own
+        gradient if it is trained; the head is computed at trained positions only. A query attends to half of its
+        example's ``length`` tokens on average: 4 x width operations each, and 2.5 times that backward.
         """
         attention = 4 * self.width * self.layers * length / 2
         forward = 2 * self.block + attention
@@ -72,13 +72,13 @@ class FlopModel:
 
 
 def run_size(config: Config, sample: DataSample) -> RunSize:
-    """Steps and tokens of the run, estimated where the rows are a sample."""
+    """Return the steps and tokens of the run, estimated where the rows are a sample."""
     trainer = config.trainer
     size = resolved(trainer.examples_per_step)
     per_epoch = -(-sample.examples // size)
     steps = trainer.max_steps or per_epoch * resolved(trainer.epochs)
-    passes, rest = divmod(steps, per_epoch)
-    examples = passes * sample.examples + min(rest * size, sample.examples)
+    passes, remaining_steps = divmod(steps, per_epoch)
+    examples = passes * sample.examples + min(remaining_steps * size, sample.examples)
     return RunSize(steps, round(examples * sample.tokens_per_example))
 
 
@@ -88,8 +88,8 @@ class MeasuredSpeed:
 
     Attributes:
         tokens_per_second: Median of its steps.
-        steps: How many there are.
-        device: What it computed on: ``cpu``, or the name that the driver has for the card.
+        steps: Number of steps.
+        device: ``cpu``, or the driver's name of the GPU.
     """
 
     tokens_per_second: float
@@ -97,7 +97,7 @@ class MeasuredSpeed:
     device: str
 
     def on(self, card: Gpu | None) -> bool:
-        """Whether it computed on such a card; None: on a CPU."""
+        """Return whether the run used this kind of GPU; None stands for a CPU."""
         if card is None or self.device == "cpu":
             return card is None and self.device == "cpu"
         own = gpu_from_driver_name(self.device)
@@ -105,10 +105,10 @@ class MeasuredSpeed:
 
 
 def measured_speed(path: str) -> MeasuredSpeed:
-    """The speed of an earlier run's steps, the first one left out.
+    """Return the speed of an earlier run's steps, without the first.
 
     Raises:
-        SftError: The run has no steps to learn from.
+        SftError: The run has no finished steps.
     """
     run = open_run(path, "sft check --like")
     file = run.metrics
@@ -122,39 +122,39 @@ def measured_speed(path: str) -> MeasuredSpeed:
 
 
 def _speeds(file: Path) -> list[float]:
-    """Tokens per second of each step that is recorded whole."""
+    """Return the tokens per second of each complete step."""
     found = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             values = json.loads(line)
         except ValueError:
-            break  # torn by a crash
+            break  # incomplete line after a crash
         if "tokens_per_second" in values:
             found.append(float(values["tokens_per_second"]))
     return found
 
 
 def cost_check(
-    options: CheckOptions, sample: DataSample, done: RunSize, cards: int, card: Gpu | None, operations: float
+    options: CheckOptions, sample: DataSample, size: RunSize, cards: int, card: Gpu | None, operations: float
 ) -> CheckResult:
-    """Time and cost of the run.
+    """Return the check of time and cost of the run.
 
     Args:
-        options: Speed, price, or the run to learn from.
-        sample: The rows.
-        done: What is computed.
-        cards: GPUs, or processes.
-        card: The one that is named or here; None: a CPU.
-        operations: Of one token.
+        options: Options with a speed, a price, or an earlier run.
+        sample: The sampled rows.
+        size: Steps and tokens of the run.
+        cards: Number of GPUs, or of processes.
+        card: The named or local GPU; None for a CPU.
+        operations: Operations per token.
     """
     about = "" if sample.whole else "about "
-    what = f"{about}{counted(done.steps, 'step')}, {about}{counted(done.tokens, 'token')}"
-    found = _speed(options, cards, card, operations)
-    if found.tokens_per_second is None:
-        lacking = "" if options.price is None else "; without it there is no cost"
-        return warn("time", f"{what}; {found.source}{lacking}", found.fix)
-    hours = done.tokens / found.tokens_per_second / 3600
-    text = f"{what}: {duration(hours * 3600)} at {found.tokens_per_second:,.0f} tokens/s ({found.source})"
+    what = f"{about}{counted(size.steps, 'step')}, {about}{counted(size.tokens, 'token')}"
+    speed = _speed(options, cards, card, operations)
+    if speed.tokens_per_second is None:
+        note = "" if options.price is None else "; without it no cost can be computed"
+        return warn("time", f"{what}; {speed.source}{note}", speed.fix)
+    hours = size.tokens / speed.tokens_per_second / 3600
+    text = f"{what}: {duration(hours * 3600)} at {speed.tokens_per_second:,.0f} tokens/s ({speed.source})"
     if options.price is None:
         return ok("time", text, "--price N (of one GPU hour) for the cost")
     number = counted(cards, "GPU") if card is not None else counted(cards, "process", "processes")
@@ -164,7 +164,7 @@ def cost_check(
 
 @dataclass(frozen=True, slots=True)
 class _Speed:
-    """Tokens a second of the whole job, and where the figure is from; None, and why it is not known."""
+    """Tokens per second of the whole job and their source; None, with the reason, if the speed is unknown."""
 
     tokens_per_second: float | None
     source: str
@@ -172,7 +172,7 @@ class _Speed:
 
 
 def _speed(options: CheckOptions, cards: int, card: Gpu | None, operations: float) -> _Speed:
-    """The speed that was said, that was measured on the same device, or that arithmetic gives."""
+    """Return the stated speed, the speed of an earlier run on the same device, or an estimate."""
     if options.tokens_per_second is not None:
         return _Speed(options.tokens_per_second, "as stated")
     if options.like is not None:
@@ -180,7 +180,7 @@ def _speed(options: CheckOptions, cards: int, card: Gpu | None, operations: floa
         if earlier.on(card):
             return _Speed(earlier.tokens_per_second, f"median of {counted(earlier.steps, 'step')} of {options.like}")
         this = "a CPU" if card is None else card.name
-        why = f"{options.like} was trained on {earlier.device}, not on {this}: its speed says nothing about this run"
+        why = f"{options.like} was trained on {earlier.device}, not on {this}: its speed cannot be used for this run"
         return _Speed(None, why, f"--like RUN of a run on {this}, or --tokens-per-second N")
     if card is None or card.tflops is None:
         name = "" if card is None else f" of {card.name}"
@@ -189,7 +189,7 @@ def _speed(options: CheckOptions, cards: int, card: Gpu | None, operations: floa
     if speed > cards * FASTEST:
         why = (
             f"the speed is not known: at {operations / 1e6:,.3g} MFLOP a token the model is too small for an estimate,"
-            " since the overhead of its steps takes longer than their arithmetic"
+            " since step overhead takes longer than the arithmetic"
         )
         return _Speed(None, why, f"--tokens-per-second N, or --like RUN of a run on {card.name}")
     source = (

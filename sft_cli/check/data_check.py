@@ -1,4 +1,4 @@
-"""The rows of a run, or a sample of them, prepared: what is used, dropped, cut, and how much of it carries loss."""
+"""Prepare the rows of a run, or a sample, and summarise used, dropped and truncated rows and trained tokens."""
 
 import io
 import json
@@ -24,9 +24,9 @@ class DataSample:
     """Prepared rows.
 
     Attributes:
-        prepared: Theirs.
-        whole: Whether they are all rows of the run.
-        scale: Rows of the run for each row that is here.
+        prepared: The prepared data.
+        whole: Whether they contain all rows of the run.
+        scale: Rows of the run per prepared row.
     """
 
     prepared: PreparedData
@@ -40,7 +40,7 @@ class DataSample:
 
     @property
     def tokens_per_example(self) -> float:
-        """Mean over the training examples of an epoch."""
+        """Mean tokens per training example of an epoch."""
         split = self.prepared.manifest["splits"]["train"]
         return split["tokens"] / split["examples"]
 
@@ -50,50 +50,50 @@ class DataSample:
         return self.prepared.manifest["splits"]["train"]["trained_share"]
 
     def held_out(self, config: Config) -> bool:
-        """Whether the run holds rows out; a sample may be too small to show it."""
+        """Return whether the run has held-out rows; a sample may be too small to contain any."""
         return len(self.prepared.validation) > 0 or (not self.whole and may_hold_out(config))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example that was looked at."""
+        """Tokens of the longest prepared example."""
         return int(max(self.prepared.train.lengths.max(), max(self.prepared.validation.lengths, default=0)))
 
 
 @contextmanager
 def sample_data(config: Config, rows: int | None) -> Iterator[DataSample]:
-    """The run's prepared data if they are there, else so many rows of each source, prepared for the time of the body.
+    """Yield the run's prepared data if they exist, else up to ``rows`` rows of each source, prepared temporarily.
 
-    What the stages before encoding made stays in the cache, where ``sft prepare`` finds it.
+    Results of the stages before encoding stay in the cache, where ``sft prepare`` finds them.
 
     Args:
-        config: The run's.
-        rows: Of each source; None prepares all of them, as ``sft prepare`` does.
+        config: The config of the run.
+        rows: Most rows per source; None prepares all of them, as ``sft prepare`` does.
 
     Raises:
         SftError: A row, the template or a source is refused.
     """
-    if rows is None or (found := find_prepared(config)) is not None:
+    if rows is None or find_prepared(config) is not None:
         with suppress_output():
-            found = prepare_data(config)
-        yield DataSample(found, True, 1.0)
+            prepared = prepare_data(config)
+        yield DataSample(prepared, True, 1.0)
         return
     (cache_home() / "prepared").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".check-", dir=cache_home() / "prepared") as folder:
         with suppress_output():
-            made = prepare_data(with_row_limit(config, rows, Path(folder) / "sample"))
-        yield _scaled(config, made)
+            prepared = prepare_data(with_row_limit(config, rows, Path(folder) / "sample"))
+        yield _scaled(config, prepared)
 
 
 @contextmanager
 def suppress_output() -> Iterator[io.StringIO]:
-    """Keep what is said to oneself: another command's lines are not this one's."""
-    heard = io.StringIO()
-    with redirect_stdout(heard):
-        yield heard
+    """Redirect standard output to a buffer within the block, and yield the buffer."""
+    output = io.StringIO()
+    with redirect_stdout(output):
+        yield output
 
 
 def with_row_limit(config: Config, rows: int, directory: Path) -> Config:
-    """The config with at most so many rows of each source, prepared elsewhere."""
+    """Return the config with at most ``rows`` rows of each source and another directory for prepared data."""
     mix = {
         name: replace(source, max_rows=rows if source.max_rows is None else min(rows, source.max_rows))
         for name, source in config.data.mix.items()
@@ -101,42 +101,42 @@ def with_row_limit(config: Config, rows: int, directory: Path) -> Config:
     return replace(config, prepared_dir=str(directory), data=replace(config.data, mix=mix))
 
 
-def _scaled(config: Config, made: PreparedData) -> DataSample:
-    """A sample, and what part of the run's rows it is; a mix by weights is taken to grow like its rows."""
-    total, seen = Counter[str](), Counter[str]()
-    with open(made.directory / "ledger.jsonl", encoding="utf-8") as file:
+def _scaled(config: Config, prepared: PreparedData) -> DataSample:
+    """Return the sample with its scale; a mix by weights is assumed to grow in proportion to its rows."""
+    total, sampled = Counter[str](), Counter[str]()
+    with open(prepared.directory / "ledger.jsonl", encoding="utf-8") as file:
         for entry in map(json.loads, file):
-            if entry["split"] == "train":  # a source's own held-out rows are never a sample
+            if entry["split"] == "train":  # a source's own held-out rows are never sampled
                 total[entry["source"]] += 1
-                seen[entry["source"]] += entry["fate"] != "not_sampled"
+                sampled[entry["source"]] += entry["fate"] != "not_sampled"
     limits = {name: source.max_rows for name, source in config.data.mix.items()}
     wanted = sum(min(count, limits[name] or count) for name, count in total.items())
-    looked = sum(seen.values())
-    return DataSample(made, wanted == looked, wanted / max(1, looked))
+    available = sum(sampled.values())
+    return DataSample(prepared, wanted == available, wanted / max(1, available))
 
 
-def data_result(found: DataSample) -> CheckResult:
-    """The account of the rows in a line, and the reasons of what was lost."""
-    manifest = found.prepared.manifest
+def data_result(sample: DataSample) -> CheckResult:
+    """Return the check of the rows: a summary line, and the reasons for dropped rows."""
+    manifest = sample.prepared.manifest
     counts = [_counts(source) for source in manifest["sources"].values()]
-    used, dropped, truncated = (sum(one[name] for one in counts) for name in ("used", "dropped", "truncated"))
+    used, dropped, truncated = (sum(count[name] for count in counts) for name in ("used", "dropped", "truncated"))
     split = manifest["splits"]["train"]
-    what = "all rows" if found.whole else f"a sample, 1 row of {found.scale:.3g}"
+    what = "all rows" if sample.whole else f"a sample, 1 row of {sample.scale:.3g}"
     text = (
         f"{what}: {used:,} used, {dropped:,} dropped, {truncated:,} truncated; {split['tokens']:,} tokens,"
-        f" {found.trained_share:.0%} carry loss; the longest example has {found.longest:,}"
+        f" {sample.trained_share:.0%} carry loss; the longest example has {sample.longest:,}"
     )
     more = [f"dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()]
     for name, source in manifest["sources"].items():
         more += [f"{name}: not read: {', '.join(source['not_read'])}"] if source["not_read"] else []
-    strange = trained_share.unusual_share(manifest)
-    if not strange:
+    warning = trained_share.unusual_share(manifest)
+    if not warning:
         return ok("data", text, more=more)
-    look = "" if found.whole else "sft check --rows all …, then "
-    place = found.prepared.directory if found.whole else "DIR"
-    return warn("data", text, f"{strange}; look at some: {look}sft inspect {place} --worst lowest_share", more)
+    look = "" if sample.whole else "sft check --rows all …, then "
+    place = sample.prepared.directory if sample.whole else "DIR"
+    return warn("data", text, f"{warning}; inspect them: {look}sft inspect {place} --worst lowest_share", more)
 
 
 def _counts(source: Mapping[str, Any]) -> dict[str, int]:
-    """The numbers of a source's rows; one without rows has none of them."""
+    """Return the row counts of a source, 0 where the manifest has none."""
     return {name: source.get(name, 0) for name in ("used", "dropped", "truncated")}

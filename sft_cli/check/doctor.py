@@ -1,4 +1,4 @@
-"""`sft doctor`: this machine alone. Versions, CUDA, four-bit weights, processes, memory, disk, SLURM; no secrets."""
+"""``sft doctor``: check versions, CUDA, four-bit weights, processes, memory, disk and SLURM of this machine."""
 
 import os
 import platform
@@ -18,16 +18,20 @@ from sft_cli.utils.disks import free_bytes
 
 PACKAGE = "sft-cli"
 SECRETS = ("HF_TOKEN",)
-"""Variables that are only said to be set, or not."""
+"""Variables that are reported as set or not set, never with their value."""
 TESTED = "3.11"
-"""The Python that all tests run with."""
+"""Python version of the test suite."""
 SLURM = ("sbatch", "srun", "squeue", "scancel")
 LOW_DISK = 20 * 2**30
-"""Free bytes below which a model of 7 billion parameters and its checkpoints will not fit."""
+"""Free bytes below which a model of 7 billion parameters and its checkpoints do not fit."""
 
 
 def check_machine() -> int:
-    """Print a line for each thing looked at; exit code 0, or 1 when anything failed."""
+    """Run all checks of this machine and print a line for each.
+
+    Returns:
+        The exit code: 0, or 1 if any check failed.
+    """
     report = CheckReport()
     report.add(*version_checks())
     status("doctor: loading torch")
@@ -48,40 +52,40 @@ def check_machine() -> int:
 
 
 def version_checks(name: str = PACKAGE) -> Iterator[CheckResult]:
-    """Python and the required packages against the ranges that were tested, as the installed package states them."""
+    """Yield checks of Python and the required packages against the version ranges of the installed package."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     wanted = metadata(name)["Requires-Python"]
-    own = platform.python_version()
-    if SpecifierSet(wanted).contains(own):
+    python = platform.python_version()
+    if SpecifierSet(wanted).contains(python):
         limits = ", ".join(sorted(wanted.split(","), reverse=True))
-        yield ok("python", f"{own} (allowed: {limits}; tested with {TESTED})")
+        yield ok("python", f"{python} (allowed: {limits}; tested with {TESTED})")
     else:
-        yield fail("python", f"{own} is outside of {wanted}", f"install Python {TESTED}: uv venv --python {TESTED}")
-    fine = list[str]()
+        yield fail("python", f"{python} is outside of {wanted}", f"install Python {TESTED}: uv venv --python {TESTED}")
+    matching = list[str]()
     for text in requires(name) or ():
         needed = Requirement(text)
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(needed.name)
+            installed = version(needed.name)
         except PackageNotFoundError:
             yield fail("packages", f"{needed.name} is missing", f"pip install '{needed.name}{needed.specifier}'")
             continue
-        if needed.specifier.contains(found, prereleases=True):
-            fine.append(f"{needed.name} {found}")
+        if needed.specifier.contains(installed, prereleases=True):
+            matching.append(f"{needed.name} {installed}")
         else:
             yield fail(
                 "packages",
-                f"{needed.name} {found} is outside of the tested range {needed.specifier}",
+                f"{needed.name} {installed} is outside of the tested range {needed.specifier}",
                 f"pip install '{needed.name}{needed.specifier}'",
             )
-    yield ok("packages", f"{len(fine)} in their tested ranges: {', '.join(fine)}")
+    yield ok("packages", f"{len(matching)} in their tested ranges: {', '.join(matching)}")
 
 
 def memory_check() -> CheckResult:
-    """Main memory that a run may take."""
+    """Return the check of the free main memory."""
     import torch
 
     from sft_cli.model.device import free_memory
@@ -94,14 +98,14 @@ def memory_check() -> CheckResult:
 
 
 def written_directories() -> list[tuple[str, Path, str]]:
-    """What is written to: a name, where, and the variable that decides it."""
+    """Return the directories written to: name, path, and the variable that sets it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return [("SFT_HOME", cache_home(), "SFT_HOME"), ("HF cache", Path(HF_HUB_CACHE), "HF_HOME")]
 
 
 def directory_check(name: str, directory: Path, variable: str) -> CheckResult:
-    """Whether something can be written there, and how much."""
+    """Return the check that a directory is writable and has free space."""
     problem = write_problem(directory)
     if problem is not None:
         return fail(name, f"nothing can be written: {problem}", f"export {variable}=DIR that you may write to")
@@ -113,7 +117,7 @@ def directory_check(name: str, directory: Path, variable: str) -> CheckResult:
 
 
 def slurm_check() -> CheckResult:
-    """Which of SLURM's commands are found."""
+    """Return the check for SLURM's commands."""
     found = [name for name in SLURM if shutil.which(name)]
     if len(found) == len(SLURM):
         return ok("slurm", f"{', '.join(found)} found", "launcher=slurm submits a job")
@@ -126,6 +130,6 @@ def slurm_check() -> CheckResult:
 
 
 def secrets_check(environment: Mapping[str, str] = os.environ) -> CheckResult:
-    """Which secrets there are; never what they are."""
-    told = ", ".join(f"{name} {'set' if environment.get(name) else 'not set'}" for name in SECRETS)
-    return ok("secrets", f"{told}; gated models need HF_TOKEN")
+    """Return which secret variables are set, never their values."""
+    states = ", ".join(f"{name} {'set' if environment.get(name) else 'not set'}" for name in SECRETS)
+    return ok("secrets", f"{states}; gated models need HF_TOKEN")

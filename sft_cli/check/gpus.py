@@ -1,4 +1,4 @@
-"""Graphics cards by name: memory and speed as their makers state them."""
+"""GPUs by name: memory and speed from the makers' data sheets."""
 
 import re
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GIB|G)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A graphics card.
+    """A GPU model.
 
     Attributes:
-        name: As it is typed.
-        memory: Bytes.
-        tflops: Dense 16-bit tensor operations, 10^12 a second; None where only the size was named.
-        bfloat16: Whether it multiplies in bfloat16.
+        name: Name as typed.
+        memory: Memory in bytes.
+        tflops: Dense 16-bit tensor operations, 10^12 per second; None where only the memory is known.
+        bfloat16: Whether it supports bfloat16.
     """
 
     name: str
@@ -48,15 +48,15 @@ GPUS = {
         ("rtx5090", 32, 210, True),
     )
 }
-"""Makers' data sheets: dense bfloat16 (float16 where there is none) with float32 sums. A GB is taken as 10^9 bytes:
-less than most of these cards hold, about what the smaller ones leave a program."""
+"""Makers' data sheets: dense bfloat16 (float16 where there is none) with float32 sums. A GB counts as 10^9 bytes: less
+than most of these cards have, about what the smaller ones leave free for a program."""
 
 
 def parse_gpu(word: str) -> Gpu:
-    """The card of ``--gpu h100`` or ``--gpu 24GB``.
+    """Return the GPU of ``--gpu h100`` or ``--gpu 24GB``.
 
     Raises:
-        SftError: It is neither a known name nor a size.
+        SftError: The word is neither a known name nor a size.
     """
     plain = word.lower().replace(" ", "-").replace("_", "-").removeprefix("nvidia-").replace("rtx-", "rtx")
     if plain in GPUS:
@@ -73,7 +73,7 @@ def parse_gpu(word: str) -> Gpu:
 
 
 def gpu_from_driver_name(device: str) -> Gpu | None:
-    """The card of the table that a driver calls so (``NVIDIA H100 80GB HBM3``); None for others."""
+    """Return the GPU with a driver's name (``NVIDIA H100 80GB HBM3``); None for unknown names."""
     plain = device.lower().replace(" ", "").replace("geforce", "").replace("-", "")
-    found = [one for name, one in GPUS.items() if name.split("-")[0] in plain]
-    return max(found, key=lambda one: len(one.name.split("-")[0]), default=None)
+    matching = [gpu for name, gpu in GPUS.items() if name.split("-")[0] in plain]
+    return max(matching, key=lambda gpu: len(gpu.name.split("-")[0]), default=None)

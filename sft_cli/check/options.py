@@ -1,4 +1,4 @@
-"""What ``sft check`` assumes of the machine and of the cost."""
+"""Options of ``sft check``."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from sft_cli.config.keys.typos import suggest_values
 from sft_cli.errors import SftError
 
 ROWS = 500
-"""Rows of each source that are looked at by default."""
+"""Default number of rows of each source to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +15,11 @@ class CheckOptions:
     """The options of ``sft check``.
 
     Attributes:
-        gpu: The card to fit into; None takes this machine's.
+        gpu: GPU whose memory must suffice; None takes this machine's.
         rows: Rows of each source; None for all.
-        tokens_per_second: Of the whole job; None where it is not known.
-        price: Of a GPU hour, in whatever currency; None for no cost.
-        like: An earlier run whose speed is taken.
+        tokens_per_second: Speed of the whole job; None if unknown.
+        price: Price of a GPU hour, in any currency; None for no cost.
+        like: An earlier run whose speed is used.
     """
 
     gpu: Gpu | None = None
@@ -29,27 +29,27 @@ class CheckOptions:
     like: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two speeds.
+        """Check that only one speed is given.
 
         Raises:
             SftError: Both ``tokens_per_second`` and ``like`` are given.
         """
         if self.tokens_per_second is not None and self.like is not None:
-            fix = "leave --tokens-per-second or --like out"
+            fix = "leave out --tokens-per-second or --like"
             raise SftError(where="--like", problem="the speed is given twice", fix=fix)
 
 
 def row_limit(text: str) -> int | None:
-    """The rows of ``--rows``: a number, or None for ``all``.
+    """Return the number of rows of ``--rows``; None for ``all``.
 
     Raises:
-        SftError: It is neither.
+        SftError: The text is neither a number nor ``all``.
     """
     plain = text.replace("_", "")
     if plain == "all":
         return None
     if plain.isdecimal() and int(plain) > 0:
         return int(plain)
-    near = suggest_values(int, {"ge": 1}, text)
-    meant = "--rows all" if plain.lower() in ("none", "null", "-1") or not near else f"--rows {near[0]}"
-    raise SftError(where=f"--rows {text}", problem="it is no number of rows", fix=f"did you mean {meant}?")
+    suggestions = suggest_values(int, {"ge": 1}, text)
+    meant = "--rows all" if plain.lower() in ("none", "null", "-1") or not suggestions else f"--rows {suggestions[0]}"
+    raise SftError(where=f"--rows {text}", problem="not a number of rows", fix=f"did you mean {meant}?")

@@ -1,4 +1,4 @@
-"""Where a run writes, what it listens on: disks, permissions, ports."""
+"""Check the directories a run writes to and the port it listens on."""
 
 import os
 import socket
@@ -14,30 +14,30 @@ from sft_cli.config.schema.launcher import Auto, LauncherKind
 
 HOME = "SFT_HOME"
 PORT = 29500
-"""Where torchrun's processes meet, unless MASTER_PORT says otherwise."""
+"""Default port of torchrun's rendezvous, unless MASTER_PORT sets another."""
 
 
 def world_size(config: Config, devices: int = 1) -> int:
-    """Processes that train the run together.
+    """Return the number of processes that train the run together.
 
     Args:
-        config: The run's.
+        config: The config of the run.
         devices: GPUs of this machine, for ``launcher.nproc=auto``.
     """
     launcher = config.launcher
     if launcher.kind is LauncherKind.slurm and launcher.gpus:
         return launcher.nodes * launcher.gpus
-    own = max(1, devices) if isinstance(launcher.nproc, Auto) else launcher.nproc
-    return own * (launcher.nodes if launcher.kind is LauncherKind.slurm else 1)
+    per_node = max(1, devices) if isinstance(launcher.nproc, Auto) else launcher.nproc
+    return per_node * (launcher.nodes if launcher.kind is LauncherKind.slurm else 1)
 
 
 def run_directory(config: Config) -> Path:
-    """Where the run would be written."""
+    """Return the directory of the run, or its default."""
     return Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name)
 
 
 def write_problem(directory: Path) -> str | None:
-    """Why nothing can be written into a directory that may not be there yet; None if it can."""
+    """Return why a directory, which may not exist yet, is not writable; None if it is."""
     existing = next(folder for folder in (directory.absolute(), *directory.absolute().parents) if folder.exists())
     if not existing.is_dir():
         return f"{existing} is a file"
@@ -49,7 +49,7 @@ def write_problem(directory: Path) -> str | None:
 
 
 def path_checks(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[CheckResult]:
-    """Permissions of the run directory and of SFT_HOME, and the port where several processes meet."""
+    """Yield checks of the permissions of run directory and SFT_HOME, and of the rendezvous port."""
     for name, directory, key in (
         ("run_dir", run_directory(config), "run_dir=DIR that you may write to"),
         (HOME, cache_home(), "export SFT_HOME=DIR that you may write to"),
@@ -65,7 +65,7 @@ def path_checks(config: Config, environment: Mapping[str, str] = os.environ) -> 
 
 @contextmanager
 def temporary_home_if_unwritable(places: Sequence[CheckResult]) -> Iterator[None]:
-    """Let the check go on where SFT_HOME cannot be written to: within, a temporary directory takes its place."""
+    """Set SFT_HOME to a temporary directory within the block if the real one is not writable."""
     if not any(line.name == HOME and line.status is CheckStatus.fail for line in places):
         yield
         return
@@ -82,13 +82,13 @@ def temporary_home_if_unwritable(places: Sequence[CheckResult]) -> Iterator[None
 
 
 def port_check(text: str) -> CheckResult:
-    """Whether the port where the processes of a run meet is free on this machine."""
+    """Return the check that the rendezvous port is free on this machine."""
     fix = "export MASTER_PORT=29501, or any other free port from 1024 to 65535"
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        return fail("port", f"MASTER_PORT={text} is no port", fix)
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return fail("port", f"MASTER_PORT={text} is not a port", fix)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
-            tried.bind(("127.0.0.1", int(text)))
-            return ok("port", f"{text} is free for the processes to meet")
+            server.bind(("127.0.0.1", int(text)))
+            return ok("port", f"{text} is free for the processes of the run")
     return fail("port", f"{text} is taken on this machine", fix)

@@ -1,4 +1,4 @@
-"""What a check says: a line for each thing looked at, with what to do about it."""
+"""Results of checks, printed as a line each, with a fix."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ INDENT = " " * 16
 
 
 class CheckStatus(str, Enum):
-    """How something stands; only ``fail`` makes the command fail."""
+    """Outcome of a check; only ``fail`` makes the command fail."""
 
     ok = "ok"
     warn = "warn"
@@ -24,14 +24,14 @@ COLOURS = {CheckStatus.ok: "green", CheckStatus.warn: "yellow", CheckStatus.fail
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What it is, in a word.
-        status: How it stands.
-        text: What was found, with figures.
-        fix: What to type or do; empty where nothing is to be done.
-        more: Further lines below it.
+        name: The subject, in a word.
+        status: The outcome.
+        text: The finding, with figures.
+        fix: Words to type, or an action; empty if there is nothing to do.
+        more: Further lines.
     """
 
     name: str
@@ -41,64 +41,67 @@ class CheckResult:
     more: Sequence[str] = ()
 
     def __str__(self) -> str:
-        """``ok    data      …``, and below it details and what to do."""
+        """Return ``ok    data      …``, followed by indented details and the fix."""
         below = [*self.more, *([f"do: {self.fix}"] if self.fix else [])]
         return "\n".join([f"{self.status.value:<5} {self.name:<9} {self.text}", *(INDENT + text for text in below)])
 
 
 def ok(name: str, text: str, fix: str = "", more: Sequence[str] = ()) -> CheckResult:
-    """A line about something that is as it should be."""
+    """Return a passed check."""
     return CheckResult(name, CheckStatus.ok, text, fix, more)
 
 
 def warn(name: str, text: str, fix: str, more: Sequence[str] = ()) -> CheckResult:
-    """A line about something that works, but should be looked at."""
+    """Return a check that passed with a warning."""
     return CheckResult(name, CheckStatus.warn, text, fix, more)
 
 
 def fail(name: str, text: str, fix: str, more: Sequence[str] = ()) -> CheckResult:
-    """A line about something that stops the run."""
+    """Return a failed check."""
     return CheckResult(name, CheckStatus.fail, text, fix, more)
 
 
 def failures_from_error(name: str, error: SftError) -> list[CheckResult]:
-    """A line for each mistake."""
+    """Return a failed check for each error."""
     errors = error.errors if isinstance(error, Mistakes) else (error,)
-    return [fail(name, f"{one.where}: {one.problem}", one.fix) for one in errors]
+    return [fail(name, f"{mistake.where}: {mistake.problem}", mistake.fix) for mistake in errors]
 
 
 @dataclass
 class CheckReport:
-    """The lines of one command, printed as they come."""
+    """The results of one command, printed as they arrive."""
 
     lines: list[CheckResult] = field(default_factory=list)
 
     def add(self, *lines: CheckResult) -> None:
-        """Print lines and keep them."""
+        """Print results and store them."""
         for line in lines:
             say(str(line), indent=len(INDENT), colour=COLOURS[line.status])
         self.lines += lines
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """A mistake of the user within becomes a failed line; what comes after the block is looked at all the same."""
+        """Record a user's error in the block as a failed check, and continue after the block."""
         try:
             yield
         except SftError as error:
             self.add(*failures_from_error(name, error))
 
     def count(self, status: CheckStatus) -> int:
-        """Lines that stand so."""
+        """Return the number of results with this status."""
         return sum(line.status is status for line in self.lines)
 
     def finish(self, what: str, next: str) -> int:
-        """The last line, and the exit code: 1 when anything failed.
+        """Print the summary.
+
+        Returns:
+            The exit code: 1 if any check failed, else 0.
 
         Args:
-            what: What was checked.
-            next: What to type when nothing failed.
+            what: Subject of the command.
+            next: Words to type next if nothing failed.
         """
         failed, warned = self.count(CheckStatus.fail), self.count(CheckStatus.warn)
-        told = f"{len(self.lines) - failed - warned} ok, {warned} to look at, {failed} failed"
-        say(f"\n{what}: {told}; " + ("fix what failed, then run it again" if failed else f"next: {next}"))
+        summary = f"{len(self.lines) - failed - warned} ok, {warned} warned, {failed} failed"
+        say(f"\n{what}: {summary}; " + ("fix the failures, then run the check again" if failed else f"next: {next}"))
         return 1 if failed else 0

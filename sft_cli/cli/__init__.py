@@ -1,6 +1,6 @@
-"""The command line: one file a command, which declares its options, calls the package that does the work, and prints.
+"""The command line: one file per command, which declares options, calls the package that does the work, and prints.
 
-``KEY=VALUE`` words set keys of the config; all else is a Typer option or argument.
+``KEY=VALUE`` words set keys of the config; all other words are Typer options or arguments.
 """
 
 from sft_cli.cli.program import app, execute, main

@@ -13,7 +13,10 @@ def chat(
     run: Run,
     overrides: RunOverrides = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="One question; without it, lines are read.")
+        str | None,
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="One question; by default, questions are read line by line."
+        ),
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="The system message, instead of the run's own.")
@@ -21,7 +24,7 @@ def chat(
     step: Step = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Talk to a run's model, or ask it one question. The answers alone go to standard output.
+    """Talk to a run's model, or ask it one question. Only the answers go to standard output.
 
     Config keys that can be set: eval.max_new_tokens, trainer.device, trainer.dtype.
 

@@ -1,4 +1,4 @@
-"""Shell completion of config keys, groups, recipes and run directories. Torch and Hydra are not imported."""
+"""Shell completion of config keys, groups, recipes and run directories, without importing torch or Hydra."""
 
 import io
 import os
@@ -9,50 +9,50 @@ from enum import Enum
 from typing import Any, get_args
 
 VARIABLE = "_SFT_COMPLETE"
-"""The environment variable in which the shell asks for completions."""
+"""Environment variable through which the shell requests completions."""
 _EXAMPLE_NAME = "local"
-"""The name of a source of rows where none is typed yet."""
+"""Name of a source of rows before one is typed."""
 
 
 def complete_override(incomplete: str) -> Iterator[tuple[str, str]]:
-    """``KEY=VALUE`` words that begin like the incomplete one, each with its help.
+    """Yield the ``KEY=VALUE`` words that start with the incomplete one, each with its help.
 
-    A key alone ends in ``=``. It is never the only candidate, so that the shell adds no space after it.
+    A key without a value ends in ``=``. It is never the only candidate, so that the shell adds no space after it.
     """
     key, equals, _ = incomplete.partition("=")
     if equals:
         yield from ((f"{key}={value}", note) for value, note in _values(key))
         return
-    found = [(name, note) for name, note in _names(incomplete) if name.startswith(incomplete)]
-    yield from ((f"{name}=", note) for name, note in found)
-    if len(found) == 1:
-        name = found[0][0]
+    matching = [(name, note) for name, note in _names(incomplete) if name.startswith(incomplete)]
+    yield from ((f"{name}=", note) for name, note in matching)
+    if len(matching) == 1:
+        name = matching[0][0]
         yield from ((f"{name}={value}", note) for value, note in _values(name))
 
 
 def complete_run(incomplete: str) -> Iterator[str]:
-    """The newest run directories."""
+    """Yield the newest run directories."""
     from sft_cli.run_dir import latest_runs
 
     yield from (path for path in latest_runs(number=50) if path.startswith(incomplete))
 
 
 def complete_recipe(incomplete: str) -> Iterator[str]:
-    """Names of recipes."""
+    """Yield the names of recipes."""
     from sft_cli.config.files.search_path import search_path
 
     yield from (name for name in search_path().recipes if name.startswith(incomplete))
 
 
 def complete_gpu(incomplete: str) -> Iterator[str]:
-    """Names of graphics cards."""
+    """Yield the names of GPUs."""
     from sft_cli.check.gpus import GPUS
 
     yield from (name for name in GPUS if name.startswith(incomplete))
 
 
 def _names(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Every group and key; a name of the user's choice is the one in the incomplete word."""
+    """Yield every group and key, with the name that the incomplete word contains in place of ``<name>``."""
     from sft_cli.config.files.search_path import GROUPS
     from sft_cli.config.keys.typos import format_typed
     from sft_cli.config.keys.valid_keys import ANY_NAME, KEYS
@@ -62,7 +62,7 @@ def _names(incomplete: str) -> Iterator[tuple[str, str]]:
     yield from ((group, f"an option of the group {group}") for group in GROUPS)
     for name, key in KEYS.items():
         if "[]" in name:
-            continue  # part of a list, which only a file can hold
+            continue  # an item of a list can only be written in a file
         before, _, after = name.partition(ANY_NAME)
         if after:
             typed = incomplete.removeprefix(before).partition(".")[0] if incomplete.startswith(before) else ""
@@ -71,7 +71,7 @@ def _names(incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def _values(key: str) -> Iterator[tuple[str, str]]:
-    """Values that a key or group takes: its options or choices, else its default."""
+    """Yield values of a key or group: its options or choices, else its default."""
     from sft_cli.config.files.search_path import GROUPS, search_path
     from sft_cli.config.keys.typos import format_typed
     from sft_cli.config.keys.valid_keys import find_key
@@ -87,7 +87,7 @@ def _values(key: str) -> Iterator[tuple[str, str]]:
 
 
 def _choices(kind: Any) -> Iterator[str]:
-    """The values of a type that has few of them."""
+    """Yield the values of a boolean or enum type."""
     for part in get_args(kind) or (kind,):
         if part is bool:
             yield from ("true", "false")
@@ -96,14 +96,14 @@ def _choices(kind: Any) -> Iterator[str]:
 
 
 def answer_bash(complete: Any, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Answer bash, which splits the words of a line at ``=`` and completes only the part after it.
+    """Complete for bash, which splits words at ``=`` and completes only the part after it.
 
     Args:
-        complete: Prints the completions that the environment asks for, and exits.
-        environment: Holds bash's words; they are joined again before ``complete`` is called.
+        complete: Function that prints the completions requested in the environment, and exits.
+        environment: Environment with bash's words, which are joined before ``complete`` is called.
 
     Raises:
-        SystemExit: As ``complete`` does.
+        SystemExit: ``complete`` has exited.
     """
     words, place, split = joined(_words(environment), int(environment["COMP_CWORD"]))
     environment.update(COMP_WORDS=shlex.join(words), COMP_CWORD=str(place))
@@ -117,7 +117,7 @@ def answer_bash(complete: Any, environment: MutableMapping[str, str] = os.enviro
 
 
 def _words(environment: Mapping[str, str]) -> list[str]:
-    """The words as bash split them."""
+    """Return the words as bash split them."""
     try:
         return shlex.split(environment["COMP_WORDS"])
     except ValueError:  # a quote that is still open
@@ -125,18 +125,18 @@ def _words(environment: Mapping[str, str]) -> list[str]:
 
 
 def joined(words: Sequence[str], place: int) -> tuple[list[str], int, bool]:
-    """The words with ``key``, ``=``, ``value`` as one; where the one at ``place`` is now; whether it was split."""
-    found: list[str] = []
+    """Return the words with ``key``, ``=``, ``value`` joined, the new position of a word, and whether it was split."""
+    whole_words: list[str] = []
     new_place, split, glue = place, False, False
     for number, word in enumerate([*words, ""] if place == len(words) else words):
-        if (word == "=" and found) or (glue and word):
-            found[-1] += word
+        if (word == "=" and whole_words) or (glue and word):
+            whole_words[-1] += word
             glue = word == "="
             if number == place:
-                new_place, split = len(found) - 1, True
+                new_place, split = len(whole_words) - 1, True
             continue
         glue = False
-        found.append(word)
+        whole_words.append(word)
         if number == place:
-            new_place = len(found) - 1
-    return found, new_place, split
+            new_place = len(whole_words) - 1
+    return whole_words, new_place, split

@@ -1,4 +1,4 @@
-"""``sft docs``: the pages of the documentation, offline."""
+"""``sft docs``: print a page of the documentation, offline."""
 
 import sys
 from typing import Annotated
@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 WIDEST = 120
-"""Columns of a page on a terminal that has more."""
+"""Most columns of a page on a terminal."""
 
 
 def _topics(typed: str) -> list[str]:
-    """Complete the name of a topic."""
+    """Return the topics that start with the typed text."""
     from sft_cli.docs import TOPICS
 
     return [name for name in TOPICS if name.startswith(typed)]
@@ -41,5 +41,5 @@ def docs(
     from rich.markdown import Markdown
     from rich.theme import Theme
 
-    console = Console(theme=Theme({"markdown.code": "cyan"}))  # rich's own has a black background
+    console = Console(theme=Theme({"markdown.code": "cyan"}))  # the default style has a black background
     console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False), width=min(console.width, WIDEST))

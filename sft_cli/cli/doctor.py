@@ -1,4 +1,4 @@
-"""``sft doctor``: this machine."""
+"""``sft doctor``: check this machine."""
 
 import typer
 

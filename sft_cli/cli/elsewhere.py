@@ -1,4 +1,4 @@
-"""What other tools, and earlier versions, call commands and options -> what they are called here."""
+"""Names of commands and options in other tools and earlier versions, and their names here."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("format", "schema", "shapes"), "formats"),
     **dict.fromkeys(("slurm", "sbatch"), "submit"),
 }
-"""Commands of other tools -> the one here."""
+"""Commands of other tools -> commands here."""
 _SERVED = (
     "sft chat RUN talks to a run's model; sft merge RUN --out merged writes a plain transformers model, which"
     " vllm serve merged, or any other program, serves"
@@ -30,9 +30,9 @@ NOT_HERE: Mapping[str, str] = {
     ),
     **dict.fromkeys(("web", "webui", "ui", "board", "gradio"), "there is no web page to train from: sft --help"),
 }
-"""Commands of other tools that are none here -> what to do instead."""
+"""Commands of other tools without a counterpart -> what to do instead."""
 FLAGS: Mapping[str, str] = dict.fromkeys(("--dry-run", "--dryrun", "--validate", "--debug"), "check")
-"""Options of other tools that are a command here."""
+"""Options of other tools -> the command that replaces them."""
 SHORT: Mapping[str, str] = {
     **dict.fromkeys(("r", "c", "f"), "recipe"),
     "m": "model",
@@ -41,7 +41,7 @@ SHORT: Mapping[str, str] = {
     "s": "step",
     "o": "out",
 }
-"""Options of one letter in other tools -> the name here."""
+"""One-letter options of other tools -> names here."""
 RENAMED: Mapping[tuple[str, str], str] = {
     ("train", "run"): "resume",
     ("sweep", "sweep"): "resume",
@@ -57,4 +57,4 @@ RENAMED: Mapping[tuple[str, str], str] = {
     ("inspect", "dataset"): "source",
     ("inspect", "side"): "split",
 }
-"""Command and name, as it was called or is called elsewhere -> the option, argument or key of that command."""
+"""Command and former or foreign name -> option, argument or key of that command."""

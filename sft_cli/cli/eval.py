@@ -1,4 +1,4 @@
-"""``sft eval``: the loss and the answers of a run on held-out rows."""
+"""``sft eval``: evaluate a run on held-out rows."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ def evaluate(
     run: Run,
     overrides: RunOverrides = None,
     compare: Annotated[
-        Literal["base"] | None, typer.Option("--compare", metavar="base", help="Evaluate the base model, too.")
+        Literal["base"] | None, typer.Option("--compare", metavar="base", help="Also evaluate the base model.")
     ] = None,
     step: Step = None,
     config_dir: ConfigDirs = None,

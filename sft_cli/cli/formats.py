@@ -1,10 +1,10 @@
-"""``sft formats``: the shapes of rows."""
+"""``sft formats``: print the supported row formats."""
 
 from sft_cli.console import say
 
 
 def formats() -> None:
-    """Print the shapes of rows that are understood, each with an example.
+    """Print the supported formats of rows, each with an example.
 
     Example: sft formats
     """

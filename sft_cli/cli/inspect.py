@@ -1,4 +1,4 @@
-"""``sft inspect``: rows of prepared data as coloured tokens, each with its line of the ledger."""
+"""``sft inspect``: print rows of prepared data as colored tokens, each with its ledger entry."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sft_cli.report.selection import Selection
 
 SHOWN = 600
-"""Tokens printed of a row that was not asked for by name."""
+"""Most tokens printed of a row that was not selected by --row or --text."""
 
 
 def inspect(
@@ -23,45 +23,46 @@ def inspect(
         typer.Argument(metavar="DIR", help="The prepared directory, as sft prepare printed it.", show_default=False),
     ],
     worst: Annotated[
-        Worst | None, typer.Option("--worst", help="The rows that are extreme in this; random by default.")
+        Worst | None, typer.Option("--worst", help="Rows that are extreme in this property; random by default.")
     ] = None,
     row: Annotated[
         str | None,
-        typer.Option("--row", metavar="PLACE|N", help="One row, by its place or the number of its example."),
+        typer.Option("--row", metavar="PLACE|N", help="One row, by its place or its example number."),
     ] = None,
     where: Annotated[
-        str | None, typer.Option("--where", metavar="PART", help="Rows whose place holds this, as rows.jsonl:17 does.")
+        str | None,
+        typer.Option("--where", metavar="PART", help="Rows whose place contains this text, such as rows.jsonl:17."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="REGEX", help="Examples whose decoded text holds this.")
+        str | None, typer.Option("--text", metavar="REGEX", help="Examples whose decoded text matches.")
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Rows at most; 3 by default.")] = None,
+    n: Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Most rows to print; 3 by default.")] = None,
     source: Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only rows of this source.")] = None,
     split: Annotated[
         Literal["train", "validation"] | None, typer.Option("--split", help="Only rows of this split.")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Marks instead of colours.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print marks instead of colors.")] = False,
 ) -> None:
-    """Print rows of prepared data as tokens, coloured by loss, with their entry in the ledger.
+    """Print rows of prepared data as tokens, colored by loss, with their ledger entry.
 
     Example: sft inspect prepared --worst longest -n 1
     """
     from sft_cli.report.selection import Selection
 
     choices = {"--row": row, "--where": where, "--text": text, "--worst": worst}
-    given = [name for name, value in choices.items() if value is not None]
-    if len(given) > 1:
-        problem, fix = f"{' and '.join(given)} each choose the rows", f"keep one of {', '.join(given)}"
+    selecting = [name for name, value in choices.items() if value is not None]
+    if len(selecting) > 1:
+        problem, fix = f"{' and '.join(selecting)} both select rows", f"keep one of {', '.join(selecting)}"
         raise SftError(where="sft inspect", problem=problem, fix=fix)
-    if row is not None and (idle := [name for name, value in (("--source", source), ("-n", n)) if value is not None]):
-        fix = f"leave out {' and '.join(idle)}"
-        raise SftError(where=idle[0], problem="it has no effect, --row names one row", fix=fix)
+    if row is not None and (unused := [name for name, value in (("--source", source), ("-n", n)) if value is not None]):
+        fix = f"leave out {' and '.join(unused)}"
+        raise SftError(where=unused[0], problem="the option has no effect with --row, which selects one row", fix=fix)
     pattern = _pattern(text) if text is not None else None
     _print(directory.expanduser(), Selection(row, where, pattern, worst or "random", source, n or 3, split), plain)
 
 
 def _print(directory: Path, selection: "Selection", plain: bool) -> None:
-    """Print the rows that are selected."""
+    """Print the selected rows."""
     from sft_cli.data.prepared import open_prepared
     from sft_cli.report import ledger_view, terminal
     from sft_cli.report.selection import select
@@ -69,15 +70,15 @@ def _print(directory: Path, selection: "Selection", plain: bool) -> None:
 
     prepared = open_prepared(directory)
     reader = PreparedTokenReader.from_directory(prepared.directory, prepared.manifest)
-    found, remark = select(prepared, selection, reader)
+    rows, remark = select(prepared, selection, reader)
     texts = ledger_view.dropped_texts(prepared.directory / "dropped.jsonl")
     with terminal.ignore_broken_pipe():
         printer = terminal.RowPrinter(plain)
-        for one in found:
-            printer.ledger_line(one.line)
-            if one.line is not None and (text := texts.get((one.line["source"], one.line["where"]))):
+        for row in rows:
+            printer.ledger_line(row.line)
+            if row.line is not None and (text := texts.get((row.line["source"], row.line["where"]))):
                 printer.dropped(text)
-            for side, example in one.examples:
+            for side, example in row.examples:
                 limit = SHOWN if selection.row is None and selection.text is None else len(example.ids)
                 printer.example(example, side, reader.excerpt(example.ids, example.trained, limit))
         if remark:
@@ -85,12 +86,12 @@ def _print(directory: Path, selection: "Selection", plain: bool) -> None:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """The expression of ``--text``; capitals and small letters are the same unless it says otherwise."""
+    """Return the compiled expression of ``--text``, which ignores case unless it contains a flag."""
     try:
         return re.compile(text, re.IGNORECASE)
     except re.error as error:
         raise SftError(
             where=f"--text {text}",
-            problem=f"no regular expression: {error}",
-            fix=f"--text {shlex.quote(re.escape(text))} finds it literally",
+            problem=f"not a regular expression: {error}",
+            fix=f"to find the text literally: --text {shlex.quote(re.escape(text))}",
         ) from error

@@ -1,4 +1,4 @@
-"""Imports that take seconds."""
+"""Speed up slow imports."""
 
 import gc
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Import without collecting garbage: modules make a million objects and leave none to collect.
+    """Disable garbage collection for imports, which create a million objects and no garbage.
 
-    Measured for torch, transformers and PEFT together: 3.3 instead of 4.0 processor seconds on a busy machine.
+    Importing torch, transformers and PEFT takes 3.3 instead of 4.0 CPU seconds (measured on a busy machine).
     """
     gc.disable()
     try:

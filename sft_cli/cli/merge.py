@@ -1,4 +1,4 @@
-"""``sft merge``: a run's adapter in its base model."""
+"""``sft merge``: merge a run's adapter into its base model."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ def merge(
     out: Out = None,
     into: Annotated[
         Literal["original", "dequantized"],
-        typer.Option("--into", help="The base weights to merge into: as published, or as quantised for training."),
+        typer.Option("--into", help="Base weights to merge into: as published, or as quantised for training."),
     ] = "original",
     max_kl: Annotated[
         float | None,
@@ -21,7 +21,7 @@ def merge(
             "--max-kl",
             metavar="NATS",
             callback=above_zero,
-            help="The largest divergence from the adapter that is accepted.",
+            help="Largest accepted divergence from the adapter.",
         ),
     ] = None,
     step: Step = None,

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ Overrides = Annotated[
     typer.Argument(
         metavar="KEY=VALUE",
         help="Config keys: recipe=NAME or recipe=FILE.yaml, data=FILE, model=DIR_OR_HUB_ID, adapter=NAME, quant=NAME,"
-        " trainer.lr=1e-4. `sft show --keys` lists all of them; `sft show --keys lr` those that match.",
+        " trainer.lr=1e-4. `sft show --keys` lists all keys, `sft show --keys lr` those that match.",
         show_default=False,
         autocompletion=complete_override,
     ),
@@ -32,7 +32,7 @@ ConfigDirs = Annotated[
         "--config-dir",
         "-d",
         metavar="DIR",
-        help="A directory with your own recipes, or with folders of options (data/, trainer/). Repeatable.",
+        help="Directory with further recipes, or with folders of options (data/, trainer/). Repeatable.",
         show_default=False,
     ),
 ]
@@ -40,23 +40,23 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="The run directory, as sft train printed it.",
+        help="Run directory, as sft train printed it.",
         show_default=False,
         autocompletion=complete_run,
     ),
 ]
 Step = Annotated[
     int | None,
-    typer.Option("--step", metavar="N", min=0, help="Take a saved step instead of the final result."),
+    typer.Option("--step", metavar="N", min=0, help="Use a saved step instead of the final result."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Directory to write to; it must be new.")]
 
 
 def above_zero(value: float | None) -> float | None:
-    """The number itself.
+    """Return the number unchanged.
 
     Raises:
-        typer.BadParameter: It is not a finite number above 0.
+        typer.BadParameter: The number is not finite or not above 0.
     """
     if value is not None and not 0 < value < float("inf"):
         raise typer.BadParameter(f"{value:g} is not a number above 0")

@@ -1,4 +1,4 @@
-"""``sft prepare``: rows to tokens, without training."""
+"""``sft prepare``: convert rows to tokens, without training."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from sft_cli.console import say
 def prepare(
     overrides: Overrides = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Only say which stages would run again, and what changed.")
+        bool, typer.Option("--explain", help="Only print which stages would run again, and what changed.")
     ] = False,
     config_dir: ConfigDirs = None,
 ) -> None:

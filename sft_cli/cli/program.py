@@ -1,4 +1,4 @@
-"""The program ``sft``: its commands, and how one is executed. ``sft --help`` loads no torch and no Hydra."""
+"""The program ``sft``: its commands and their execution. ``sft --help`` loads neither torch nor Hydra."""
 
 import os
 import shlex
@@ -35,12 +35,12 @@ from sft_cli.error_boundary import exit_on_error
 from sft_cli.progress import status
 
 app = typer.Typer(
-    help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
+    help="Fine-tune language models from recipes. Start with: sft train recipe=quickstart",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(HELP)},
 )
 SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "merge", "inspect")
-"""Commands whose first line takes a moment."""
+"""Commands that take a moment until their first line of output."""
 SEVERAL_PROCESSES = ("train", "doctor")
 """Commands that a launcher may start in several processes."""
 
@@ -78,18 +78,21 @@ def _root(
 
 @cache
 def _commands() -> Any:
-    """Typer's group of commands."""
+    """Return Typer's group of commands."""
     return typer.main.get_command(app)
 
 
 def execute(words: Sequence[str]) -> int:
-    """Run a command line in this process; its exit code.
+    """Run a command line in this process.
 
     Args:
         words: The command line without the program's name.
 
+    Returns:
+        The exit code.
+
     Raises:
-        SftError: A mistake of the user.
+        SftError: The user made a mistake.
     """
     commands = _commands()
     refuse(commands, words)
@@ -106,11 +109,11 @@ def execute(words: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
+    """Run ``sft``; a user's mistake gives a message with a fix and exit code 2, without a traceback."""
     if VARIABLE in os.environ:
         _complete()
-    # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
-    # of the quickstart, sleeping ones 7 s. On an idle machine it is 5 s instead of 3; OMP_WAIT_POLICY=ACTIVE has that.
+    # Let waiting threads sleep: on 2 cores, one of them busy, 50 steps of the quickstart took 38 s with spinning, 7 s
+    # with sleeping threads. On an idle machine sleeping costs time (5 s instead of 3): OMP_WAIT_POLICY=ACTIVE spins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:]
     with recorded(shlex.join(["sft", *words]), _without_secrets), exit_on_error():
@@ -118,7 +121,7 @@ def main() -> None:
 
 
 def _complete() -> None:
-    """Answer a shell that asks for completions, and exit."""
+    """Answer a shell that requests completions, and exit."""
 
     def complete() -> None:
         _commands().main([], prog_name="sft")
@@ -130,7 +133,7 @@ def _complete() -> None:
 
 
 def _without_secrets(text: str) -> str:
-    """The text as it may be kept."""
+    """Return the text with secrets masked."""
     from sft_cli.config.redaction import redact_secrets
 
     return redact_secrets(text)

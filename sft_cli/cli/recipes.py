@@ -1,4 +1,4 @@
-"""``sft recipes``: the recipes that there are."""
+"""``sft recipes``: list the recipes."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def recipes(
     ] = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """List the recipes: the package's, those of ./recipes and of -d DIR.
+    """List the recipes of the package, of ./recipes and of -d DIR.
 
     Example: sft recipes alpaca_qlora
     """

@@ -1,4 +1,4 @@
-"""``sft runs``: the runs that there are."""
+"""``sft runs``: list the runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ def runs(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FOLDER", help="Folders to look in; by default those that runs are written to.", show_default=False
+            metavar="FOLDER", help="Folders to search; by default those that runs are written to.", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -21,15 +21,15 @@ def runs(
     from sft_cli.console import table
     from sft_cli.train.run_list import list_runs
 
-    found = list_runs(folders or [])
-    if not found:
-        typer.echo("no runs yet; begin with: sft train recipe=quickstart", err=True)
+    entries = list_runs(folders or [])
+    if not entries:
+        typer.echo("no runs yet; start with: sft train recipe=quickstart", err=True)
         return
-    rows = [(one.state, one.step, one.loss, one.held_out, _shown(one.path)) for one in found]
+    rows = [(run.state, run.step, run.loss, run.held_out, _relative_path(run.path)) for run in entries]
     table(("state", "step", "loss", "validation loss", "run"), rows)
 
 
-def _shown(path: Path) -> str:
-    """A path as it is typed from the working directory."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+def _relative_path(path: Path) -> str:
+    """Return a path relative to the working directory, if it is inside it."""
+    directory = Path.cwd()
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)

@@ -1,4 +1,4 @@
-"""``sft show``: the config that a command would run with, or the keys that there are."""
+"""``sft show``: print the config of a command, or the valid keys."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def show(
     changed: Annotated[bool, typer.Option("--changed", help="Only values that are not the default.")] = False,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Print the config a command would run with, and where each value came from.
+    """Print the config of a command, and the origin of each value.
 
     Example: sft show recipe=quickstart trainer.lr=1e-3 --changed, or sft show --keys warmup
     """

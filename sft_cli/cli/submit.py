@@ -1,4 +1,4 @@
-"""``sft submit``: a training run as a SLURM job."""
+"""``sft submit``: submit a training run as a SLURM job."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job script and write nothing.")] = False,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Submit a run to SLURM, from the login node: no GPU and no torch is needed. launcher=slurm is implied.
+    """Submit a run to SLURM, from the login node, without a GPU or torch. launcher=slurm is implied.
 
     Example: sft submit recipe=alpaca_qlora launcher.partition=gpu launcher.time=4:00:00 --dry-run
     """

@@ -1,4 +1,4 @@
-"""``sft sweep``: several runs from one command line."""
+"""``sft sweep``: train several runs from one command line."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +12,14 @@ from sft_cli.errors import SftError, raise_all
 def sweep(
     overrides: Overrides = None,
     parallel: Annotated[
-        int | None, typer.Option("--parallel", metavar="N", min=1, help="Runs at a time; 1, or all of them on SLURM.")
+        int | None,
+        typer.Option(
+            "--parallel", metavar="N", min=1, help="Number of parallel runs; 1 by default, all of them on SLURM."
+        ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", metavar="NAME", help="What ranks the runs: loss, perplexity, nll, …")
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="Metric that ranks the runs: loss, perplexity, nll, …"),
     ] = None,
     mode: Annotated[
         Literal["min", "max"] | None,
@@ -27,7 +31,7 @@ def sweep(
     ] = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Train once for each combination of values, here or as a SLURM array, and rank the results.
+    """Train once for each combination of values, on this machine or as a SLURM array, and rank the results.
 
     Several values of a key are separated by commas: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4).
 
@@ -37,8 +41,8 @@ def sweep(
 
     if resume is None:
         raise typer.Exit(begin(overrides or [], config_dir or [], out=out, parallel=parallel, metric=metric, mode=mode))
-    given = [*(overrides or []), *(f"-d {name}" for name in config_dir or []), *(["--out"] if out else [])]
-    problem = "a sweep that has begun keeps its settings"
-    fix = "leave it out (--parallel, --metric and --mode can be set), or begin a new sweep"
-    raise_all([SftError(where=word, problem=problem, fix=fix) for word in given])
+    fixed_words = [*(overrides or []), *(f"-d {name}" for name in config_dir or []), *(["--out"] if out else [])]
+    problem = "the settings of an existing sweep cannot be changed"
+    fix = "leave it out (--parallel, --metric and --mode can be set), or start a new sweep"
+    raise_all([SftError(where=word, problem=problem, fix=fix) for word in fixed_words])
     raise typer.Exit(resume_sweep(resume, parallel=parallel, metric=metric, mode=mode))

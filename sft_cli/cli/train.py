@@ -1,4 +1,4 @@
-"""``sft train``: find out what to run, prepare the data, and only then load torch."""
+"""``sft train``: check the command line, prepare the data, and only then load torch."""
 
 import os
 import shlex
@@ -29,7 +29,7 @@ def train(
             "--resume",
             metavar="RUN",
             autocompletion=complete_run,
-            help="Resume the run in this directory, with its own settings and those of the command line.",
+            help="Resume the run in this directory, with its settings and those of the command line.",
         ),
     ] = None,
     config_dir: ConfigDirs = None,
@@ -44,24 +44,24 @@ def train(
     from sft_cli.config.schema.launcher import LauncherKind
     from sft_cli.distributed.launch import launch_processes, resolve_nproc
 
-    place, words, config_dirs = rank_from_env(), overrides or [], config_dir or []
-    with _reported_once(place):
+    rank, words, config_dirs = rank_from_env(), overrides or [], config_dir or []
+    with _reported_once(rank):
         directory, config = _resumed(resume, words, config_dirs) if resume else _new(words, config_dirs)
         if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
             raise _not_in_a_job(resume, words, config_dirs)
         check_required(config)
         require_weights(config.model)
-    if place.world_size > 1:
+    if rank.world_size > 1:
         with without_garbage_collection():
             from sft_cli.train.session import run_distributed_session
         run_distributed_session(absolute(config), directory, resumed=resume is not None)
         return
     with without_garbage_collection():
-        from sft_cli.prepare.prepare import prepare_data  # a refused config does not wait for it
+        from sft_cli.prepare.prepare import prepare_data  # after the checks, which are fast
     prepared = prepare_data(config)
     if (
         size := resolve_nproc(config.launcher.nproc, config.trainer.device)
-    ) > 1:  # prepared before anybody waits for it
+    ) > 1:  # the data are prepared before the processes start
         resumed = ["--resume", resume] if resume else []
         raise typer.Exit(launch_processes([*words, *resumed, *_as_options(config_dirs)], size))
     say("loading   torch and the model's configuration")
@@ -72,37 +72,37 @@ def train(
 
 
 def _not_in_a_job(run: str | None, words: Sequence[str], config_dirs: Sequence[str]) -> SftError:
-    """What to say to who trains with launcher=slurm in a shell of the login node."""
-    again = [word for word in words if not word.startswith("launcher=")]
+    """Return the error for ``sft train`` with launcher=slurm outside a SLURM job."""
+    others = [word for word in words if not word.startswith("launcher=")]
     if run is not None:
         job = Path(run).expanduser() / "job.sbatch"
-        here = shlex.join(["sft", "train", "--resume", run, *again, "launcher=local"])
-        fix = f"submit it: {shlex.join(['sbatch', str(job)])}" if job.is_file() else f"to train in this shell: {here}"
+        local = shlex.join(["sft", "train", "--resume", run, *others, "launcher=local"])
+        fix = f"submit it: {shlex.join(['sbatch', str(job)])}" if job.is_file() else f"to train in this shell: {local}"
     else:
         fix = f"submit it: {shlex.join(['sft', 'submit', *words, *_as_options(config_dirs)])}"
     return SftError(
-        where="launcher", problem="launcher=slurm trains in a SLURM job, and this shell is in none", fix=fix
+        where="launcher", problem="launcher=slurm trains in a SLURM job, and this shell is not in one", fix=fix
     )
 
 
 @contextmanager
-def _reported_once(place: RankInfo) -> Iterator[None]:
-    """All processes of a node read the same words and files: only the first of them reports what is wrong."""
+def _reported_once(rank: RankInfo) -> Iterator[None]:
+    """Report an error only in the first process of a node, since all read the same words and files."""
     try:
         yield
     except SftError as error:
-        if place.local_rank:
+        if rank.local_rank:
             raise Elsewhere(2) from error
         raise
 
 
 def _as_options(config_dirs: Sequence[str]) -> list[str]:
-    """The directories as they were typed."""
+    """Return the directories as ``-d`` options."""
     return [word for directory in config_dirs for word in ("-d", directory)]
 
 
 def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir, Config]":
-    """A new run's directory (not made yet) and config."""
+    """Return the directory (not created yet) and the config of a new run."""
     from sft_cli.config.compose import compose
     from sft_cli.config.paths import default_run_dir
     from sft_cli.run_dir import RunDir
@@ -116,13 +116,13 @@ def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir,
 
 
 def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir, Config]":
-    """An earlier run's directory, and its config with overrides that do not change what is learned."""
+    """Return the directory of an earlier run, and its config with overrides that do not change the trained model."""
     from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
     from sft_cli.train.checkpoints.resume_check import check_same_rows, check_same_run, continue_command, fixed_settings
 
     directory = open_run(path, "sft train --resume")
-    began = read_config(directory.config)
+    original = read_config(directory.config)
     finished = directory.adapter.is_dir() or directory.model.is_dir()
     if finished and not overrides:
         say(f"run       {directory.path} is finished: {directory.result}")
@@ -131,11 +131,11 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
         raise SftError(
             where=path,
             problem="the run is finished" if finished else "run_dir cannot change on resuming",
-            fix=continue_command(directory, began, overrides)
+            fix=continue_command(directory, original, overrides)
             if finished
             else "leave run_dir out, or move the directory",
         )
-    config = with_overrides(began, overrides, config_dirs) if overrides else began
-    check_same_run(directory.path, fixed_settings(began), fixed_settings(config))
-    check_same_rows(directory, began, config)
+    config = with_overrides(original, overrides, config_dirs) if overrides else original
+    check_same_run(directory.path, fixed_settings(original), fixed_settings(config))
+    check_same_rows(directory, original, config)
     return directory, config

@@ -1,6 +1,6 @@
-"""Mistakes of a command line, found before a command runs: unknown commands and options, old and foreign spellings.
+"""Find mistakes in a command line before the command runs: unknown commands, unknown and foreign options.
 
-Which commands and options there are is asked of Typer.
+The valid commands and options come from Typer.
 """
 
 import shlex
@@ -16,13 +16,13 @@ from sft_cli.utils.similar import closest_name
 WHERE = "command line"
 HELP = ("-h", "--help")
 _VALUES = {"recipe": "NAME", "data": "FILE", "model": "DIR_OR_HUB_ID"}
-"""What a group takes that was typed without a value."""
+"""Placeholder for the value of a group that was typed without one."""
 _EVERYDAY = ("n", "row", "text", "source", "split", "prompt", "system", "resume")
-"""Options whose names are more often a key of another tool."""
+"""Options whose names are more often keys of other tools."""
 
 
 def refuse(commands: Any, words: Sequence[str]) -> None:
-    """Return if the command, its options and its arguments exist.
+    """Check that the command, its options and its arguments exist.
 
     Args:
         commands: Typer's group of commands.
@@ -31,7 +31,7 @@ def refuse(commands: Any, words: Sequence[str]) -> None:
     Raises:
         SftError: An unknown command, every unknown option and old spelling, or a missing argument.
     """
-    if not words or words[0] in {*HELP, *(spelling for one in commands.params for spelling in one.opts)}:
+    if not words or words[0] in {*HELP, *(spelling for option in commands.params for spelling in option.opts)}:
         return
     if words[0] not in commands.commands:
         raise _unknown_command(list(commands.commands), words[0], words[1:])
@@ -41,8 +41,8 @@ def refuse(commands: Any, words: Sequence[str]) -> None:
     parts = command.parts(words[1:])
     wrong = [part for part in parts if _is_wrong(command, part)]
     if wrong and all(_rewritten(command, part) for part in wrong):
-        raise _as_typed_here(command, parts, wrong)
-    others = [Command(name, one.params) for name, one in commands.commands.items() if name != command.name]
+        raise _corrected_line(command, parts, wrong)
+    others = [Command(name, other.params) for name, other in commands.commands.items() if name != command.name]
     errors = [_unknown_option(command, parts, part) for part in wrong]
     raise_all(errors + [error for part in parts if (error := _of_another(command, others, part)) is not None])
     raise_all([_without_value(part) for part in parts if _lacks_value(part)])
@@ -50,49 +50,49 @@ def refuse(commands: Any, words: Sequence[str]) -> None:
 
 
 def _is_wrong(command: Command, part: Part) -> bool:
-    """Whether a part is an option that the command does not have, or a word that is an option or argument now."""
+    """Return whether a part is an unknown option, or a word that should be an option or argument."""
     if part.is_option:
         return part.option is None
     return part.is_setting and not _is_key(command, part.name) and command.spelled(part.name) is not None
 
 
 def _is_key(command: Command, name: str) -> bool:
-    """Whether the command takes a config key, or a group, of this name."""
+    """Return whether the command takes a config key or group of this name."""
     from sft_cli.config.files.search_path import GROUPS
 
     if not command.takes_keys:
         return False
     if name in (*GROUPS, "recipe"):
         return True
-    from sft_cli.config.keys.valid_keys import find_key  # a right command line does not wait for the keys
+    from sft_cli.config.keys.valid_keys import find_key  # imported only for a mistake, since it is slow
 
     return command.spelled(name) is not None and find_key(name) is not None
 
 
 def _rewritten(command: Command, part: Part) -> list[str]:
-    """The words that a wrong part stands for here; none where it stands for nothing exactly."""
+    """Return the correct words for a wrong part; an empty list if they are unknown."""
     name = part.name.lstrip("-")
     if part.is_option and not part.name.startswith("--"):
         name = SHORT.get(name, name)
         if name == "recipe" and part.value.replace(".", "").isdigit():
             return []  # -r 8 is the rank of other tools
-    if (written := command.spelled(name)) is not None:
-        if not written.startswith("-"):
-            return [part.value or written]
-        option = command.options[written]
-        return [written] if option.is_flag else [written, part.value or option.metavar or "VALUE"]
+    if (spelling := command.spelled(name)) is not None:
+        if not spelling.startswith("-"):
+            return [part.value or spelling]
+        option = command.options[spelling]
+        return [spelling] if option.is_flag else [spelling, part.value or option.metavar or "VALUE"]
     if not part.is_option or not command.takes_keys:
         return []
     from sft_cli.config.files.search_path import GROUPS
     from sft_cli.config.keys.valid_keys import find_key
 
     name = RENAMED.get((command.name, name), name)
-    known = next((one for one in (name, name.replace("-", "_")) if one in ("recipe", *GROUPS) or find_key(one)), None)
+    known = next((key for key in (name, name.replace("-", "_")) if key in ("recipe", *GROUPS) or find_key(key)), None)
     return [f"{known}={part.value or _VALUES.get(known, 'VALUE')}"] if known else []
 
 
-def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part]) -> SftError:
-    """What to say where every wrong part has one spelling here: the whole line in that spelling."""
+def _corrected_line(command: Command, parts: Sequence[Part], wrong: Sequence[Part]) -> SftError:
+    """Return the error where every wrong part has one correct spelling; the fix is the whole line."""
     from sft_cli.config.keys.typos import shell_quote
 
     first, words = list[str](), list[str]()
@@ -100,7 +100,7 @@ def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part
         if part not in wrong:
             words += part.words
         elif len(new := _rewritten(command, part)) == 1 and not new[0].startswith("-") and "=" not in new[0]:
-            first += new  # an argument comes first
+            first += new  # arguments come first
         else:
             words += new
     typed = " ".join(map(shell_quote, [command.name, *first, *words]))
@@ -108,10 +108,10 @@ def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part
 
 
 def _problem(command: Command, wrong: Sequence[Part]) -> str:
-    """What is wrong with parts of a command line."""
+    """Return the description of wrong parts of a command line."""
     options = [part.name for part in wrong if part.is_option]
     words = [f"{part.name}=" for part in wrong if not part.is_option]
-    no_keys = f"{' and '.join(words)} {'is no config key' if len(words) == 1 else 'are no config keys'}"
+    no_keys = f"{' and '.join(words)} {'is not a config key' if len(words) == 1 else 'are not config keys'}"
     no_options = f"there is no option {', '.join(options)}"
     if command.takes_keys:
         no_options += "; config keys are words KEY=VALUE without dashes"
@@ -120,29 +120,32 @@ def _problem(command: Command, wrong: Sequence[Part]) -> str:
     return "; ".join([no_keys] * bool(words) + [no_options] * bool(options))
 
 
-def _unknown_command(commands: Sequence[str], command: str, rest: Sequence[str]) -> SftError:
-    """What to say about a command that is not there."""
-    from sft_cli.config.keys.translate import DATA_FILE  # a right command line does not wait for the keys
+def _unknown_command(commands: Sequence[str], command: str, following: Sequence[str]) -> SftError:
+    """Return the error for an unknown command."""
+    from sft_cli.config.keys.translate import DATA_FILE  # imported only for a mistake, since it is slow
 
-    problem, typed = f"there is no command {command!r}", shlex.join(rest)
+    problem, typed = f"there is no command {command!r}", shlex.join(following)
     if command in ("help", "version"):
-        about = rest[0] if rest and rest[0] in commands else ""
-        fix = "sft --version" if command == "version" else f"sft {about} --help".replace("  ", " ")
+        topic = following[0] if following and following[0] in commands else ""
+        fix = "sft --version" if command == "version" else f"sft {topic} --help".replace("  ", " ")
     elif command in NOT_HERE:
         fix = NOT_HERE[command]
     elif meant := COMMANDS.get(command.lower()) or closest_name(command.lower(), commands):
         fix = f"did you mean: {f'sft {meant} {typed}'.strip()}"
     elif "=" in command or DATA_FILE.fullmatch(command) or command.endswith((".yaml", ".yml")):
-        problem, fix = f"{command!r} is no command", f"name the command first: sft train {shlex.join([command, *rest])}"
+        problem, fix = (
+            f"{command!r} is not a command",
+            f"name the command first: sft train {shlex.join([command, *following])}",
+        )
     elif command.startswith("-"):
         problem, fix = f"there is no option {command}", "name the command first; sft --help lists them"
     else:
-        fix = f"the commands are {', '.join(commands)}; sft --help says what they do"
+        fix = f"the commands are {', '.join(commands)}; sft --help describes them"
     return SftError(where=WHERE, problem=problem, fix=fix)
 
 
 def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftError:
-    """What to say about one wrong part: how it is typed here, with its value."""
+    """Return the error for one wrong part; the fix is its correct spelling with its value."""
     from sft_cli.config.keys.translate import translate_by_value
     from sft_cli.config.keys.typos import shell_quote
     from sft_cli.config.keys.valid_keys import suggest_key
@@ -155,10 +158,10 @@ def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftE
         fix = f"to try a run without training: {shlex.join(['sft', FLAGS[part.name], *words])}"
     elif part.name in ("--version", "-v", "-V"):
         fix = "sft --version"
-    elif command.takes_keys and (found := translate_by_value(key, value, "local")) is not None:
-        fix = found
-    elif part.name.startswith("--") and (near := closest_name(part.name, list(command.options))):
-        fix = f"did you mean {near}?"
+    elif command.takes_keys and (answer := translate_by_value(key, value, "local")) is not None:
+        fix = answer
+    elif part.name.startswith("--") and (similar := closest_name(part.name, list(command.options))):
+        fix = f"did you mean {similar}?"
     elif not command.takes_keys:
         fix = f"leave it out; sft {command.name} --help lists the options"
     else:
@@ -167,7 +170,7 @@ def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftE
 
 
 def _of_another(command: Command, others: Sequence[Command], part: Part) -> SftError | None:
-    """What to say about ``gpu=24GB`` where another command has that option; None for any other part."""
+    """Return the error for ``gpu=24GB`` if another command has that option; None for any other part."""
     name = part.name
     if not part.is_setting or not command.takes_keys or name in _EVERYDAY or _is_key(command, name):
         return None
@@ -180,18 +183,18 @@ def _of_another(command: Command, others: Sequence[Command], part: Part) -> SftE
 
 
 def _lacks_value(part: Part) -> bool:
-    """Whether a part is an option without its value; a system message alone may be empty."""
+    """Return whether a part is an option without its value; only a system message may be empty."""
     return part.option is not None and not part.option.is_flag and not part.value and part.option.name != "system"
 
 
 def _without_value(part: Part) -> SftError:
-    """What to say about an option without its value."""
+    """Return the error for an option without its value."""
     fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or leave it out"
-    return SftError(where=part.name, problem="it has no value", fix=fix)
+    return SftError(where=part.name, problem="the option has no value", fix=fix)
 
 
 def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
-    """Refuse a line whose required arguments are not its first words, or that has words which nothing reads."""
+    """Refuse a line that does not start with its required arguments, or has too many words."""
     words = [part.words[0] for part in parts if not part.is_option]
     if command.required and (not words or ("=" in words[0] and not Path(words[0]).exists())):
         raise _missing(command, parts)
@@ -202,7 +205,10 @@ def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
 
 
 def _missing(command: Command, parts: Sequence[Part]) -> SftError:
-    """What to say where the first argument is missing: the same line with it; a word may name the run."""
+    """Return the error for a missing first argument; the fix is the same line with it.
+
+    A word of the line may name the run.
+    """
     from sft_cli.config.keys.typos import shell_quote
     from sft_cli.run_dir import latest_runs
 
@@ -222,12 +228,12 @@ def _missing(command: Command, parts: Sequence[Part]) -> SftError:
 
 
 def _names_a_run(text: str) -> bool:
-    """Whether a text is the path of a run directory."""
+    """Return whether a text is the path of a run directory."""
     return text != "" and (Path(text) / "config.yaml").is_file()
 
 
 def _read(text: str) -> object:
-    """A value as a config would hold it, as far as a number or truth goes; true for an option alone."""
+    """Return a value as a number or boolean if it is one, else as text; true for an option without a value."""
     if not text:
         return True
     if text.lower() in ("true", "false"):

@@ -1,4 +1,4 @@
-"""The values that are chosen where a config says ``auto``: pure functions of the method and of the number of rows."""
+"""Values chosen for keys that are ``auto``: pure functions of the method and of the number of rows."""
 
 from dataclasses import replace
 
@@ -18,32 +18,34 @@ LR = {
     AdapterKind.prompt: 1e-2,
     AdapterKind.llama_adapter: 1e-2,
 }
-"""Peak learning rates: of the QLoRA paper for LoRA, of Stanford Alpaca for full tuning, of each method's paper else."""
+"""Peak learning rates by kind of adapter: LoRA from the QLoRA paper, full tuning from Stanford Alpaca, the others from
+their own papers."""
 STEPS = 50
-"""Optimizer steps that an epoch should have at least."""
+"""Smallest number of optimizer steps that an epoch should have."""
 LEAST, MOST = 4, 64
-"""Examples of a step."""
+"""Smallest and largest number of examples per step."""
 SMALL, PASSES = 10_000, 3
-"""Examples below which one pass teaches too little, and the passes that are taken then."""
+"""Number of examples below which a run makes several passes, and the number of passes then."""
 SHARE, FEWEST_HELD_OUT, MOST_HELD_OUT, ENOUGH = 0.02, 8, 500, 40
-"""Share of the rows that is held out, its bounds in rows, and the rows from which any are."""
+"""Share of the rows that is held out, its smallest and largest number of rows, and the rows below which none is held
+out."""
 
 
 def with_learning_rate(config: Config) -> Config:
-    """The config with the learning rate that suits what is trained, if it says ``auto``."""
+    """Return the config with a learning rate for the chosen adapter kind in place of ``auto``."""
     if not isinstance(config.trainer.lr, Auto):
         return config
     return replace(config, trainer=replace(config.trainer, lr=LR[config.adapter.kind]))
 
 
 def resolve_auto(config: Config, examples: int) -> Config:
-    """The config with numbers for ``trainer.examples_per_step`` and ``trainer.epochs`` where it says ``auto``.
+    """Return the config with numbers for ``trainer.examples_per_step`` and ``trainer.epochs`` in place of ``auto``.
 
-    ``trainer.max_steps`` has no part in it: a run that is cut short begins like the whole one.
+    ``trainer.max_steps`` is ignored, so that a shortened run takes the same first steps as the whole one.
 
     Args:
-        config: The run's.
-        examples: Training examples of an epoch.
+        config: The config of the run.
+        examples: Number of training examples per epoch.
     """
     trainer = config.trainer
     if isinstance(trainer.examples_per_step, Auto):
@@ -54,7 +56,7 @@ def resolve_auto(config: Config, examples: int) -> Config:
 
 
 def examples_per_step(examples: int) -> int:
-    """The largest power of two with which an epoch has ``STEPS`` steps, within its bounds."""
+    """Return the largest power of two, within its bounds, that gives an epoch at least ``STEPS`` steps."""
     size = MOST
     while size > LEAST and -(-examples // size) < STEPS:
         size //= 2
@@ -62,16 +64,16 @@ def examples_per_step(examples: int) -> int:
 
 
 def epochs(examples: int, kind: AdapterKind) -> int:
-    """Passes over so many examples; full tuning, at its small learning rate, takes several over any number."""
+    """Return the number of passes over ``examples`` examples; full tuning always takes several, at its small rate."""
     return PASSES if examples < SMALL or kind is AdapterKind.none else 1
 
 
 def held_out_rows(data: DataConfig, rows: int) -> int | None:
-    """Rows to hold out over all sources; None where the config says how many.
+    """Return the number of rows to hold out over all sources; None where the config sets a fixed fraction.
 
     Args:
-        data: The run's.
-        rows: Usable rows of the sources without held-out rows of their own.
+        data: The data section of the config.
+        rows: Usable rows of the sources that have no held-out rows of their own.
     """
     if data.val_rows is not None or not isinstance(data.val_fraction, Auto):
         return data.val_rows
@@ -81,16 +83,16 @@ def held_out_rows(data: DataConfig, rows: int) -> int | None:
 
 
 def may_hold_out(config: Config) -> bool:
-    """Whether rows are held out as far as the config says; under ``auto`` only the number of rows decides."""
+    """Return whether the config allows held-out rows; under ``auto`` the number of rows decides later."""
     data = config.data
     return has_own_held_out(data) or data.val_rows is not None or data.val_fraction != 0
 
 
 def has_own_held_out(data: DataConfig) -> bool:
-    """Whether any source brings held-out rows of its own."""
+    """Return whether any source has its own held-out rows."""
     return any(source.validation_path or source.validation_split for source in data.mix.values())
 
 
 def stays_in_training(data: DataConfig, name: str) -> bool:
-    """Whether ``auto`` holds nothing out of a source: replayed text is no task to be judged by."""
+    """Return whether ``auto`` holds out no rows of a source: replayed text is not used for evaluation."""
     return isinstance(data.val_fraction, Auto) and data.val_rows is None and data.mix[name].role is Role.replay

@@ -1,4 +1,4 @@
-"""Which disk is full, where the operating system's error does not say."""
+"""Find the full disk where the operating system's error does not name it."""
 
 import tempfile
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from sft_cli.config.paths import cache_home
 from sft_cli.utils.disks import free_bytes
 
 PLACES = ("run_dir", "prepared_dir", "--out", "--resume")
-"""Config keys and options that name a directory which is written to."""
+"""Config keys and options that name a directory to write to."""
 FULL = 2**20
-"""Free bytes below which a disk counts as full."""
+"""Number of free bytes below which a disk counts as full."""
 
 
 def describe_full_disk(words: Sequence[str]) -> str:
-    """``the disk of DIR`` for the first full one among those a command writes to; ``this machine`` if none is.
+    """Return ``the disk of DIR`` for the first full disk a command writes to, else ``this machine``.
 
     Args:
         words: The command line.
     """
     pairs = [word.partition("=")[::2] for word in words] + list(pairwise(words))
-    named = [Path(value).expanduser() for key, value in pairs if key in PLACES and value]
-    named += [path for word in words if "=" not in word and (path := Path(word).expanduser()).is_dir()]
-    for place in (*named, cache_home(), Path.cwd(), Path(tempfile.gettempdir())):
+    places = [Path(value).expanduser() for key, value in pairs if key in PLACES and value]
+    places += [path for word in words if "=" not in word and (path := Path(word).expanduser()).is_dir()]
+    for place in (*places, cache_home(), Path.cwd(), Path(tempfile.gettempdir())):
         if free_bytes(place) < FULL:
             return f"the disk of {place}"
     return "this machine"

@@ -1,4 +1,4 @@
-"""What ``sft show`` and ``sft recipes`` print: values with their origin, the keys there are, the recipes there are."""
+"""Texts of ``sft show`` and ``sft recipes``: values with their origin, the valid keys, and the recipes."""
 
 import ast
 import inspect
@@ -25,28 +25,28 @@ from sft_cli.config.validate import to_plain
 from sft_cli.errors import SftError, raise_all
 
 MODULES = (config, data, clean, launcher, adapter, trainer, speed)
-"""Where the keys of a config and the lines about them stand."""
+"""Schema modules; each key has its documentation in one of them."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60
 _WIDTH = 120
 _HOW_TO_READ = """\
 # Every key, as: name: type = default. On the command line write name=value, in a file the same names nested.
 # <name> is a name of your choice:  trainer.retention.probes.facts.path=facts.jsonl
-# [] is a place in a list, written in a file:  stages: [{name: short, share: 1}]
+# [] is an item of a list, written in a file:  stages: [{name: short, share: 1}]
 # A mapping takes entries:  trainer.lr_factors.embed_tokens=0.1  or  'trainer.lr_factors={embed_tokens: 0.1}'
 # A list in brackets without spaces:  adapter.target_modules=[q_proj,v_proj]"""
 
 
 def show_config(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, changed: bool = False) -> str:
-    """The composed config as YAML; a comment beside every value says where it came from.
+    """Return the composed config as YAML, each value followed by a comment with its origin.
 
     Args:
-        overrides: Words as ``sft train`` takes them.
+        overrides: Overrides as ``sft train`` takes them.
         config_dirs: Directories of recipes and options.
-        changed: Leave out what has its default.
+        changed: Leave out values that equal their default.
 
     Raises:
-        SftError: Every mistake of the command line and the recipe.
+        SftError: Every mistake in the command line and the recipe.
     """
     composed = compose_values(overrides, config_dirs, {})
     values = redact_values(to_plain(to_config(composed)))
@@ -61,20 +61,20 @@ def show_config(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, ch
 
 
 def _changed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values that are not their key's default, in the sections they are in; names of one's own count as set."""
-    found = {}
+    """Return the values that differ from their default, in their sections; keys the user named count as changed."""
+    changed: dict[str, Any] = {}
     for name, value in values.items():
-        known = find_key(f"{prefix}{name}")
-        if isinstance(value, dict) and known is None:
+        key = find_key(f"{prefix}{name}")
+        if isinstance(value, dict) and key is None:
             inner = _changed(value, f"{prefix}{name}.")
-            found |= {name: inner} if inner else {}
-        elif known is None or value != to_plain(known.default):
-            found[name] = value
-    return found
+            changed |= {name: inner} if inner else {}
+        elif key is None or value != to_plain(key.default):
+            changed[name] = value
+    return changed
 
 
 def _choices(composed: ComposedConfig) -> str:
-    """Comment lines with the options that were chosen, by group, and the recipe."""
+    """Return comment lines with the recipe and the chosen options of each group."""
     files = composed.files
     chosen = {group: [file.stem for file, _ in files if file.parent.name == group] for group in GROUPS}
     options = " ".join(f"{group}={','.join(names)}" for group, names in chosen.items())
@@ -83,7 +83,7 @@ def _choices(composed: ComposedConfig) -> str:
 
 
 def _annotated_lines(values: dict[str, Any], prefix: str, depth: int, origins: Provenance) -> Iterator[tuple[str, str]]:
-    """Each line with its origin; a line that only opens a section has none."""
+    """Yield each line with its origin; the origin is empty for a line that opens a section."""
     for name, value in values.items():
         key, indent = f"{prefix}{name}", "  " * depth
         if isinstance(value, dict) and value:
@@ -94,7 +94,7 @@ def _annotated_lines(values: dict[str, Any], prefix: str, depth: int, origins: P
 
 
 def _inline_yaml(value: Any) -> str:
-    """The value as YAML on one line; a float as Python writes it."""
+    """Return the value as YAML on one line; a float is written as Python writes it."""
     if isinstance(value, float):
         return repr(value)
     return (
@@ -105,10 +105,10 @@ def _inline_yaml(value: Any) -> str:
 
 
 def describe_keys(patterns: Sequence[str] = ()) -> str:
-    """The groups with their options, and every key by section: type, limits, default and what the schema says of it.
+    """Return the groups with their options, and every key by section: type, limits, default and documentation.
 
     Args:
-        patterns: Parts of names; only what one of them is found in is listed.
+        patterns: Parts of names; only matching groups and keys are listed.
 
     Raises:
         SftError: Nothing matches.
@@ -122,7 +122,7 @@ def describe_keys(patterns: Sequence[str] = ()) -> str:
     if not sections and not groups:
         raise SftError(
             where=f"sft show --keys {' '.join(patterns)}",
-            problem="no group and no key has that in its name",
+            problem="no group and no key matches",
             fix="list all of them: sft show --keys",
         )
     blocks = [] if patterns else [_HOW_TO_READ]
@@ -135,12 +135,12 @@ def describe_keys(patterns: Sequence[str] = ()) -> str:
 
 
 def _matches(name: str, wanted: Sequence[str]) -> bool:
-    """Whether a name holds one of the parts, or nothing was asked for."""
+    """Return whether a name contains one of the parts, or there are no parts."""
     return not wanted or any(part in name for part in wanted)
 
 
 def _group_lines() -> Iterator[tuple[str, str]]:
-    """For each group its name and a line with its options, those of the user among them."""
+    """Yield the name of each group, and a line with its options, including the user's."""
     for group, options in search_path().options.items():
         listed = fill(", ".join(options), _WIDTH, initial_indent=f"{group}=", subsequent_indent="    ")
         yield group, listed
@@ -152,22 +152,22 @@ def summary(section: type) -> str:
 
 
 def _indented(key: Key) -> str:
-    """The line about a key below it, broken where it is long."""
+    """Return the documentation of a key, indented and wrapped."""
     return fill(key_doc(key), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def key_doc(key: Key) -> str:
-    """The string under the key's field in the schema."""
-    found = _documentation()
-    place = key.section.__name__, key.name.split(".")[-1]
-    assert place in found, f"{key.name} has no line under it in config/schema/config.py"
-    return found[place]
+    """Return the string under the key's field in the schema."""
+    lines = _documentation()
+    field = key.section.__name__, key.name.split(".")[-1]
+    assert field in lines, f"{key.name} has no line under it in config/schema/config.py"
+    return lines[field]
 
 
 @cache
 def _documentation() -> dict[tuple[str, str], str]:
-    """The string under every field of the schema, by class and field."""
-    found = {}
+    """Return the string under every field of the schema, by class and field."""
+    lines = {}
     bodies = [ast.parse(inspect.getsource(module)).body for module in MODULES]
     for section in chain.from_iterable(bodies):
         if not isinstance(section, ast.ClassDef):
@@ -175,18 +175,18 @@ def _documentation() -> dict[tuple[str, str], str]:
         for field, below in zip(section.body, [*section.body[1:], ast.Pass()], strict=True):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[section.name, name] = " ".join(text.split())
-    return found
+                    lines[section.name, name] = " ".join(text.split())
+    return lines
 
 
 def _type(key: Key) -> str:
-    """The key's type in words, with its limits: ``whole number >= 1, or null``."""
+    """Return the key's type in words, with its limits: ``whole number >= 1, or null``."""
     bounds = "".join(f" {_BOUNDS[name]} {bound}" for name, bound in key.limits.items())
     return describe_type(key.kind, bounds)
 
 
 def describe_type(kind: Any, bounds: str = "") -> str:
-    """A type as a person says it."""
+    """Return a type in words."""
     if get_origin(kind) in (Union, types.UnionType):
         kept = [describe_type(part, bounds) for part in get_args(kind) if part is not types.NoneType]
         return " or ".join(kept) + (", or null" if types.NoneType in get_args(kind) else "")
@@ -204,41 +204,41 @@ def describe_type(kind: Any, bounds: str = "") -> str:
 
 
 def describe_recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
-    """A line about every recipe there is to choose, or of some all the comment lines that their files begin with.
+    """Return a line about every recipe, or all header comments of the named recipes.
 
     Raises:
-        SftError: Of each name that is no recipe's.
+        SftError: A name is not the name of a recipe.
     """
-    known = search_path(config_dirs)
+    places = search_path(config_dirs)
     if names:
-        plain = [name.removeprefix("recipe=") for name in names]
-        wrong, files = [], []
-        for name in plain:
+        names = [name.removeprefix("recipe=") for name in names]
+        mistakes, files = [], []
+        for name in names:
             try:
-                files.append((name, recipe_file(name, known, "sft recipes")))
+                files.append((name, recipe_file(name, places, "sft recipes")))
             except SftError as error:
-                wrong.append(error)
-        raise_all(wrong)
+                mistakes.append(error)
+        raise_all(mistakes)
         blocks = [
             [f"{name}  ({display_name(file)})", *(f"    {line}" for line in header_lines(file))] for name, file in files
         ]
         return "\n\n".join("\n".join(block) for block in blocks)
-    found = [(name, file) for name, files in sorted(known.recipes.items()) for file in files]
-    width = max(len(name) for name, _ in found)
+    recipes = [(name, file) for name, files in sorted(places.recipes.items()) for file in files]
+    width = max(len(name) for name, _ in recipes)
     lines = [fill(_needs(file), _WIDTH, initial_indent=f"{name:<{width}}  ",
-                  subsequent_indent=" " * (width + 2)) for name, file in found]  # fmt: skip
-    return "\n".join([*lines, "", "sft recipes NAME prints all about one; sft train recipe=NAME runs it."])
+                  subsequent_indent=" " * (width + 2)) for name, file in recipes]  # fmt: skip
+    return "\n".join([*lines, "", "sft recipes NAME prints its whole description; sft train recipe=NAME runs it."])
 
 
 def _needs(file: Path) -> str:
-    """What a recipe needs, in a sentence; the whole first line of one that does not say."""
-    lines = header_lines(file) or ["no comment says what it needs"]
-    said = next((line for line in lines if line.startswith("Needs ")), lines[0])
-    return said.partition(". ")[0].removesuffix(".")
+    """Return the requirements of a recipe in a sentence; its first line if no line begins with ``Needs``."""
+    lines = header_lines(file) or ["its file has no comment about its requirements"]
+    sentence = next((line for line in lines if line.startswith("Needs ")), lines[0])
+    return sentence.partition(". ")[0].removesuffix(".")
 
 
 def header_lines(file: Path) -> list[str]:
-    """The comment lines at the top of a recipe: its command, what it needs, where its numbers come from."""
+    """Return the comment lines at the top of a recipe: command, requirements, sources of its numbers."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):

@@ -1,4 +1,4 @@
-"""Where things lie: the user's paths, the embedded files, the cache and the runs."""
+"""Paths: the user's, those of embedded files, the cache, and run directories."""
 
 import glob
 import os
@@ -13,16 +13,16 @@ BUILTIN = "builtin:"
 
 
 def resolve(path: str) -> str:
-    """The real path behind ``builtin:quickstart/model`` or ``~/rows.jsonl``; anything else, a hub id too, unchanged."""
+    """Return the path of ``builtin:quickstart/model`` or ``~/rows.jsonl``; other texts, such as hub ids, unchanged."""
     if path.startswith(BUILTIN):
         return str(files("sft_cli").joinpath(path.removeprefix(BUILTIN)))
     return os.path.expanduser(path)
 
 
 def absolute(config: Config) -> Config:
-    """A copy in which every local path is absolute, so that it means the same in any working directory.
+    """Return a copy in which every local path is absolute, so that it is valid in any working directory.
 
-    ``builtin:…`` and names of nothing local (hub ids) are unchanged.
+    ``builtin:…`` and names that are not local paths (hub ids) are unchanged.
     """
     mix = {
         name: replace(source, path=_local(source.path), validation_path=_local(source.validation_path))
@@ -46,12 +46,12 @@ def absolute(config: Config) -> Config:
 
 
 def _absolute(path: str | None) -> str | None:
-    """The absolute path of what may not exist yet."""
+    """Return the absolute path of a file that may not exist yet."""
     return path if path is None or path.startswith(BUILTIN) else os.path.abspath(os.path.expanduser(path))
 
 
 def _local(path: str | None) -> str | None:
-    """The absolute path of what exists, or of a glob whose leading directory does; otherwise only ``~`` is expanded."""
+    """Return the absolute path of an existing file, or of a glob in an existing directory; otherwise expand ``~``."""
     if path is None or path.startswith(BUILTIN):
         return path
     expanded = os.path.expanduser(path)
@@ -65,17 +65,17 @@ def _local(path: str | None) -> str | None:
 
 
 def cache_home() -> Path:
-    """``$SFT_HOME`` if set, else ``~/.cache/sft``: prepared data lives below it."""
+    """Return the cache directory, which contains prepared data: ``$SFT_HOME`` if set, else ``~/.cache/sft``."""
     return Path(os.environ.get("SFT_HOME") or Path.home() / ".cache" / "sft")
 
 
 def default_run_dir(run_name: str) -> Path:
-    """``runs/<run_name>-<date>-<time>`` below ``$SFT_HOME`` if set, else below the working directory."""
+    """Return ``runs/<run_name>-<date>-<time>`` below ``$SFT_HOME`` if set, else below the working directory."""
     return _dated("runs", run_name)
 
 
 def default_sweep_dir(run_name: str) -> Path:
-    """``sweeps/<run_name>-<date>-<time>``, there too."""
+    """Return ``sweeps/<run_name>-<date>-<time>`` below ``$SFT_HOME`` if set, else below the working directory."""
     return _dated("sweeps", run_name)
 
 

@@ -1,4 +1,4 @@
-"""What an address may hold in secret: refused where it is a password, masked in whatever is written or printed."""
+"""Keep secrets out of files and messages: refuse passwords in addresses, mask signatures and tokens."""
 
 import os
 import re
@@ -13,63 +13,65 @@ MASK = "***"
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NAMES = re.compile(r"sig|token|key|secret|pass|pwd|auth|credential|policy|session|jwt|code", re.IGNORECASE)
-"""How the names of parameters speak that open an address: X-Amz-Signature, sig, authkey, Key-Pair-Id, access_token."""
+"""Patterns in the names of query parameters that grant access: X-Amz-Signature, sig, authkey, access_token."""
 _BUCKETS = ("s3", "gs", "hf")
-"""Addresses without a query: there ? and # belong to a pattern or a name."""
+"""Schemes of addresses without a query, in which ? and # belong to a pattern or a name."""
 _LONG = 20
-"""Characters of one word from which a value is taken for a secret, whatever its name."""
+"""Number of characters from which a value counts as a secret, whatever its name."""
 
 
 _WITHIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 _TOKEN = re.compile(
     r"(?<![\w-])(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9][\w-]{19,}|gh[pousr]_[A-Za-z0-9]{20,}|glpat-[\w-]{20,}|AKIA[0-9A-Z]{16})"
 )
-"""Access tokens that say what they are: Hugging Face, OpenAI and those who copy it, GitHub, GitLab, Amazon."""
+"""Access tokens with a known prefix: Hugging Face, OpenAI and compatible services, GitHub, GitLab, Amazon."""
 _VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?)$")
-"""How the names of environment variables end that hold a secret."""
+"""Endings of the names of environment variables that hold a secret."""
 _SHORTEST = 8
-"""Characters of such a variable's value; shorter ones are words such as ``false``."""
+"""Fewest characters of a secret variable's value; shorter ones are words such as ``false``."""
 
 
 def redact_secrets(text: str) -> str:
-    """A text with every address in it masked, every access token, and every value of a secret of the environment."""
-    held = {value for name, value in os.environ.items() if _VARIABLE.search(name.upper()) and len(value) >= _SHORTEST}
-    for secret in sorted(held, key=len, reverse=True):
+    """Return a text in which addresses, access tokens and secrets of the environment are masked."""
+    secrets = {
+        value for name, value in os.environ.items() if _VARIABLE.search(name.upper()) and len(value) >= _SHORTEST
+    }
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return _TOKEN.sub(MASK, _WITHIN.sub(lambda found: masked_address(found[0]), text))
+    return _TOKEN.sub(MASK, _WITHIN.sub(lambda match: masked_address(match[0]), text))
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address, such as ``s3://bucket/rows.jsonl``."""
+    """Return whether a text is an address, such as ``s3://bucket/rows.jsonl``."""
     return _ADDRESS.match(text) is not None
 
 
 def masked_address(address: str) -> str:
-    """The address with ``***`` for user and password, for every query value that may be a secret, and the fragment.
+    """Return the address with ``***`` for user and password, query values that may be secret, and the fragment.
 
-    Whatever signs the same file gives the same text; masking twice changes nothing.
+    All signed addresses of one file give the same text; masking twice changes nothing.
     """
     if not is_address(address):
         return address
     try:
         parts = urlsplit(address)
-    except ValueError:  # no address a server could have, such as one with half a bracket
+    except ValueError:  # not a valid address, for example one with an unclosed bracket
         return address.partition("://")[0] + "://" + MASK
     user, _, host = parts.netloc.rpartition("@")
-    before, query, fragment = address.partition("://")[2].removeprefix(parts.netloc), "", ""
+    path, query, fragment = address.partition("://")[2].removeprefix(parts.netloc), "", ""
     if parts.scheme not in _BUCKETS:
-        before, query, fragment = parts.path, parts.query, parts.fragment
+        path, query, fragment = parts.path, parts.query, parts.fragment
     query = "?" + "&".join(map(_masked_pair, query.split("&"))) if query else ""
-    return f"{parts.scheme}://{MASK + '@' if user else ''}{host}{before}{query}{'#' + MASK if fragment else ''}"
+    return f"{parts.scheme}://{MASK + '@' if user else ''}{host}{path}{query}{'#' + MASK if fragment else ''}"
 
 
 def is_masked(address: str) -> bool:
-    """Whether an address was masked, so that no server would take it."""
+    """Return whether an address was masked, so that no server would accept it."""
     return address.partition("://")[0] not in _BUCKETS and is_address(address) and MASK in address.partition("?")[2]
 
 
 def redact_values(value: Any) -> Any:
-    """Plain values in which every text that is an address is masked; all else as it is."""
+    """Return plain values with every address masked, otherwise unchanged."""
     if isinstance(value, dict):
         return {name: redact_values(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -78,7 +80,7 @@ def redact_values(value: Any) -> Any:
 
 
 def check_secrets(config: Config) -> Iterator[ConfigError]:
-    """Addresses with a user or password, and tokens: these are not kept, and a run cannot be resumed without them."""
+    """Yield an error for each address with a user or password, and each token: these must not be stored."""
     for key, text in _texts(to_plain(config), ""):
         if _TOKEN.search(text):
             problem = f"{key} holds what looks like an access token, which a run directory must not hold"
@@ -92,17 +94,17 @@ def check_secrets(config: Config) -> Iterator[ConfigError]:
     for name, probe in config.trainer.retention.probes.items():
         addresses[f"trainer.retention.probes.{name}.path"] = probe.path or ""
     for key, address in addresses.items():
-        shown = masked_address(address)
-        if f"{MASK}@" in shown:
+        masked = masked_address(address)
+        if f"{MASK}@" in masked:
             yield ConfigError(
                 key,
-                f"{key} is {shown!r}, with a user or password in it, which a run directory must not hold",
+                f"{key} is {masked!r}, with a user or password in it, which a run directory must not hold",
                 _KEPT.get(address.partition("://")[0].lower(), "leave it out of the address"),
             )
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Every text of plain values with its key."""
+    """Yield every text of plain values with its key."""
     if isinstance(value, str):
         yield key, value
     for name, entry in (
@@ -119,11 +121,11 @@ _KEPT = {
     "gs": "leave it out, and run gcloud auth application-default login",
     "hf": "leave it out, and run hf auth login",
 }
-"""Where each scheme's credentials belong."""
+"""Scheme -> where its credentials belong."""
 
 
 def _masked_pair(pair: str) -> str:
-    """One ``name=value`` of a query, its value masked if it may be a secret."""
+    """Return one ``name=value`` of a query, its value masked if it may be a secret."""
     name, equals, value = pair.partition("=")
     if not equals:
         return MASK if len(name) >= _LONG else pair

@@ -1,1 +1,1 @@
-"""Several processes that train one run: who they are, how they are started, how they agree."""
+"""Distributed runs: ranks, process launch and collectives."""

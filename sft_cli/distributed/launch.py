@@ -1,7 +1,7 @@
 """Start the processes of a run on this machine and exit with the code of the first one that failed.
 
-torchrun could start them, but it always exits with 1, prints a summary of its own after the error message, and kills
-processes that are still saving 30 seconds after a signal.
+torchrun is not used because it always exits with 1, prints a summary after the error message, and kills processes that
+are still saving 30 seconds after a signal.
 """
 
 import os
@@ -19,17 +19,17 @@ from sft_cli.errors import SftError
 from sft_cli.utils.processes import signals_handled_by, terminate_with_parent
 
 GRACE_SECONDS = 10.0
-"""Seconds in which the other processes may end by themselves after one failed; then they are killed."""
+"""Seconds that the other processes have to end after one failed, before they are killed."""
 POLL_SECONDS = 0.05
 
 
 def resolve_nproc(nproc: Auto | int, device: Device) -> int:
-    """The number of processes for ``launcher.nproc``: ``auto`` is one per GPU, and one on a machine without GPUs."""
+    """Return the number of processes for ``launcher.nproc``; ``auto`` is one per GPU, at least one."""
     return nproc if isinstance(nproc, int) else max(1, count_gpus()) if device is not Device.cpu else 1
 
 
 def count_gpus() -> int:
-    """The number of CUDA devices that a process would see, from nvidia-smi: importing torch takes a second."""
+    """Return the number of visible CUDA devices, from nvidia-smi, since importing torch takes a second."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
@@ -42,7 +42,7 @@ def count_gpus() -> int:
 def launch_processes(words: Sequence[str], size: int) -> int:
     """Run ``sft train`` with these arguments in ``size`` processes.
 
-    Signals are forwarded to all of them. When one fails, the others end within ``GRACE_SECONDS``.
+    Signals are forwarded to all processes. If one fails, the others end within ``GRACE_SECONDS``.
 
     Returns:
         The exit code: 0, or that of the first process that failed.
@@ -64,10 +64,10 @@ def launch_processes(words: Sequence[str], size: int) -> int:
     with signals_handled_by(forward):
         try:
             for rank in range(size):
-                own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                # A session of its own: Ctrl-C reaches the children through us, once.
-                begin = partial(subprocess.Popen, start_new_session=True, preexec_fn=terminate_with_parent)
-                children.append(begin(command, env=own))
+                environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                # In a session of their own, the children receive Ctrl-C only once, through this process.
+                start = partial(subprocess.Popen, start_new_session=True, preexec_fn=terminate_with_parent)
+                children.append(start(command, env=environment))
             return _wait_for_all(children)
         finally:
             for child in children:
@@ -81,8 +81,8 @@ def _wait_for_all(children: Sequence[subprocess.Popen[bytes]]) -> int:
     failed, deadline = 0, 0.0
     while True:
         codes = [child.poll() for child in children]
-        if not failed and (found := [code for code in codes if code]):
-            failed, deadline = _shell_exit_code(found[0]), time.monotonic() + GRACE_SECONDS
+        if not failed and (failures := [code for code in codes if code]):
+            failed, deadline = _shell_exit_code(failures[0]), time.monotonic() + GRACE_SECONDS
         if None not in codes:
             return failed
         if failed and time.monotonic() > deadline:
@@ -92,23 +92,23 @@ def _wait_for_all(children: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _shell_exit_code(code: int) -> int:
-    """The exit code as a shell reports it: 128 + signal for a process that a signal ended."""
+    """Return the exit code as a shell reports it: 128 + signal for a process that a signal ended."""
     return 128 - code if code < 0 else code
 
 
 def free_port() -> int:
-    """A free TCP port of the loopback interface.
+    """Return a free TCP port of the loopback interface.
 
     Raises:
         SftError: The loopback interface cannot be used.
     """
     try:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            return int(found.getsockname()[1])
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            return int(server.getsockname()[1])
     except OSError as error:
         raise SftError(
             where="127.0.0.1",
-            problem=f"the processes of a run connect there, and it cannot be used: {error.strerror}",
+            problem=f"the loopback interface cannot be used: {error.strerror}",
             fix="allow connections on the loopback interface, or leave launcher.nproc out",
         ) from error

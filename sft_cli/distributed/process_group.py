@@ -1,4 +1,4 @@
-"""The process group of a run: collectives by torch's names, and an end for every process when one fails."""
+"""The process group of a run: collectives under torch's names, and a common end if one process fails."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ from sft_cli.errors import Elsewhere, SftError
 T = TypeVar("T")
 
 GLOO_TIMEOUT = timedelta(days=7)
-"""Timeout of the gloo group: the other ranks wait as long as rank 0 prepares, saves or exports. The death of a process
-is noticed at once, because its connections close."""
+"""Timeout of the gloo group, long enough for rank 0 to prepare, save or export. The death of a process is noticed at
+once, because its connections close."""
 CONNECTION_LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -40,8 +40,8 @@ class World:
 
     Attributes:
         info: The rank of this process, and the sizes.
-        gloo_group: Process group for barriers, objects and small values: on the CPU, practically without a timeout.
-        store: Store in which a failure is announced.
+        gloo_group: Process group on the CPU for barriers, objects and small values, with a very long timeout.
+        store: Store in which processes announce failures.
     """
 
     info: RankInfo = field(default_factory=RankInfo)
@@ -72,12 +72,12 @@ class World:
         """Return rank 0's value on every rank."""
         if not self.is_distributed:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.gloo_group)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.gloo_group)
+        return values[0]
 
     def all_gather_object(self, value: T) -> list[T]:
-        """Return the values of all ranks, by rank."""
+        """Return the values of all ranks, in rank order."""
         if not self.is_distributed:
             return [value]
         values: list[Any] = [None] * self.size
@@ -85,12 +85,12 @@ class World:
         return values
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks reach this call."""
         if self.is_distributed:
             dist.barrier(group=self.gloo_group)
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """Return the element-wise maximum over the ranks; over gloo on the CPU, so that no device is waited for."""
+        """Return the element-wise maximum over the ranks, computed on the CPU, so that no device is synchronised."""
         if not self.is_distributed:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.int64)
@@ -98,13 +98,13 @@ class World:
         return tensor.tolist()
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """Make a tensor the sum over the ranks, in place and on its device, and return it."""
+        """Replace a tensor by its sum over the ranks, in place and on its device, and return it."""
         if self.is_distributed:
             dist.all_reduce(values)
         return values
 
     def all_reduce_sum_array(self, values: NDArray[np.float64]) -> None:
-        """Make an array the sum over the ranks, in place; over gloo."""
+        """Replace an array by its sum over the ranks, in place, over gloo."""
         if self.is_distributed:
             dist.all_reduce(torch.from_numpy(values), group=self.gloo_group)
 
@@ -112,8 +112,8 @@ class World:
         """Call ``work`` on every rank; an error of any rank is raised on all of them.
 
         Raises:
-            SftError: This rank's, or that of the lowest rank where several failed.
-            Elsewhere: Another rank failed, and prints the error itself.
+            SftError: This rank failed, and no lower rank did.
+            Elsewhere: Another rank failed, and prints its error.
         """
         if not self.is_distributed:
             return work()
@@ -133,19 +133,19 @@ class World:
     def run_on_main(self, work: Callable[[], T]) -> T:
         """Call ``work`` on rank 0 and return its result on every rank; its error is raised on all of them.
 
-        The other ranks wait as long as it takes.
+        The other ranks wait without a timeout.
         """
         return self.broadcast_object(self.run_collectively(lambda: [work()] if self.is_main else []))[0]
 
     def run_main_first(self, work: Callable[[], T]) -> T:
-        """Call ``work`` on rank 0, then on the first rank of each other node, then on the rest; raise errors on all.
+        """Call ``work`` on rank 0, then on the first rank of the other nodes, then on the rest; raise errors on all.
 
-        For work that caches its result on disk: later ranks read it from there, whether the nodes share a disk or not.
+        For work that caches its result on disk: later ranks read it from there, on shared and on separate disks.
         """
         results = list[T]()
         turn = 0 if self.is_main else 1 if self.info.local_rank == 0 else 2
-        for now in range(3 if self.is_distributed else 1):
-            results += self.run_collectively(lambda mine=now == turn: [work()] if mine else [])
+        for current in range(3 if self.is_distributed else 1):
+            results += self.run_collectively(lambda is_turn=current == turn: [work()] if is_turn else [])
         return results[0]
 
 
@@ -153,23 +153,23 @@ _current_world = World()
 
 
 def current_world() -> World:
-    """The processes of this run."""
+    """Return the processes of the current run."""
     return _current_world
 
 
 @contextmanager
 def init_process_group(timeout_minutes: int, *, cuda: bool) -> Iterator[World]:
-    """Join the process group that the environment describes, if there is one, and leave it at the end of the block.
+    """Join the process group described by the environment, if any, and leave it at the end of the block.
 
-    An error inside the block ends the other processes, too.
+    An error inside the block also ends the other processes.
 
     Args:
-        timeout_minutes: Timeout of one collective on tensors.
-        cuda: Whether the tensors are on this node's CUDA devices.
+        timeout_minutes: Timeout of a collective on tensors.
+        cuda: Whether the tensors are on CUDA devices.
 
     Raises:
         SftError: Another process ended without reporting an error.
-        Elsewhere: Another process failed and has printed why.
+        Elsewhere: Another process failed and has printed its error.
     """
     global _current_world
     info = rank_from_env()
@@ -196,7 +196,7 @@ def init_process_group(timeout_minutes: int, *, cuda: bool) -> Iterator[World]:
 
 @contextmanager
 def _announcing_failures(world: World) -> Iterator[None]:
-    """Announce an error of this process, so that the others do not report their lost connections."""
+    """Announce an error of this process, so that the others do not report lost connections."""
     try:
         yield
     except (Elsewhere, SystemExit):
@@ -210,10 +210,10 @@ def _announcing_failures(world: World) -> Iterator[None]:
         raise SftError(
             where=f"process {world.rank} of {world.size}",
             problem="another process of the run ended without reporting an error",
-            fix="look for what ended it (out of memory: dmesg, sacct), then resume with the same number or another",
+            fix="find out why it ended (out of memory: dmesg, sacct), then resume with any number of processes",
         ) from error
     except SftError as error:
-        if not _announce_failure(world):  # every process has the same error at once: the first one reports it
+        if not _announce_failure(world):  # all processes have the same error: the first one reports it
             raise Elsewhere(2) from error
         raise
     except BaseException:
@@ -222,20 +222,20 @@ def _announcing_failures(world: World) -> Iterator[None]:
 
 
 def _announce_failure(world: World) -> bool:
-    """Announce that this process failed and reports the error itself.
+    """Announce that this process failed and reports the error.
 
     Returns:
-        Whether no other process has announced one before.
+        Whether this is the first announced failure.
     """
     assert world.store is not None
     try:
         return world.store.add(FAILED_KEY, 1) == 1
-    except RuntimeError:  # the process that held the store has ended
+    except RuntimeError:  # the process of the store has ended
         return False
 
 
 def _failure_announced(world: World) -> bool:
-    """Whether a process has announced a failure. The store is missing only where its process announced one."""
+    """Return whether a process has announced a failure; without a store, its process has announced none."""
     assert world.store is not None
     try:
         return world.store.check([FAILED_KEY])
@@ -244,6 +244,6 @@ def _failure_announced(world: World) -> bool:
 
 
 def _connect_store() -> Store:
-    """A client of the store at MASTER_ADDR and MASTER_PORT."""
+    """Return a client of the store at MASTER_ADDR and MASTER_PORT."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return PrefixStore("sft", TCPStore(address, port, is_master=False))

@@ -1,4 +1,4 @@
-"""The rank of this process, from the environment that torchrun, accelerate, srun or sft's own launcher sets."""
+"""Read the rank of this process from the environment of torchrun, accelerate, srun or sft's own launcher."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -12,8 +12,8 @@ SLURM_VARIABLES = {
     "LOCAL_RANK": "SLURM_LOCALID",
     "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
 }
-"""torch's variables and those that srun sets. They are read only where the job script sets ``SFT_RANKS=slurm``: a shell
-that srun opened for one process has them, too."""
+"""torch's variables -> srun's. They are read only where the job script sets ``SFT_RANKS=slurm``, since a shell that
+srun opened for one process has them, too."""
 RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -33,28 +33,30 @@ class RankInfo:
 
 
 def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo:
-    """The rank of this process; rank 0 of 1 where the environment names none.
+    """Return the rank of this process; rank 0 of 1 if the environment sets none.
 
     Raises:
         SftError: The environment sets WORLD_SIZE without the other variables.
     """
-    found = _torch_variables(environment)
-    if found.get("WORLD_SIZE", "1") == "1":
+    variables = _torch_variables(environment)
+    if variables.get("WORLD_SIZE", "1") == "1":
         return RankInfo()
-    missing = [name for name in ("RANK", *RENDEZVOUS_VARIABLES) if name not in found]
-    numbers = {name: found[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE") if name in found}
+    missing = [name for name in ("RANK", *RENDEZVOUS_VARIABLES) if name not in variables]
+    numbers = {
+        name: variables[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE") if name in variables
+    }
     wrong = [f"{name}={value}" for name, value in numbers.items() if not value.isdecimal()]
     if missing or wrong:
         raise SftError(
-            where=f"WORLD_SIZE={found['WORLD_SIZE']}",
+            where=f"WORLD_SIZE={variables['WORLD_SIZE']}",
             problem=f"several processes are set up, but these variables are missing: {', '.join(missing)}"
             if missing
             else f"these variables are not numbers: {', '.join(wrong)}",
-            fix="start it with launcher.nproc=N, torchrun, accelerate launch or srun, or unset WORLD_SIZE",
+            fix="start the run with launcher.nproc=N, torchrun, accelerate launch or srun, or unset WORLD_SIZE",
         )
-    rank, world_size = int(found["RANK"]), int(found["WORLD_SIZE"])
-    local_world_size = int(found.get("LOCAL_WORLD_SIZE", world_size))
-    return RankInfo(rank, world_size, int(found.get("LOCAL_RANK", rank % local_world_size)), local_world_size)
+    rank, world_size = int(variables["RANK"]), int(variables["WORLD_SIZE"])
+    local_world_size = int(variables.get("LOCAL_WORLD_SIZE", world_size))
+    return RankInfo(rank, world_size, int(variables.get("LOCAL_RANK", rank % local_world_size)), local_world_size)
 
 
 def cuda_device_index(info: RankInfo, device_count: int, environment: Mapping[str, str] = os.environ) -> int | None:
@@ -97,12 +99,12 @@ def export_torch_env(environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def _torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Torch's variables that are set, or srun's under torch's names."""
-    found = {name: environment[name] for name in (*SLURM_VARIABLES, *RENDEZVOUS_VARIABLES) if name in environment}
+    """Return torch's variables that are set, or srun's values under torch's names."""
+    variables = {name: environment[name] for name in (*SLURM_VARIABLES, *RENDEZVOUS_VARIABLES) if name in environment}
     if environment.get("SFT_RANKS") == "slurm":
-        found |= {
-            name: environment[theirs].partition("(")[0]
-            for name, theirs in SLURM_VARIABLES.items()
-            if theirs in environment
+        variables |= {
+            name: environment[slurm_name].partition("(")[0]
+            for name, slurm_name in SLURM_VARIABLES.items()
+            if slurm_name in environment
         }
-    return found
+    return variables

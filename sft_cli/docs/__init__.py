@@ -1,4 +1,4 @@
-"""The reference: one Markdown page for each topic, shipped with the package and printed by ``sft docs TOPIC``."""
+"""The documentation: one Markdown page per topic, shipped with the package and printed by ``sft docs TOPIC``."""
 
 from importlib.resources import files
 
@@ -25,7 +25,7 @@ TOPICS = {
     "contributing": "house rules, tests, how to add a key, a filter or a format",
     "glossary": "the terms used in these pages",
 }
-"""Every page by its name, with what it holds."""
+"""Name of each page -> its content."""
 
 
 def page(topic: str) -> str:

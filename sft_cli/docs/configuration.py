@@ -1,4 +1,4 @@
-"""The page ``configuration``, generated from the schema: groups with their options, and every key."""
+"""Generate the page ``configuration`` from the schema: groups with their options, and every key."""
 
 import re
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ This page is generated from the schema. `sft show --keys PATTERN` prints the sam
 - `[]` is an item of a list, written in a file: `stages: [{name: short, share: 1}]`.
 - A mapping takes single entries, `trainer.lr_factors.embed_tokens=0.1`, or all at once,
   `'trainer.lr_factors={embed_tokens: 0.1}'`.
-- A list stands in brackets without spaces: `adapter.target_modules=[q_proj,v_proj]`.
-- A group is chosen as `GROUP=OPTION`. Its options are files of `configs/GROUP/`: of the package, of your own
+- A list is written in brackets without spaces: `adapter.target_modules=[q_proj,v_proj]`.
+- A group is chosen as `GROUP=OPTION`. Its options are files of `configs/GROUP/`: of the package, of
   `./configs/`, or of a directory given with `-d`.
 
 ## Groups
@@ -57,7 +57,7 @@ def _sections() -> Iterator[str]:
 
 
 def _item(key: Key) -> str:
-    """Return a key with its type, limits, default and meaning."""
+    """Return a list item with a key's type, limits, default and documentation."""
     default = write_yaml(to_plain(key.default), flow=True)
     bounds = "".join(f", {_BOUNDS[name]} {bound}" for name, bound in key.limits.items())
     kind = describe_type(key.kind).replace(" | ", " / ")
@@ -65,6 +65,6 @@ def _item(key: Key) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return the text with the characters escaped that Markdown reads as markup, outside code."""
+    """Return the text with Markdown markup escaped, except in code."""
     parts = _CODE.split(text)
     return "".join(part if part.startswith("``") else _SPECIAL.sub(r"\\\g<0>", part) for part in parts)

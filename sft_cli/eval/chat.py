@@ -20,7 +20,7 @@ CLEAR_COMMAND = "/clear"
 
 
 def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """The run's config with the overrides of ``sft chat``.
+    """Return the run's config with the overrides of ``sft chat``.
 
     Raises:
         SftError: An override would have no effect on a conversation.
@@ -54,7 +54,7 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
 
 
 def _read_lines() -> Iterator[str]:
-    """The lines of standard input without blank ones."""
+    """Yield the lines of standard input without blank ones."""
     typed = sys.stdin.isatty()
     if typed:
         say(f"chat      one line is one message; {CLEAR_COMMAND} starts a new conversation, Ctrl-D ends")

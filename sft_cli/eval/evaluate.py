@@ -137,7 +137,7 @@ def combine_metrics(
 
 
 def _group_scores(loss: GroupLoss, scored: Sequence[ScoredAnswer]) -> EvalScores:
-    """The scores of one group of rows."""
+    """Return the scores of one group of rows."""
     return EvalScores(
         loss=loss.loss,
         perplexity=loss.perplexity,
@@ -150,12 +150,12 @@ def _group_scores(loss: GroupLoss, scored: Sequence[ScoredAnswer]) -> EvalScores
 
 
 def fraction_true(flags: Sequence[bool]) -> float | None:
-    """Fraction of the flags that are true; None without any."""
+    """Return the fraction of the flags that are true; None without any."""
     return sum(flags) / len(flags) if flags else None
 
 
 def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[str]], n: int) -> list[str]:
-    """Lines that show ``n`` questions, spread evenly over all, with the answers of each model.
+    """Return lines that show ``n`` questions, spread evenly over all, with the answers of each model.
 
     Args:
         questions: The questions.
@@ -176,7 +176,7 @@ def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[s
 
 
 def _one_line(text: str, *, tail: bool) -> str:
-    """The text on one line: of a long prompt its end, with the question; of any other long text its beginning."""
+    """Return the text on one line: the end of a long prompt, with the question; the beginning of other long texts."""
     # An untrained model may generate anything, also control characters of the terminal.
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
     if len(line) <= SAMPLE_CHARACTERS:

@@ -36,7 +36,7 @@ class Question:
 
 
 def make_decoder(tokenizer: ChatTokenizer) -> Decode:
-    """A function that decodes one list of ids."""
+    """Return a function that decodes one list of ids."""
     return lambda ids: tokenizer.decode_batch([ids])[0]
 
 
@@ -66,7 +66,7 @@ def extract_questions(
 
 
 def _question(split: Split, index: int, source: str, decode: Decode, stop_ids: Sequence[int]) -> Question | None:
-    """The question of one example, or None."""
+    """Return the question of one example, or None."""
     tokens = split.tokens(index)
     span = last_trained_span(tokens.weights)
     # Id 0 is never predicted, so the span of an example trained as a whole begins at id 1.
@@ -83,12 +83,12 @@ def _question(split: Split, index: int, source: str, decode: Decode, stop_ids: S
 
 
 def _is_truncated(end: int, last: int, split: Split, stop_ids: Sequence[int]) -> bool:
-    """Whether an answer that ends before token ``end``, with the id ``last``, was cut by truncation."""
+    """Return whether an answer that ends before token ``end``, with the id ``last``, was cut by truncation."""
     return end == split.truncated_at and last not in stop_ids
 
 
 def count_truncated_answers(split: Split, stop_ids: Sequence[int]) -> int:
-    """Number of examples that give no question because truncation cut their last answer."""
+    """Return the number of examples without a question because truncation cut their last answer."""
     longest = (split.tokens(int(index)) for index in np.flatnonzero(split.lengths == (split.truncated_at or -1)))
     return sum(
         one.weights[-1] != 0 and _is_truncated(len(one.weights), int(one.input_ids[-1]), split, stop_ids)
@@ -120,5 +120,5 @@ def normalize_answer(text: str) -> str:
 
 
 def is_exact_match(answer: str, expected: str) -> bool:
-    """Whether an answer equals the reference, both normalised."""
+    """Return whether an answer equals the reference, both normalised."""
     return normalize_answer(answer) == normalize_answer(expected)

@@ -1,4 +1,4 @@
-"""Greedy generation for many prompts; each answer is the one the model gives to that prompt alone."""
+"""Greedy generation for many prompts; batching changes no answer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def generate_answers(
 def _length_batches(
     lengths: Sequence[int], limits: Sequence[int], size: int, *, same_length: bool
 ) -> Iterator[list[int]]:
-    """Indices in batches, the longest prompts first, so that a lack of memory shows at once.
+    """Yield indices in batches, the longest prompts first, so that a lack of memory shows at once.
 
     The prompts of a batch have the same limit of new tokens: a longer neighbour near the end of the context must not
     shorten an answer. With ``same_length`` they have the same length too, so that none is padded.
@@ -118,6 +118,6 @@ def _generate(
 
 
 def _until_stop(ids: Sequence[int], stops: frozenset[int], *, shortened: bool) -> GeneratedAnswer:
-    """The answer before its first stop token."""
+    """Return the answer before its first stop token."""
     end = next((place for place, id in enumerate(ids) if id in stops), None)
     return GeneratedAnswer(tuple(ids), False, shortened) if end is None else GeneratedAnswer(tuple(ids[:end]), True)

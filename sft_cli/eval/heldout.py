@@ -112,7 +112,7 @@ def example_sums(
         loss_model: The model; autocast is the caller's.
         split: The examples.
         indices: Those to compute.
-        max_tokens: Most tokens of a micro-batch; 0 gives each example a row of its own.
+        max_tokens: Most tokens of a micro-batch; 0 puts each example into its own row.
         share: See ``heldout_loss``.
         device: The device of the model.
         progress: Called after each micro-batch.
@@ -161,7 +161,7 @@ def _micro_batches(
 
 
 def _group_loss(sums: ExampleSums, places: Sequence[int], reduction: Reduction) -> GroupLoss:
-    """The loss of the examples at these indices."""
+    """Return the loss of the examples at these indices."""
     counted = [place for place in places if sums.trained[place]]
     assert counted, "a proven example has a trained token"
     nats, weights = sums.nats[counted], sums.weights[counted]
@@ -171,5 +171,5 @@ def _group_loss(sums: ExampleSums, places: Sequence[int], reduction: Reduction) 
 
 
 def _perplexity(nats: float) -> float:
-    """E to the loss; inf where float64 overflows."""
+    """Return exp(loss); inf if float64 overflows."""
     return math.exp(nats) if nats < 700 else math.inf

@@ -78,7 +78,7 @@ def keep_base_scores(report: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _answer_entry(tuned: Evaluation, base: Evaluation | None, place: int) -> dict[str, Any]:
-    """One question with its answers."""
+    """Return one question with its answers."""
     item, answer = tuned.items[place], tuned.answers[place]
     entry = {
         "where": item.where,
@@ -96,7 +96,7 @@ def _answer_entry(tuned: Evaluation, base: Evaluation | None, place: int) -> dic
 
 
 def _metrics_json(metrics: EvalMetrics) -> dict[str, Any]:
-    """Metrics as JSON values."""
+    """Return the metrics as JSON values."""
     return {
         **nan_to_none(asdict(metrics.overall)),
         "sources": {name: nan_to_none(asdict(one)) for name, one in metrics.sources.items()},
@@ -115,7 +115,7 @@ def print_scores(tuned: EvalMetrics, base: EvalMetrics | None = None) -> None:
 
 
 def score_table(tuned: EvalMetrics, base: EvalMetrics | None = None) -> tuple[list[str], list[list[Any]]]:
-    """The columns and rows of the table, a row for each source and model; columns without a value are left out."""
+    """Return the columns and rows of the table, a row per source and model, without columns that have no value."""
     groups = [*tuned.sources, *([ALL_SOURCES] if len(tuned.sources) > 1 else [])]
     models = {"tuned": tuned} if base is None else {"base": base, "tuned": tuned}
     lines = [(group or "all", name, _scores_of(of, group)) for group in groups for name, of in models.items()]
@@ -134,5 +134,5 @@ def score_table(tuned: EvalMetrics, base: EvalMetrics | None = None) -> tuple[li
 
 
 def _scores_of(metrics: EvalMetrics, group: str) -> EvalScores:
-    """The scores of a source, or of all sources."""
+    """Return the scores of a source, or of all sources."""
     return metrics.overall if group == ALL_SOURCES else metrics.sources[group]

@@ -9,7 +9,7 @@ from sft_cli.eval.select_rows import EvalRows
 
 
 def eval_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide the scores, in addition to the run and the rows, by key."""
+    """Return the settings that decide the scores, in addition to the run and the rows, by key."""
     decided = {
         "eval.generate": config.eval.generate,
         "eval.max_rows": config.eval.max_rows if config.eval.generate else None,
@@ -23,7 +23,7 @@ def eval_settings(config: Config) -> dict[str, Any]:
 
 
 def report_name(rows: EvalRows, trained: Config, config: Config) -> str:
-    """The name of a report: ``heldout`` for the run's own held-out rows under its own settings.
+    """Return the name of a report: ``heldout`` for the run's own held-out rows under its own settings.
 
     Other rows are named by their sources and their fingerprint, other settings by a digest, so that no evaluation
     overwrites another's report.

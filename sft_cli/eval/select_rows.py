@@ -34,7 +34,7 @@ class EvalRows:
         split: The examples.
         side: Which split of the prepared directory they are.
         directory: The prepared directory.
-        fingerprint: Digest of what it was prepared from.
+        fingerprint: Digest of the inputs of preparation.
         sources: Names of its sources.
         is_run_holdout: Whether they are the rows that the run itself held out.
         overlap: Examples that the run was trained on; None for its own rows, or where its training data is deleted.
@@ -85,7 +85,7 @@ def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
 
 
 def _describe_rows(rows: EvalRows, config: Config) -> str:
-    """A phrase that names the rows."""
+    """Return a phrase that names the rows."""
     number = len(rows.split)
     if rows.side == "validation":
         return f"{counted(number, 'held-out example')} of {rows.directory}"
@@ -94,7 +94,7 @@ def _describe_rows(rows: EvalRows, config: Config) -> str:
 
 
 def _training_overlap(run: RunDir, rows: EvalRows) -> TrainingOverlap | None:
-    """The examples that the run was trained on; None where its training data no longer exist."""
+    """Return the examples that the run was trained on; None where its training data no longer exist."""
     known = run.read_json(run.data) if run.data.is_file() else {}
     manifest = read_manifest(Path(known["prepared_dir"])) if known else None
     if manifest is None or manifest["content"] != known["content"]:
@@ -103,7 +103,7 @@ def _training_overlap(run: RunDir, rows: EvalRows) -> TrainingOverlap | None:
 
 
 def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
-    """Warnings about examples that the run was trained on."""
+    """Yield warnings about examples that the run was trained on."""
     number = counted(len(split), "example")
     if overlap.examples:
         first = split.where(overlap.examples[0])
@@ -119,14 +119,14 @@ def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
 
 
 def _without_holdout(trained: Config, config: Config) -> Config:
-    """The config without an automatic hold-out, so that every row of other data is evaluated."""
+    """Return the config without an automatic hold-out, so that every row of other data is evaluated."""
     if config.data.mix == trained.data.mix or not isinstance(config.data.val_fraction, Auto):
         return config
     return replace(config, data=replace(config.data, val_fraction=0.0))
 
 
 def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
-    """The config with the run's saved tokenizer, which holds its template and added tokens; prepares into the cache."""
+    """Return the config with the run's saved tokenizer, template and added tokens; prepares into the cache."""
     template = replace(config.template, name="auto", path=None)
     saved = load_tokenizer(str(tokenizer))
     content = allowed_content_tokens(saved, load_template(template, saved), config.model.add_tokens)
@@ -140,7 +140,7 @@ def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
 
 
 def _run_data(run: RunDir, config: Config) -> PreparedData:
-    """The data that the run was trained with, prepared again if it no longer exists."""
+    """Return the data that the run was trained with, prepared again if it no longer exists."""
     if not run.data.is_file():
         raise SftError(
             where=str(run.data),
@@ -171,7 +171,7 @@ def _run_data(run: RunDir, config: Config) -> PreparedData:
 
 
 def _shared_path(trained: Config, config: Config, side: SplitName) -> str | None:
-    """A path that both the training and this evaluation take rows from, or None."""
+    """Return a path that both the training and this evaluation take rows from, or None."""
     known = {redact_values(source.path) for source in trained.data.mix.values()}
     again = [source for source in config.data.mix.values() if redact_values(source.path) in known]
     if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
@@ -180,7 +180,7 @@ def _shared_path(trained: Config, config: Config, side: SplitName) -> str | None
 
 
 def _eval_rows(prepared: PreparedData, side: SplitName, *, own: bool) -> EvalRows:
-    """The rows of one split of a prepared directory."""
+    """Return the rows of one split of a prepared directory."""
     split = prepared.validation if side == "validation" else prepared.train
     manifest = prepared.manifest
     return EvalRows(split, side, prepared.directory, manifest["fingerprint"], tuple(manifest["sources"]), own)

@@ -32,14 +32,14 @@ TRAINED = (
     r"data\.(strategy|temperature|stopping_strategy|total_rows|stages.*|budget\.filtered"
     r"|mix\.\w+\.(weight|cap|epochs|priority))"
 )
-"""Keys that decide which rows are trained on; of the run's own data, none changes what is evaluated."""
+"""Keys that select the training rows; with the run's own data, none changes the evaluated rows."""
 ROWS = r"data\.mix\.\w+\.(path|split|name|revision|max_rows|stream|shuffle_buffer)"
 """Keys that name rows to train on: those that are evaluated are named otherwise."""
 SETTABLE = f"data=FILE, {', '.join(READ[2:])}, and the other keys of eval"
 
 
 def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """The config of an evaluation.
+    """Return the config of an evaluation.
 
     Args:
         run: The run.
@@ -60,12 +60,12 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
 
 
 def _all_of_them(words: Sequence[str], other: bool) -> list[str]:
-    """Of other data every row is evaluated, unless a part was asked for."""
+    """Return the override that evaluates every row of other data, unless a number of rows is set."""
     asked = any(word.startswith(("data.val_fraction=", "data.val_rows=")) for word in words)
     return ["data.val_fraction=0"] if other and not asked else []
 
 
 def _of_training(run: str, words: Sequence[str]) -> dict[str, str]:
-    """What to say of keys that change the rows of training alone, which the run's held-out rows are not."""
+    """Return the advice for keys that change only training rows, not the run's held-out rows."""
     named = next((word.partition("=")[2] for word in words if re.fullmatch(rf"{ROWS}=.*", word)), "FILE")
     return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {shell_quote(run)} {shell_quote(f'data={named}')}"}

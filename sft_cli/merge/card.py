@@ -20,7 +20,7 @@ from sft_cli.run_dir import RunDir
 
 TAGS = ("sft", "sft_cli")
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "accelerate")
-"""Packages whose version may change what a model computes."""
+"""Packages whose version may change a model's results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def is_hub_model(path: str) -> bool:
 
 
 def public_name(path: str) -> str:
-    """Return a path for other readers: hub ids and ``builtin:`` paths as they are, of local paths the name alone."""
+    """Return a path for other readers: hub ids and ``builtin:`` paths unchanged, only the name of local paths."""
     local = path.startswith(("/", ".", "~")) or Path(path).exists()
     return Path(path).expanduser().resolve().name if local else path
 
@@ -193,7 +193,7 @@ def describe_adapter(adapter: AdapterConfig) -> str:
 
 
 def run_results(run: RunDir) -> dict[str, Any]:
-    """Return what the run measured: losses in nats, and sft eval's metrics of its own held-out rows."""
+    """Return the measurements of the run: losses in nats, and sft eval's metrics on its held-out rows."""
     entries = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in entries if "retention" not in line]
     steps = [line for line in lines if not line.get("eval")]
@@ -209,7 +209,7 @@ def run_results(run: RunDir) -> dict[str, Any]:
     if evaluated:
         best = min(evaluated, key=lambda line: line["loss"])
         result[f"best held-out loss (step {best['step']})"] = best["loss"]
-    for file in run.eval.glob("heldout.json"):  # other rows and settings have reports of their own
+    for file in run.eval.glob("heldout.json"):  # other rows and settings have separate reports
         report = run.read_json(file)
         for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
             result |= {f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_number(value)}

@@ -18,7 +18,7 @@ READ = ("model.path", "model.revision", "model.trust_remote_code", "trainer.devi
 
 
 def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """The run's config with the overrides of ``sft merge``.
+    """Return the run's config with the overrides of ``sft merge``.
 
     Raises:
         SftError: An override would have no effect on a merge.
@@ -29,7 +29,7 @@ def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[st
 
 
 def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
-    """What can be found wrong before any weight is read."""
+    """Check that a run can be merged, before any weight is read."""
     result, quoted = run.result, shlex.quote(str(out))
     kind = config.adapter.kind
     if kind in WHOLE:
@@ -42,7 +42,7 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
     if kind not in MERGEABLE:
         raise SftError(
             where=str(run.path),
-            problem=f"an adapter of kind {kind.value} acts beside the weights and cannot be added to them",
+            problem=f"an adapter of kind {kind.value} is not an update of the weights and cannot be merged",
             fix=f"serve it as it is, with PEFT: PeftModel.from_pretrained(base, {str(result)!r})",
         )
     if config.adapter.init is Init.loftq and into != "dequantized":
@@ -74,5 +74,5 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
 
 
 def _free(out: Path) -> Path:
-    """The first name like this one where nothing is."""
+    """Return the first name like this one where nothing is."""
     return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))

@@ -1,4 +1,4 @@
-"""Merge an adapter into its base, write the result, and check that it computes what the adapter computed.
+"""Merge an adapter into its base, write the result, and check that it gives the results of the adapter.
 
 A quantised base is never merged into: bitsandbytes would quantise the sum again, which changes the logits by a third,
 and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base is loaded

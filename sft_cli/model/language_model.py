@@ -1,4 +1,4 @@
-"""The language model inside a model that also takes images or sound: it alone is trained, everything else is frozen."""
+"""The language model inside a multimodal model; only it is trained, the other parts are frozen."""
 
 from collections.abc import Iterable
 from inspect import signature
@@ -102,14 +102,14 @@ def check_separable(model: PreTrainedModel, where: str) -> None:
     if inseparable or (named_towers and not towers):
         part = inseparable[0] if inseparable else named_towers[0]
         raise unsuitable_model_error(
-            model, where, f"its part {part} cannot be separated from its language model, which alone may train"
+            model, where, f"its part {part} cannot be separated from its language model, the only trainable part"
         )
 
 
 def check_trains_on_text(model: PreTrainedModel, where: str) -> None:
     """Refuse a model with towers whose language model cannot be trained on text alone; a short random row is tried.
 
-    The row goes through the model in training mode. In evaluation mode, in which a family may read a prompt in both
+    The row is computed in training mode. In evaluation mode, in which a family may read a prompt in both
     directions (PaliGemma), no token may change the logits of earlier ones. The model is not changed.
     """
     if non_language_modules(model) and (reason := text_training_problem(model)) is not None:
@@ -155,4 +155,4 @@ def frozen_towers_note(model: PreTrainedModel) -> str | None:
     """Return a log line about the frozen parts outside the language model; None for a model of text alone."""
     if not (towers := non_language_modules(model)):
         return None
-    return f"the language model alone is trained: {', '.join(towers)} stay frozen and get no adapter"
+    return f"only the language model is trained: {', '.join(towers)} stay frozen and get no adapter"

@@ -155,7 +155,7 @@ def cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Cast everything that is not quantised to ``dtype``, in place: transformers keeps the checkpoint's types."""
     not_converted = tuple(model._keep_in_fp32_modules_strict or ())
     for name, value in model.named_parameters():
-        # Some methods store tensors of their own class that report a floating-point dtype.
+        # Some methods store tensors of a special class that report a floating-point dtype.
         plain = type(value.data) is Tensor and value.dtype in (torch.float32, torch.bfloat16, torch.float16)
         if plain and not any(part in name for part in not_converted):
             value.data = value.data.to(dtype)

@@ -67,7 +67,7 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager for evaluation without gradients that keeps 4-bit weights intact and restores all modes."""
+    """Evaluate without gradients in the block, keep 4-bit weights intact, and restore all modes after it."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     for layer in quantized_layers(model).values():

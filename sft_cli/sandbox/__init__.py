@@ -1,1 +1,1 @@
-"""A Jinja sandbox for untrusted templates and expressions: they read only what they are given, within a budget."""
+"""A Jinja sandbox for untrusted templates and expressions: access only to given values, within a budget."""

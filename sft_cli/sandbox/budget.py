@@ -1,4 +1,4 @@
-"""The budget of one rendering: steps of work and the size of values. Counted, so the same on every machine."""
+"""The budget of one rendering: steps of work and size of values, counted independently of the machine."""
 
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from jinja2 import TemplateError, pass_context
 
 MAX_STEPS = 10_000_000
-"""Template nodes that run in one rendering: some seconds. A conversation of 1,000 messages takes a tenth."""
+"""Most steps of one rendering, which take some seconds. A conversation of 1,000 messages takes a tenth of them."""
 MAX_SIZE = 1 << 24
-"""Characters of a text, or of a list or mapping if it were written out."""
+"""Most characters of a text, or of a list or mapping as text."""
 CHARACTERS_PER_STEP = 64
-"""Characters that are copied or searched in the time of one step."""
+"""Characters copied or searched in the time of one step."""
 _CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView)
 
 
@@ -19,7 +19,7 @@ class BudgetExceeded(TemplateError):
 
 
 class RenderBudget:
-    """What one rendering has cost so far."""
+    """Counter of the cost of one rendering."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -37,9 +37,9 @@ class RenderBudget:
             raise BudgetExceeded(f"takes more than {MAX_STEPS:,} steps for one text")
 
     def size(self, value: Any) -> int:
-        """Return the characters of a value written out; what occurs twice counts twice.
+        """Return the number of characters of a value as text; repeated values count each time.
 
-        Values in a sandbox do not change, so each list or mapping is measured once.
+        Values in a sandbox are immutable, so each list or mapping is measured once.
         """
         if isinstance(value, str | bytes):
             return len(value)
@@ -52,12 +52,12 @@ class RenderBudget:
         size = 1
         for entry in value.items() if isinstance(value, dict) else value:
             size += self.size(entry[0]) + self.size(entry[1]) if isinstance(value, dict) else self.size(entry)
-        self._sizes[id(value)] = value, size  # kept, or another object may get its id
+        self._sizes[id(value)] = value, size  # keep the value, so that no other object gets its id
         return size
 
     def charge(self, value: Any) -> Any:
-        """Return the value if it is not too large, and count the steps to make it."""
-        if type(value) is str and len(value) < MAX_SIZE:  # as below, in a third of the time
+        """Return the value if it is not too large, and count the steps to create it."""
+        if type(value) is str and len(value) < MAX_SIZE:  # fast path of the code below
             self._steps += 1 + len(value) // CHARACTERS_PER_STEP
             if self._steps <= MAX_STEPS:
                 return value
@@ -65,9 +65,9 @@ class RenderBudget:
         return value
 
     def check_size(self, size: int) -> int:
-        """Return the size if a value may have it."""
+        """Return the size if it is allowed."""
         if size > MAX_SIZE:
-            raise BudgetExceeded(f"makes a text or list of more than {MAX_SIZE:,} characters")
+            raise BudgetExceeded(f"creates a text or list of more than {MAX_SIZE:,} characters")
         return size
 
     def join(self, pieces: tuple[Any, ...]) -> str:
@@ -79,14 +79,14 @@ class RenderBudget:
 
     @pass_context
     def count_step(self, context: Any, cost: int) -> bool:
-        """Count the steps of a loop round or a macro call; always true, so that it can precede a condition."""
+        """Count the steps of a loop iteration or a macro call, and return True, so that it can precede a condition."""
         self._steps += cost
         if self._steps > MAX_STEPS:
             self.spend(0)
         return True
 
     def to_text(self, value: Any) -> str:
-        """Return a value as it is written into a text."""
+        """Return a value as text for output."""
         return value if type(value) is str else str(self.charge(value))
 
     def concat(self, pieces: Iterable[str]) -> str:

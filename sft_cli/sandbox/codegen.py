@@ -1,6 +1,6 @@
-"""Generate code of templates that counts: every loop round, call and value that may grow is charged to the budget.
+"""Generate template code that charges every loop iteration, call and growing value to the budget.
 
-The syntax tree is changed during code generation, so parsing a template still gives the tree of its source.
+Only code generation changes the syntax tree; parsing a template still gives the tree of its source.
 """
 
 from typing import Any
@@ -9,16 +9,16 @@ from jinja2 import nodes
 from jinja2.compiler import CodeGenerator
 
 STEP, CHARGE, CONCAT, SUM = "_step", "_kept", "_concat", "_sum"
-"""Filters of the environment (environment.py) that charge: a constant, a value, a concatenation, a chain of ``+``."""
+"""Names of the environment's filters that charge a constant, a value, a concatenation, and a chain of ``+``."""
 _CHARACTERS_PER_STEP = 64
-"""Characters of a template that are written in the time of one step."""
+"""Characters of a template written in the time of one step."""
 
 
 class CountingCodeGenerator(CodeGenerator):
-    """Generate the code of a template that counts."""
+    """Code generator that adds charges to a template."""
 
     def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:
-        """Generate a whole template."""
+        """Generate the code of a whole template."""
         _add_charges(node)
         super().visit_Template(node, frame)
 
@@ -32,14 +32,14 @@ class CountingCodeGenerator(CodeGenerator):
 
 
 def _add_charges(node: nodes.Node) -> None:
-    """Add charges to everything below a node."""
+    """Add charges to all nodes below a node."""
     if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock | nodes.AssignBlock):
         cost = _cost(node)
     else:
         cost = 0
     for field, value in node.iter_fields():
         if isinstance(value, list):
-            value[:] = [_charge(one) for one in value]
+            value[:] = [_charge(child) for child in value]
         elif isinstance(value, nodes.Node):
             vars(node)[field] = _charge(value)
     if isinstance(node, nodes.Compare):
@@ -54,7 +54,7 @@ def _add_charges(node: nodes.Node) -> None:
 
 
 def _charge(node: Any) -> Any:
-    """Return a node with charges below it, and around it if it makes a value that may grow."""
+    """Return a node with charges below it, and around it if its value may grow."""
     if not isinstance(node, nodes.Node):
         return node
     constant = isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and _is_constant(node)
@@ -73,7 +73,7 @@ def _charge(node: Any) -> Any:
 
 
 def _terms(node: nodes.Expr) -> list[nodes.Expr]:
-    """Return the terms of ``a + b + c`` from left to right: adding them at once copies texts once."""
+    """Return the terms of ``a + b + c`` from left to right; adding them together copies each text once."""
     terms: list[nodes.Expr] = []
     while isinstance(node, nodes.Add):
         terms.append(node.right)
@@ -82,7 +82,7 @@ def _terms(node: nodes.Expr) -> list[nodes.Expr]:
 
 
 def _charge_comparison(node: nodes.Compare) -> None:
-    """Charge what a comparison reads to the end: both sides, or what is searched."""
+    """Charge the values that a comparison reads to the end: both sides, or the searched one."""
     for operand in node.ops:
         if operand.op in ("in", "notin"):
             if not isinstance(operand.expr, nodes.Const) and not _is_constant(operand.expr):
@@ -92,7 +92,7 @@ def _charge_comparison(node: nodes.Compare) -> None:
 
 
 def _is_short(node: nodes.Expr) -> bool:
-    """Whether a side of a comparison is a constant or a number, so that comparing costs nothing."""
+    """Return whether a side of a comparison is a constant or a number, so that comparing costs nothing."""
     return isinstance(node, nodes.Const) or (
         isinstance(node, nodes.Getattr) and node.attr in ("index", "index0", "revindex", "revindex0", "length")
     )
@@ -104,15 +104,15 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 def _is_constant(node: nodes.Node) -> bool:
-    """Whether a list or mapping in a template contains only literals."""
+    """Return whether a list or mapping in a template contains only literals."""
     kinds = (nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
-    written = isinstance(node, kinds) and not (isinstance(node, nodes.Tuple) and node.ctx != "load")
-    return written and all(_is_constant(child) for child in node.iter_child_nodes())
+    is_literal = isinstance(node, kinds) and not (isinstance(node, nodes.Tuple) and node.ctx != "load")
+    return is_literal and all(_is_constant(child) for child in node.iter_child_nodes())
 
 
 def _cost(node: nodes.Node) -> int:
-    """Return the steps of one round: the nodes that run, and the text that is written."""
+    """Return the steps of one iteration: the executed nodes and the written text."""
     return 1 + sum(
-        1 + len(one.data) // _CHARACTERS_PER_STEP if isinstance(one, nodes.TemplateData) else 1
-        for one in node.find_all(nodes.Node)
+        1 + len(child.data) // _CHARACTERS_PER_STEP if isinstance(child, nodes.TemplateData) else 1
+        for child in node.find_all(nodes.Node)
     )

@@ -1,4 +1,4 @@
-"""Jinja's sandbox with a budget: loops, calls, filters and operators that cost too much raise ``BudgetExceeded``."""
+"""Jinja's sandbox with a budget: expensive loops, calls, filters and operators raise ``BudgetExceeded``."""
 
 import types
 import warnings
@@ -15,16 +15,16 @@ from sft_cli.sandbox.budget import MAX_SIZE, BudgetExceeded, RenderBudget
 from sft_cli.sandbox.codegen import CHARGE, CONCAT, STEP, SUM, CountingCodeGenerator
 
 MAX_BITS = 8192
-"""Bits of an integer: 2,400 digits."""
+"""Most bits of an integer: 2,400 digits."""
 MAX_SOURCE_LENGTH = 1_000_000
-"""Characters of a template; the longest in use have 60,000."""
+"""Most characters of a template; the longest in use have 60,000."""
 _COMPARING = ("in", "eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan")
 _STR_METHODS = {
     name: method
     for name, method in vars(str).items()
     if isinstance(method, types.MethodDescriptorType) and not name.startswith(("_", "format"))
 }
-"""Methods of texts that a template may call directly: the result is Jinja's, in a tenth of the time."""
+"""Methods of texts that a template calls directly, with the same result in a tenth of the time."""
 _LOOP_ATTRIBUTES = frozenset(
     ("first", "last", "index", "index0", "revindex", "revindex0", "length", "depth", "depth0", "previtem", "nextitem")
 )
@@ -32,7 +32,7 @@ _TESTS = (*_COMPARING, "ge", ">=", "lower", "upper")
 
 
 class _Namespace(Namespace):
-    """A namespace with a fixed text: namespaces that contain each other would be written endlessly."""
+    """A namespace with a fixed text, since namespaces that contain each other would have an infinite one."""
 
     def __repr__(self) -> str:
         return "<namespace>"
@@ -42,7 +42,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     """A sandbox with a budget; call ``begin_render`` before each rendering.
 
     Attributes:
-        budget: What the rendering has cost.
+        budget: Budget of the current rendering.
     """
 
     code_generator_class = CountingCodeGenerator
@@ -71,19 +71,19 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self.budget.reset()
 
     def from_string(self, source: Any, *others: Any, **named: Any) -> Template:
-        """Compile a template that is not too long."""
+        """Compile a template of limited length."""
         if isinstance(source, str) and len(source) > MAX_SOURCE_LENGTH:
-            raise BudgetExceeded(f"has {len(source):,} characters, and {MAX_SOURCE_LENGTH:,} are read")
+            raise BudgetExceeded(f"has {len(source):,} characters, more than {MAX_SOURCE_LENGTH:,}")
         return super().from_string(source, *others, **named)
 
     def compile(self, *source: Any, **options: Any) -> Any:
-        """Compile a template; Python's warnings about the generated code are ignored."""
+        """Compile a template without Python's warnings about the generated code."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             return super().compile(*source, **options)
 
     def guard(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter or test that checks its arguments before the call and charges its value."""
+        """Return a filter or test that checks its arguments before the call and charges its result."""
         first_argument = _PassArg.from_obj(function)  # pyright: ignore[reportArgumentType]
 
         @pass_context
@@ -98,7 +98,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return call
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return an attribute, or the entry of that name."""
+        """Return an attribute, or the item of that name."""
         if type(obj) is str and attribute in _STR_METHODS:
             return _STR_METHODS[attribute].__get__(obj)
         if attribute in _LOOP_ATTRIBUTES and type(obj) is LoopContext:
@@ -108,7 +108,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a macro, a function or a method."""
         if type(__obj) is types.BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _STR_METHODS:
-            kwargs.pop("_loop_vars", None)  # Jinja's own, for functions that take the context
+            kwargs.pop("_loop_vars", None)  # Jinja's arguments for functions that take the context
             kwargs.pop("_block_vars", None)
             size_estimates.check_call(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
             return __self.budget.charge(__obj(*args, **kwargs))
@@ -119,7 +119,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return __self.budget.charge(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return ``text.format``, checked when it is called."""
+        """Return ``text.format`` with a check of its arguments."""
         format = super().wrap_str_format(value)
         if format is None:
             return None
@@ -155,7 +155,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
             if bits > MAX_BITS:
-                raise BudgetExceeded(f"makes a number of more than {MAX_BITS:,} bits")
+                raise BudgetExceeded(f"creates a number of more than {MAX_BITS:,} bits")
         elif operator == "*":
             times = max((abs(argument) for argument in (left, right) if isinstance(argument, int)), default=1)
             budget.check_size(max(budget.size(left), budget.size(right)) * times)

@@ -1,1 +1,1 @@
-"""A run as a SLURM job: its script, its submission, an array of runs. Works on a login node: no GPU, no torch."""
+"""Run jobs on SLURM: job scripts, submission and job arrays. Needs neither a GPU nor torch."""

@@ -1,4 +1,4 @@
-"""The files that a job starts from."""
+"""Write the files that a job starts from."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -13,23 +13,23 @@ def require_empty_run_dir(run_dir: Path) -> None:
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return
     job = run_dir / "job.sbatch"
-    start_anew = "run_dir=DIR starts another run"
-    goes_on = f"sbatch {shlex.quote(str(job))} resumes it; {start_anew}"
+    new_run = "run_dir=DIR starts another run"
+    resume = f"sbatch {shlex.quote(str(job))} resumes it; {new_run}"
     raise SftError(
         where=str(run_dir),
-        problem="exists already and is not an empty directory",
-        fix=goes_on if job.exists() else start_anew,
+        problem="the directory exists and is not empty",
+        fix=resume if job.exists() else new_run,
     )
 
 
 @contextmanager
 def job_files(directory: Path, texts: Mapping[str, str], where: str) -> Iterator[None]:
-    """Hold these files (name -> text) in the directory; when what follows is refused, nothing of them stays.
+    """Write files (name -> text) to the directory, and remove them if the block raises an ``SftError``.
 
     Args:
-        directory: Made if it is not there.
-        texts: The files.
-        where: The key to change if they cannot be written.
+        directory: The directory, created if missing.
+        texts: Texts of the files by name.
+        where: Key to change if the files cannot be written.
     """
     created = not directory.exists()
     try:
@@ -45,6 +45,7 @@ def job_files(directory: Path, texts: Mapping[str, str], where: str) -> Iterator
 
 
 def _write(directory: Path, texts: Mapping[str, str], where: str) -> None:
+    """Write the files, or raise an error that names the key to change."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

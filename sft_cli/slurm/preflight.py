@@ -1,4 +1,4 @@
-"""What a job would find wrong when it begins, found on the login node: tokenizer, template, files of rows."""
+"""Check a job's tokenizer, template and row files on the login node, before it waits in the queue."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,10 @@ from sft_cli.prepare.model_template import check_template, load_tokenizer_and_te
 
 
 def check_inputs(config: Config) -> None:
-    """Refuse a tokenizer, a template or local rows that cannot be used; all mistakes at once.
+    """Refuse a tokenizer, a template or local rows that cannot be used; report all mistakes at once.
 
-    Rows of the hub or behind an address wait for the job, or for ``sft prepare`` before it. A container that sees
-    directories under other names is not looked into.
+    Rows on the hub or at an address are not checked: the job, or ``sft prepare`` before it, reads them. With a
+    container that mounts directories under other names, nothing is checked.
 
     Raises:
         SftError: At least one.
@@ -25,7 +25,7 @@ def check_inputs(config: Config) -> None:
 
 
 def _template(config: Config) -> Iterator[SftError]:
-    """What is wrong with the tokenizer, or with what the template makes of a few conversations."""
+    """Yield the errors of the tokenizer, and of the template on a few conversations."""
     try:
         tokenizer, template = load_tokenizer_and_template(config)
         check_template(config, tokenizer, template)
@@ -34,7 +34,7 @@ def _template(config: Config) -> Iterator[SftError]:
 
 
 def _rows(config: Config) -> Iterator[SftError]:
-    """Sources whose files are not there."""
+    """Yield an error for each source whose files do not exist."""
     for name, source in config.data.mix.items():
         for split in source_splits(source):
             try:
@@ -46,5 +46,5 @@ def _rows(config: Config) -> Iterator[SftError]:
 
 
 def _flatten(error: SftError) -> Iterator[SftError]:
-    """The mistakes in an error."""
+    """Yield the single errors of an error."""
     yield from error.errors if isinstance(error, Mistakes) else (error,)

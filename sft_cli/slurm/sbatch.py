@@ -1,4 +1,4 @@
-"""The call of sbatch."""
+"""Call sbatch."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sft_cli.errors import SftError
 
-# A variable of the submitting shell wins over the #SBATCH line of the same meaning, and nobody would see it.
+# These variables of the submitting shell silently override the #SBATCH line of the same meaning.
 OVERRIDES_DIRECTIVE = {
     "SBATCH_ACCOUNT": "account",
     "SBATCH_ARRAY_INX": "array",
@@ -34,35 +34,38 @@ OVERRIDES_DIRECTIVE = {
     "SBATCH_TIMELIMIT": "time",
 }
 DECISIONS = ("gpus-per-node", "requeue", "signal", "array")
-"""Directives whose absence is a decision, too."""
+"""Directives whose absence is intended, so that variables must not set them either."""
 
 
 def require_sbatch() -> None:
-    """Return where sbatch can be called.
+    """Check that sbatch can be called.
 
     Raises:
-        SftError: It is not on PATH.
+        SftError: sbatch is not on PATH.
     """
     if shutil.which("sbatch") is None:
         problem = "is not on PATH; this machine cannot submit to SLURM"
-        fix = "run sft submit on the cluster's login node, or look at the job with --dry-run"
+        fix = "run sft submit on the cluster's login node, or print the job script with --dry-run"
         raise SftError(where="sbatch", problem=problem, fix=fix)
 
 
 def submit_script(script: Path, stated: Collection[str], options: Sequence[str] = ()) -> str:
-    """Submit a script and return the job id; ``stated`` are the directives in it, ``options`` come before it."""
-    decided = {*stated, *DECISIONS}
-    environment = {name: value for name, value in os.environ.items() if OVERRIDES_DIRECTIVE.get(name) not in decided}
+    """Submit a script and return the job id.
+
+    ``stated`` are the directives in the script, ``options`` are passed to sbatch before it.
+    """
+    fixed = {*stated, *DECISIONS}
+    environment = {name: value for name, value in os.environ.items() if OVERRIDES_DIRECTIVE.get(name) not in fixed}
     command = ["sbatch", "--parsable", *options, str(script)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    said = [re.sub(r"^sbatch: (error: )?", "", line) for line in result.stderr.splitlines() if line.strip()]
+    messages = [re.sub(r"^sbatch: (error: )?", "", line) for line in result.stderr.splitlines() if line.strip()]
     if result.returncode != 0:
         keys = "partition,account,constraint,time,nodes,gpus,cpus,memory"
         raise SftError(
             where="sbatch",
-            problem="refused the job: " + "; ".join(said),
+            problem="refused the job: " + "; ".join(messages),
             fix=f"correct launcher.{{{keys}}}; sinfo lists partitions and their limits",
         )
-    for line in said:
+    for line in messages:
         print(f"sbatch: {line}", file=sys.stderr)
     return result.stdout.strip().split(";")[0]  # "17", or "17;cluster" where there are several

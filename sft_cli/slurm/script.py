@@ -1,4 +1,4 @@
-"""The text of a job script: its directives, and the one command of srun that starts every process of a run."""
+"""Render job scripts: the sbatch directives, and the srun command that starts every process of a run."""
 
 import re
 import shlex
@@ -25,18 +25,18 @@ PASSED = (
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",
 )
-"""What every job takes from the submitting shell: who and where one is, and where programs and models are found. All
-else is passed on purpose, by launcher.env or launcher.pass_env."""
+"""Variables that every job takes from the submitting shell: identity, and paths of programs and models. All others are
+passed explicitly, by launcher.env or launcher.pass_env."""
 
 
 @dataclass(frozen=True)
 class SubmissionContext:
-    """What a job takes from the submission.
+    """Paths of the submitting shell that a job uses.
 
     Attributes:
         submit_dir: Working directory.
         bin_dir: Directory of the ``sft`` that a job without ``launcher.setup`` and without a container calls.
-        sft_home: ``SFT_HOME``, if it is set.
+        sft_home: Value of ``SFT_HOME``, if it is set.
     """
 
     submit_dir: str
@@ -49,9 +49,9 @@ class ArrayJob:
     """Several runs as the tasks of one job.
 
     Attributes:
-        directory: Where script, list and logs lie.
+        directory: Directory of the script, the list of runs and the logs.
         runs: Run directories.
-        parallel: How many run at once.
+        parallel: Most tasks that run at once.
     """
 
     directory: Path
@@ -60,17 +60,17 @@ class ArrayJob:
 
     @property
     def members(self) -> Path:
-        """The list of the run directories, one a line."""
+        """File that lists the run directories, one per line."""
         return self.directory / "members.txt"
 
     @property
     def script(self) -> Path:
-        """The job script."""
+        """File of the job script."""
         return self.directory / "array.sbatch"
 
 
 def processes_per_node(launcher: LauncherConfig) -> int:
-    """One for each GPU, or what ``launcher.nproc`` says of a job without any."""
+    """Return the number of processes per node: one per GPU, or ``launcher.nproc`` without GPUs."""
     if launcher.gpus:
         return launcher.gpus
     assert not isinstance(launcher.nproc, Auto), "refused by the check"
@@ -78,7 +78,7 @@ def processes_per_node(launcher: LauncherConfig) -> int:
 
 
 def job_script(config: Config, run_dir: str, place: SubmissionContext) -> str:
-    """The text of a run's job.sbatch."""
+    """Return the text of a run's job.sbatch."""
     log = f"{_escape_percent(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
     again = shlex.quote(f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}")
     word = f"--resume {shlex.quote(run_dir)}"
@@ -86,8 +86,8 @@ def job_script(config: Config, run_dir: str, place: SubmissionContext) -> str:
 
 
 def array_script(config: Config, array: ArrayJob, place: SubmissionContext) -> str:
-    """The text of array.sbatch, whose task i trains the i-th run."""
-    log = f"{_escape_percent(str(array.directory))}/slurm-%A_%a.log"  # job id, number of the task
+    """Return the text of array.sbatch, whose task i trains the i-th run."""
+    log = f"{_escape_percent(str(array.directory))}/slurm-%A_%a.log"  # job id, task number
     options = {**sbatch_options(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
     again = f'"sbatch --array=$SLURM_ARRAY_TASK_ID" {shlex.quote(str(array.script))}'
     inside = [str(array.directory), *map(str, array.runs)]
@@ -95,17 +95,20 @@ def array_script(config: Config, array: ArrayJob, place: SubmissionContext) -> s
 
 
 def sbatch_options(config: Config, log: str) -> dict[str, str]:
-    """Option of sbatch -> value, empty for a flag, in the order of the script; what is left to the cluster is absent.
+    """Return the options of sbatch with their values, in the order of the script.
 
     Args:
-        config: The run's.
+        config: The config of the run.
         log: Pattern of the log's name.
+
+    Returns:
+        Option -> value, which is empty for a flag; options left to the cluster are absent.
     """
     launcher = config.launcher
     options = {
         "job-name": config.run_name,
         "output": log,
-        "open-mode": "append",  # a requeued job keeps the log of its first life
+        "open-mode": "append",  # a requeued job appends to the log of its first start
         "partition": launcher.partition,
         "account": launcher.account,
         "constraint": launcher.constraint,
@@ -125,35 +128,38 @@ def sbatch_options(config: Config, log: str) -> dict[str, str]:
 
 
 def environment_variables(launcher: LauncherConfig) -> dict[str, str]:
-    """What the script exports for the run. torch would start a thread for each core of the node otherwise."""
-    own = {} if "OMP_NUM_THREADS" in launcher.pass_env else {"OMP_NUM_THREADS": str(launcher.cpus)}
-    return own | launcher.env
+    """Return the variables exported for the run; torch would start a thread per core of the node otherwise."""
+    threads = {} if "OMP_NUM_THREADS" in launcher.pass_env else {"OMP_NUM_THREADS": str(launcher.cpus)}
+    return threads | launcher.env
 
 
 def container_mounts(launcher: LauncherConfig, place: SubmissionContext, inside: Sequence[str]) -> list[str]:
-    """What a container sees, as ``HOST`` or ``HOST:INSIDE``: its own mounts, and where the run reads and writes."""
-    ours = [place.submit_dir, *inside, *([place.sft_home] if place.sft_home else [])]
-    return list(dict.fromkeys((*launcher.container.mounts, *ours)))
+    """Return the mounts of a container, ``HOST`` or ``HOST:INSIDE``: configured ones, and the run's directories."""
+    required = [place.submit_dir, *inside, *([place.sft_home] if place.sft_home else [])]
+    return list(dict.fromkeys((*launcher.container.mounts, *required)))
 
 
 def sbatch_word(value: str) -> str:
-    """One word of an ``#SBATCH`` line: sbatch knows double quotes with backslashes, not the shell's single ones."""
+    """Quote one word of an ``#SBATCH`` line: sbatch reads double quotes with backslashes, not single quotes."""
     if re.fullmatch(r"[\w%+=:@,./-]+", value):
         return value
     return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def _command(launcher: LauncherConfig, place: SubmissionContext, word: str, inside: Sequence[str]) -> str:
-    """The call of srun, one task for each process; the first that fails ends the others. ``word`` is quoted already."""
-    each = processes_per_node(launcher)
-    srun = ["srun", f"--ntasks={launcher.nodes * each}", f"--ntasks-per-node={each}"]
+    """Return the srun command, one task per process; a task that fails ends the others.
+
+    ``word`` is already quoted.
+    """
+    per_node = processes_per_node(launcher)
+    srun = ["srun", f"--ntasks={launcher.nodes * per_node}", f"--ntasks-per-node={per_node}"]
     srun += [f"--cpus-per-task={launcher.cpus}", "--kill-on-bad-exit=1", "--export=ALL"]
     container, program = launcher.container, []
     if container.kind is ContainerKind.pyxis:
         pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in container_mounts(launcher, place, inside)]
         srun += [f"--container-image={container.image}", f"--container-mounts={','.join(pairs)}"]
         srun += [f"--container-workdir={place.submit_dir}"]
-        # The image's own values would win over variables that are not named.
+        # The image's values would override variables that are not listed.
         names = [*(["SFT_HOME"] if place.sft_home else []), *environment_variables(launcher), *launcher.pass_env]
         srun += [f"--container-env={','.join(dict.fromkeys(names))}"]
     elif container.kind is ContainerKind.apptainer:
@@ -172,7 +178,7 @@ def _render(
     again: str,
     members: str | None,
 ) -> str:
-    """The script from its template."""
+    """Return the script from its template."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -194,5 +200,5 @@ def _render(
 
 
 def _escape_percent(path: str) -> str:
-    """A path in which sbatch sees no pattern."""
+    """Return a path in which sbatch expands no patterns."""
     return path.replace("%", "%%")

@@ -1,7 +1,7 @@
-"""Composes a run on the login node, writes its directory and submits it.
+"""Compose a run on the login node, write its directory and submit it.
 
 The job is ``sft train --resume RUN_DIR``: the trainer starts from RUN_DIR/config.yaml and resumes when the job is
-requeued, when the next job of a chain begins, or when somebody submits RUN_DIR/job.sbatch again.
+requeued, when the next job of a chain starts, or when RUN_DIR/job.sbatch is submitted again.
 """
 
 import os
@@ -24,15 +24,15 @@ from sft_cli.slurm.validate import validate_job
 
 
 def submission_context() -> SubmissionContext:
-    """This shell's directory, this environment's ``sft``."""
+    """Return this shell's working directory, the directory of this environment's ``sft``, and ``SFT_HOME``."""
     return SubmissionContext(os.getcwd(), sysconfig.get_path("scripts"), os.environ.get("SFT_HOME") or None)
 
 
 def job_config(overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """The config of a job; ``launcher=slurm`` is implied where neither the overrides nor the recipe choose a launcher.
+    """Return the config of a job; ``launcher=slurm`` is the default unless overrides or recipe set a launcher.
 
     Raises:
-        SftError: Every mistake of the overrides and the recipe.
+        SftError: Every mistake in the overrides and the recipe.
     """
     chosen = any(word.startswith("launcher=") for word in overrides) or recipe_chooses(
         "launcher", overrides, config_dirs
@@ -41,10 +41,10 @@ def job_config(overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
 
 
 def submit_job(config: Config, *, dry_run: bool) -> str:
-    """Submit a run, and return where the job is and how to follow it; for a dry run, return the job script alone.
+    """Submit a run, and return its job id, log and commands; for a dry run, only return the job script.
 
     Raises:
-        SftError: The config, this machine or sbatch does not allow the job; nothing is left.
+        SftError: The config, this machine or sbatch does not allow the job; no files remain.
     """
     config = absolute(replace(config, run_dir=config.run_dir or str(default_run_dir(config.run_name))))
     assert config.run_dir is not None
@@ -58,7 +58,7 @@ def submit_job(config: Config, *, dry_run: bool) -> str:
 
 
 def submit_run(run_dir: Path, config: Config, script: str) -> list[str]:
-    """Write the run directory and submit the script in it; the ids of the chain's jobs, in their order."""
+    """Write the run directory, submit the script in it, and return the ids of the chain's jobs in order."""
     require_sbatch()
     job, stated, ids = run_dir / "job.sbatch", sbatch_options(config, ""), []
     with job_files(run_dir, {"config.yaml": dump_config(config), "job.sbatch": script}, "run_dir"):
@@ -76,7 +76,7 @@ def submit_run(run_dir: Path, config: Config, script: str) -> list[str]:
 
 
 def _describe_jobs(run_dir: str, ids: Sequence[str]) -> str:
-    """Where the jobs are, and how to follow them."""
+    """Return job ids, logs, and the commands to follow and cancel the jobs."""
     logs = [f"{run_dir}/slurm-{job}.log" for job in ids]
     job, log, tail = " ".join(ids), f"{run_dir}/slurm-{ids[0]}.log", shlex.join(logs)
     then = f", then {len(ids) - 1} more" if len(ids) > 1 else ""
@@ -87,22 +87,22 @@ def _describe_jobs(run_dir: str, ids: Sequence[str]) -> str:
 
 
 def submit_array(directory: Path, runs: Sequence[Path], config: Config, parallel: int) -> str:
-    """Submit an array job whose task i trains ``runs[i]``; the job id.
+    """Submit an array job whose task i trains ``runs[i]``, and return the job id.
 
-    A member that is preempted or meets its time limit requeues itself alone. Logs: ``directory/slurm-<job>_<i>.log``.
+    A member that is preempted or reaches its time limit requeues only itself. Logs: ``directory/slurm-<job>_<i>.log``.
 
     Args:
-        directory: Gets ``array.sbatch`` and ``members.txt``; absolute.
-        runs: Run directories that hold their config.yaml; absolute, at least one.
-        config: Whose ``launcher`` each task gets, and whose ``run_name`` names the job.
+        directory: Absolute path for ``array.sbatch`` and ``members.txt``.
+        runs: Absolute run directories that contain a config.yaml; at least one.
+        config: Config with the ``launcher`` of each task and the ``run_name`` of the job.
         parallel: Most tasks that run at once.
 
     Raises:
-        SftError: What cannot be a job, or what sbatch refused; then neither file stays.
+        SftError: The job is invalid, or sbatch refused it; neither file remains.
     """
     require_sbatch()
     if config.launcher.chain > 1:
-        problem = f"{config.launcher.chain}: the members of an array requeue themselves, and are not chained"
+        problem = f"{config.launcher.chain}: members of an array requeue themselves and cannot be chained"
         raise SftError(where="launcher.chain", problem=problem, fix="leave launcher.chain out")
     place, array = submission_context(), ArrayJob(directory, runs, parallel)
     members = {f"member {number}": str(run) for number, run in enumerate(runs)}

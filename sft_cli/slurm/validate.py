@@ -1,4 +1,4 @@
-"""What SLURM cannot run as asked, found on the login node before the job waits in the queue."""
+"""Refuse jobs that SLURM cannot run, on the login node, before they wait in the queue."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -18,21 +18,23 @@ def validate_job(
     place: SubmissionContext,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Refuse what cannot be a job; all mistakes at once.
+    """Refuse an invalid job; report all mistakes at once.
 
     Args:
-        config: The run's.
-        directories: Directories that the job writes to, by the key that names them.
-        place: Where the job is submitted.
-        environment: The submitting shell's.
+        config: The config of the run.
+        directories: Directories that the job writes to, by the key that sets them.
+        place: Paths of the submitting shell.
+        environment: Variables of the submitting shell.
 
     Raises:
-        SftError: At least one.
+        SftError: The job has at least one mistake.
     """
     errors = [*_check_launcher(config.launcher, environment), *_check_printable(config, directories, place)]
     for where, directory in directories.items():
         if "\\" in directory:
-            problem = f"{directory!r} holds a backslash, after which sbatch no longer fills in the job id of the log"
+            problem = (
+                f"{directory!r} holds a backslash, after which sbatch does not expand the job id in the name of the log"
+            )
             errors.append(SftError(where=where, problem=problem, fix=f"choose a {where} without one"))
     inside = list(directories.values())
     errors += [
@@ -44,22 +46,22 @@ def validate_job(
 
 
 def _check_launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Iterator[SftError]:
-    """Keys that do not fit together, or not to this shell."""
+    """Yield errors in the launcher settings, alone and with this shell."""
     if launcher.kind is not LauncherKind.slurm:
-        problem = f"launcher={launcher.kind.value} trains in this shell; there is nothing to submit"
+        problem = f"launcher={launcher.kind.value} trains in this shell and submits no job"
         yield SftError(where="launcher", problem=problem, fix="type launcher=slurm, or sft train instead")
     if isinstance(launcher.nproc, Auto) and not launcher.gpus:
-        problem = "auto is one process for each GPU, and launcher.gpus is 0"
+        problem = "auto is one process per GPU, but launcher.gpus is 0"
         yield SftError(where="launcher.nproc", problem=problem, fix="write a number, such as launcher.nproc=2")
     absent = [name for name in launcher.pass_env if name not in environment]
     if absent:
         problem = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not set in this shell"
-        fix = f"export {absent[0]}=…, or take the name out of launcher.pass_env"
+        fix = f"export {absent[0]}=…, or remove the name from launcher.pass_env"
         yield SftError(where="launcher.pass_env", problem=problem, fix=fix)
 
 
 def _check_printable(config: Config, directories: Mapping[str, str], place: SubmissionContext) -> Iterator[SftError]:
-    """Texts that would end a line of the script."""
+    """Yield an error for each text that would break a line of the script."""
     launcher = config.launcher
     texts = {
         "run_name": config.run_name,
@@ -80,47 +82,47 @@ def _check_printable(config: Config, directories: Mapping[str, str], place: Subm
     }
     for where, value in texts.items():
         if value is not None and not value.isprintable():
-            problem = f"{value!r} holds a line break or control character, which a job script cannot carry"
-            yield SftError(where=where, problem=problem, fix="write it on one line, in plain characters")
+            problem = f"{value!r} holds a line break or control character, which a job script cannot contain"
+            yield SftError(where=where, problem=problem, fix="write it on one line, without control characters")
 
 
 def _check_mounts(launcher: LauncherConfig, place: SubmissionContext, inside: list[str]) -> Iterator[SftError]:
-    """Directories whose names a list of mounts would tear apart."""
+    """Yield an error for each directory whose name contains a separator of mounts."""
     if launcher.container.kind is ContainerKind.none:
         return
-    given = launcher.container.mounts
+    configured = launcher.container.mounts
     for path in container_mounts(launcher, place, inside):
-        if "," in path or (":" in path and path not in given):
+        if "," in path or (":" in path and path not in configured):
             problem = f"{path!r} holds a comma or colon, which separate the mounts of a container"
             fix = "rename the directory, or mount another one above it"
             yield SftError(where="launcher.container.mounts", problem=problem, fix=fix)
 
 
 def _check_container_paths(config: Config, place: SubmissionContext, inside: list[str]) -> Iterator[SftError]:
-    """Local paths of the config that are not there in the container. Apptainer shows the home and /tmp unasked."""
+    """Yield an error for each local path outside the container; Apptainer mounts the home and /tmp by default."""
     launcher = config.launcher
     if launcher.container.kind is ContainerKind.none:
         return
-    own = [str(Path.home()), "/tmp"] if launcher.container.kind is ContainerKind.apptainer else []
-    seen = [*own, *(mount.rpartition(":")[2] for mount in container_mounts(launcher, place, inside))]
+    default = [str(Path.home()), "/tmp"] if launcher.container.kind is ContainerKind.apptainer else []
+    mounted = [*default, *(mount.rpartition(":")[2] for mount in container_mounts(launcher, place, inside))]
     for key, path in _local_paths(config):
-        if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in seen):
-            problem = f"{path!r} is outside of what the container sees"
-            fix = f"launcher.container.mounts=[{os.path.dirname(path)}], or the path it has inside"
+        if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in mounted):
+            problem = f"{path!r} is outside of the mounts of the container"
+            fix = f"launcher.container.mounts=[{os.path.dirname(path)}], or write its path inside the container"
             yield SftError(where=key, problem=problem, fix=fix)
 
 
 def _local_paths(config: Config) -> Iterator[tuple[str, str]]:
-    """Key and value of what may be a path."""
-    named = {
+    """Yield key and value of each setting that may be a path."""
+    paths = {
         "model.path": config.model.path,
         "model.tokenizer": config.model.tokenizer,
         "template.path": config.template.path,
         "prepared_dir": config.prepared_dir,
     }
     for name, source in config.data.mix.items():
-        named |= {f"data.mix.{name}.path": source.path, f"data.mix.{name}.validation_path": source.validation_path}
-    yield from ((key, path) for key, path in named.items() if path is not None)
+        paths |= {f"data.mix.{name}.path": source.path, f"data.mix.{name}.validation_path": source.validation_path}
+    yield from ((key, path) for key, path in paths.items() if path is not None)
 
 
 def _check_signed_urls(config: Config) -> Iterator[SftError]:
@@ -128,8 +130,8 @@ def _check_signed_urls(config: Config) -> Iterator[SftError]:
     for name, source in config.data.mix.items():
         for field in ("path", "validation_path"):
             address = vars(source)[field] or ""
-            shown = masked_address(address)
-            if shown != address and cached_download(shown) is None:
-                problem = f"{shown!r} is signed, and the job's config.yaml must not keep the signature"
-                fix = "run sft prepare with the same words first, on a disk the job shares (SFT_HOME)"
+            masked = masked_address(address)
+            if masked != address and cached_download(masked) is None:
+                problem = f"{masked!r} is signed, and the job's config.yaml must not keep the signature"
+                fix = "first run sft prepare with the same words, with SFT_HOME on a disk that the job can read"
                 yield SftError(where=f"data.mix.{name}.{field}", problem=problem, fix=fix)

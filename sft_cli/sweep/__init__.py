@@ -1,1 +1,1 @@
-"""Sweeps: several runs from one command line, ranked. No torch here: each member is a process of its own."""
+"""Sweeps: several runs from one command line, ranked. Uses no torch; each member runs in its own process."""

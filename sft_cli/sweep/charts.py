@@ -1,4 +1,4 @@
-"""Drawings of a sweep as numbers ready to draw: the page's template makes SVG of them. Places are in its units."""
+"""Compute the coordinates of a sweep's charts, which the page's template draws as SVG."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 from statistics import median
 
 from sft_cli.sweep.metric import MetricValue
-from sft_cli.sweep.plan import Trial
+from sft_cli.sweep.plan import Member
 
 WIDTH, HEIGHT = 300, 130
-"""Size of the field that is drawn in."""
+"""Size of the drawing area."""
 MARGIN = 16
-"""Room on both sides of the values of a key."""
+"""Space on both sides of the values of a key."""
 LOGARITHMIC = 30
-"""A scale whose last value is this many times the first is logarithmic."""
+"""A scale whose last value is at least this many times the first is logarithmic."""
 POINTS = 200
-"""Points of a curve at most."""
+"""Most points of a curve."""
 
 
 @dataclass(frozen=True, slots=True)
 class AxisScale:
-    """Where values stand between 0 and ``size``.
+    """Mapping from values to positions between 0 and ``size``.
 
     Attributes:
-        place: A value -> its place.
-        ticks: Place and label of each mark.
+        position: Function from a value to its position.
+        ticks: Position and label of each tick.
     """
 
-    place: Callable[[float], float]
+    position: Callable[[float], float]
     ticks: list[tuple[float, str]]
 
 
@@ -37,7 +37,7 @@ class Dot:
 
     x: float
     y: float
-    member: Trial
+    member: Member
     value: float
     best: bool
 
@@ -47,11 +47,11 @@ class KeyEffect:
     """The finished members over the values of one key.
 
     Attributes:
-        key: Which.
-        dots: The members, the best one last, so that it is drawn above the others.
-        middles: Place of the median of each value's members, left to right.
-        columns: Place and text of each value.
-        ticks: Place and label of each mark at the side.
+        key: The swept key.
+        dots: The members, the best one last, so that it is drawn on top.
+        middles: Position of the median of each value's members, left to right.
+        columns: Position and text of each value.
+        ticks: Position and label of each tick of the vertical axis.
     """
 
     key: str
@@ -66,13 +66,13 @@ class CurveLine:
     """A member's values over its steps, as the points of a polyline."""
 
     points: str
-    member: Trial
+    member: Member
     best: bool
 
 
 @dataclass(frozen=True, slots=True)
 class MetricCurves:
-    """The course of all members on common scales."""
+    """Curves of all members on common scales."""
 
     lines: list[CurveLine]
     steps: list[tuple[float, str]]
@@ -80,14 +80,14 @@ class MetricCurves:
 
 
 def axis_scale(low: float, high: float, size: float, *, upwards: bool = False, linear: bool = False) -> AxisScale:
-    """A scale over some values, logarithmic where they differ much.
+    """Return a scale for a range of values, logarithmic if the range is wide.
 
     Args:
-        low: The smallest.
-        high: The largest.
-        size: The place of the last one.
-        upwards: The largest at 0, as on a page.
-        linear: Not logarithmic, however much they differ.
+        low: The smallest value.
+        high: The largest value.
+        size: Position of the last value.
+        upwards: Put the largest value at 0, as on a page.
+        linear: Use a linear scale even for a wide range.
     """
     logarithmic = not linear and low > 0 and high / low >= LOGARITHMIC
     shape: Callable[[float], float] = math.log10 if logarithmic else float
@@ -95,52 +95,55 @@ def axis_scale(low: float, high: float, size: float, *, upwards: bool = False, l
     if last == first:
         first, last = first - 0.5, last + 0.5
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         share = (shape(value) - first) / (last - first)
         return round(size * (1 - share if upwards else share), 1)
 
     marks = _log_ticks(low, high) if logarithmic else _linear_ticks(first, last)
-    return AxisScale(place, [(place(mark), tick_label(mark)) for mark in marks])
+    return AxisScale(position, [(position(mark), tick_label(mark)) for mark in marks])
 
 
 def key_effect(
-    key: str, values: Mapping[Trial, str], found: Mapping[Trial, float], best: Trial | None
+    key: str, values: Mapping[Member, str], measured: Mapping[Member, float], best: Member | None
 ) -> KeyEffect | None:
-    """What a key does to the metric; None where fewer than two of its values have a finished member."""
-    shown = [member for member in values if member in found]
+    """Return the metric by the values of a key; None if fewer than two values have a finished member."""
+    shown = [member for member in values if member in measured]
     columns = _value_positions(list(dict.fromkeys(values[member] for member in shown)))
     if len(columns) < 2:
         return None
-    side = axis_scale(min(found.values()), max(found.values()), HEIGHT, upwards=True)
-    dots = [Dot(columns[values[m]], side.place(found[m]), m, found[m], m == best) for m in shown]
+    vertical = axis_scale(min(measured.values()), max(measured.values()), HEIGHT, upwards=True)
+    dots = [Dot(columns[values[m]], vertical.position(measured[m]), m, measured[m], m == best) for m in shown]
     middles = []
     for value, x in columns.items():
-        reached = median(found[member] for member in shown if values[member] == value)
-        middles.append((x, side.place(reached)))
+        middle = median(measured[member] for member in shown if values[member] == value)
+        middles.append((x, vertical.position(middle)))
     return KeyEffect(
-        key, sorted(dots, key=lambda dot: dot.best), middles, [(x, v) for v, x in columns.items()], side.ticks
+        key, sorted(dots, key=lambda dot: dot.best), middles, [(x, v) for v, x in columns.items()], vertical.ticks
     )
 
 
-def metric_curves(courses: Mapping[Trial, Sequence[MetricValue]], best: Trial | None) -> MetricCurves | None:
-    """How the metric went; None where no member has two values."""
+def metric_curves(courses: Mapping[Member, Sequence[MetricValue]], best: Member | None) -> MetricCurves | None:
+    """Return the curves of a metric over the steps; None if no member has two values."""
     drawn = {member: _downsample(course) for member, course in courses.items() if len(course) > 1}
     if not drawn:
         return None
-    readings = [reading for course in drawn.values() for reading in course]
-    below = axis_scale(min(one.step for one in readings), max(one.step for one in readings), WIDTH, linear=True)
-    side = axis_scale(min(one.value for one in readings), max(one.value for one in readings), HEIGHT, upwards=True)
+    steps = [reading.step for course in drawn.values() for reading in course]
+    values = [reading.value for course in drawn.values() for reading in course]
+    horizontal = axis_scale(min(steps), max(steps), WIDTH, linear=True)
+    vertical = axis_scale(min(values), max(values), HEIGHT, upwards=True)
     lines = [
         CurveLine(
-            " ".join(f"{below.place(one.step)},{side.place(one.value)}" for one in course), member, member == best
+            " ".join(f"{horizontal.position(point.step)},{vertical.position(point.value)}" for point in course),
+            member,
+            member == best,
         )
         for member, course in drawn.items()
     ]
-    return MetricCurves(sorted(lines, key=lambda line: line.best), below.ticks, side.ticks)
+    return MetricCurves(sorted(lines, key=lambda line: line.best), horizontal.ticks, vertical.ticks)
 
 
 def tick_label(value: float) -> str:
-    """A number as a mark has it: 0.25, 1e-4, 12k."""
+    """Return a number as an axis label: 0.25, 1e-4, 12k."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
     if 1e4 <= abs(value) < 1e6:
@@ -150,7 +153,7 @@ def tick_label(value: float) -> str:
 
 
 def _value_positions(values: Sequence[str]) -> dict[str, float]:
-    """Where the values of a key stand: by size, equally far apart, numbers before words."""
+    """Return equally spaced positions of the values of a key, sorted by size, numbers before words."""
 
     def order(value: str) -> tuple[bool, float]:
         """Return the sort key of a value."""
@@ -164,13 +167,13 @@ def _value_positions(values: Sequence[str]) -> dict[str, float]:
 
 
 def _downsample(course: Sequence[MetricValue]) -> list[MetricValue]:
-    """At most ``POINTS`` of a course's values, the last one always."""
+    """Return at most ``POINTS`` values of a curve, always with the last one."""
     every = -(-len(course) // POINTS)
     return [*course[:-1:every], course[-1]]
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
-    """Three to six multiples of 1, 2 or 5 times a power of ten."""
+    """Return three to six multiples of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
@@ -179,6 +182,6 @@ def _linear_ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten; every second or third one where there are many."""
+    """Return powers of ten, only every second or third if there are many."""
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     return [10.0**power for power in powers[:: max(1, len(powers) // 5)]]

@@ -1,6 +1,6 @@
-"""Becomes ``sft train --resume DIR``: ``python -m sft_cli.sweep.child PID DIR``, PID being the sweep's.
+"""Process of one member: ``python -m sft_cli.sweep.child PID DIR`` becomes ``sft train --resume DIR``.
 
-The run is asked to save and stop when the sweep dies, however that dies: nobody else would tell it.
+PID is the process of the sweep. The run receives SIGTERM, so that it saves and stops, if the sweep dies.
 """
 
 import os
@@ -10,10 +10,10 @@ from sft_cli.utils.processes import terminate_with_parent
 
 
 def become_training() -> None:
-    """Ask for the signal, then become the run."""
+    """Request SIGTERM at the death of the sweep, then replace this process by the run."""
     sweep, run = sys.argv[1:]
     terminate_with_parent()
-    if os.getppid() == int(sweep):  # otherwise it died before it could be asked for
+    if os.getppid() == int(sweep):  # otherwise the sweep died before the request
         os.execv(sys.executable, [sys.executable, "-m", "sft_cli", "train", "--resume", run])
 
 

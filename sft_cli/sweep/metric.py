@@ -1,4 +1,4 @@
-"""What the members of a sweep are ranked by: a number of their metrics.jsonl."""
+"""The metric that ranks the members of a sweep, read from their metrics.jsonl."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +14,21 @@ from sft_cli.utils.similar import closest_name
 
 LARGER_IS_BETTER = ("tokens_per_second",)
 OF_STEPS = ("grad_norm", "seconds", "tokens_per_second", "memory")
-"""What is recorded of every step beside the loss and its terms."""
+"""Values recorded for every step in addition to the loss and its terms."""
 
 
 HELD_OUT, PROBES, STEPS = "held-out", "probes", "training"
-"""Lines of metrics.jsonl: of evaluations, of retention probes, of optimizer steps."""
+"""Kinds of lines in metrics.jsonl: evaluations, retention probes, optimizer steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepMetric:
-    """What is read.
+    """A metric of a run.
 
     Attributes:
-        name: As it was typed.
-        mode: Which end is the better one: ``min`` or ``max``.
-        kind: In which lines it stands. Of evaluations the best one counts, of all others the last.
+        name: Name as typed.
+        mode: Better direction: ``min`` or ``max``.
+        kind: Kind of lines that contain it. The best evaluation counts; of other lines, the last.
     """
 
     name: str
@@ -37,37 +37,37 @@ class SweepMetric:
 
     @property
     def title(self) -> str:
-        """``held-out loss``, ``training loss``."""
+        """Name with its kind: ``held-out loss``, ``training loss``."""
         return self.name if self.kind == PROBES else f"{self.kind} {self.name}"
 
     def caption(self) -> str:
-        """``best held-out loss, smaller is better``."""
+        """Return a caption: ``best held-out loss, smaller is better``."""
         which = {HELD_OUT: "best held-out", PROBES: "last measured", STEPS: "last training"}[self.kind]
         return f"{which} {self.name}, {'smaller' if self.mode == 'min' else 'larger'} is better"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """A value, and behind which optimizer step it was measured."""
+    """A value, and the optimizer step after which it was measured."""
 
     value: float
     step: int
 
 
 def parse_metric(name: str | None, mode: str | None, configs: Sequence[Config]) -> SweepMetric:
-    """The metric that was asked for, ``loss`` by default.
+    """Return the requested metric, ``loss`` by default.
 
     Raises:
-        SftError: No member would record it, or the mode is none.
+        SftError: No member would record it, or the mode is unknown.
     """
     name = name or "loss"
-    known = list(dict.fromkeys(found for config in configs for found in _names(config)))
+    known = list(dict.fromkeys(recorded for config in configs for recorded in _names(config)))
     if name not in known:
         meant = closest_name(name, known)
         raise SftError(
             where=f"--metric {name}",
             problem="no member of the sweep records it",
-            fix=(f"did you mean --metric {meant}? " if meant else "") + f"there are: {', '.join(known)}",
+            fix=(f"did you mean --metric {meant}? " if meant else "") + f"metrics: {', '.join(known)}",
         )
     probes = [probe for config in configs for probe in config.trainer.retention.probes.items()]
     shares = [f"retention.{probe}" for probe, settings in probes if settings.metric is ProbeMetric.exact_match]
@@ -77,7 +77,7 @@ def parse_metric(name: str | None, mode: str | None, configs: Sequence[Config]) 
 
 
 def _names(config: Config) -> Iterator[str]:
-    """What a run with these settings records."""
+    """Yield the names of the metrics that a run with these settings records."""
     loss = config.loss
     yield "loss"
     if may_hold_out(config):
@@ -92,19 +92,19 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def read_metrics(run: RunDir) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; one that is being written, or was torn, ends them."""
-    found = []
+    """Return the lines of a run's metrics.jsonl up to the first incomplete one."""
+    lines = []
     if run.metrics.is_file():
         for line in run.metrics.read_text(encoding="utf-8").splitlines():
             try:
-                found.append(json.loads(line))
+                lines.append(json.loads(line))
             except ValueError:
                 break
-    return found
+    return lines
 
 
 def metric_value(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> MetricValue | None:
-    """A run's value: the best one of evaluations, else the last one; None before there is any."""
+    """Return a run's best evaluation, or last value of another kind; None before there is any."""
     readings = metric_curve(metric, recorded)
     if metric.kind != HELD_OUT:
         return readings[-1] if readings else None
@@ -113,22 +113,22 @@ def metric_value(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> 
 
 
 def metric_curve(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> list[MetricValue]:
-    """Every value of a run, in the order of the steps; null, which stands for what is no number, is passed over."""
-    found = [line for line in recorded if _kind(line) == metric.kind]
-    values = [(_value(metric.name, line), line["step"]) for line in found]
+    """Return every value of a run in the order of the steps, without null values, which are not finite."""
+    matching = [line for line in recorded if _kind(line) == metric.kind]
+    values = [(_value(metric.name, line), line["step"]) for line in matching]
     return [MetricValue(float(value), step) for value, step in values if isinstance(value, int | float)]
 
 
 def _kind(line: Mapping[str, Any]) -> str:
-    """What a line is about."""
+    """Return the kind of a line."""
     return HELD_OUT if "eval" in line else PROBES if "retention" in line else STEPS
 
 
 def _value(name: str, line: Mapping[str, Any]) -> Any:
-    """What a line has under the name; None where it has nothing."""
-    group, _, rest = name.partition(".")
+    """Return the value of a metric in a line; None without one."""
+    group, _, item = name.partition(".")
     if group == "sources":
-        return line["sources"].get(rest)
+        return line["sources"].get(item)
     if group == "retention":
-        return line["retention"].get(rest, {}).get("value")
+        return line["retention"].get(item, {}).get("value")
     return line.get("terms", {}).get(name, line.get(name))

@@ -1,4 +1,4 @@
-"""The members of a sweep: their settings, all checked before the first one runs, and the names of their directories."""
+"""The members of a sweep: settings, checked before the first one runs, and directory names."""
 
 import json
 import re
@@ -17,20 +17,20 @@ from sft_cli.console import counted, say
 from sft_cli.errors import Mistakes, SftError, raise_all
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
-TOLD = 50
-"""Members from which the check is announced: it takes a tenth of a second each."""
+ANNOUNCED = 50
+"""Number of members from which the check is announced: it takes 0.1 s per member."""
 LONGEST_VALUE, LONGEST_NAME = 24, 80
-"""Characters of a value, and of all, in the name of a member's directory."""
+"""Most characters of a value, and of all values, in the name of a member's directory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Member:
     """One run of a sweep.
 
     Attributes:
-        number: From 1, in the order of the values.
-        name: Of its directory below the sweep's: ``003-lr=1e-4_rank=8``.
-        values: Its value of each swept key, as it was typed.
+        number: Number from 1, in the order of the values.
+        name: Name of its directory inside the sweep's: ``003-lr=1e-4_rank=8``.
+        values: Value of each swept key, as typed.
     """
 
     number: int
@@ -40,31 +40,31 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep will run.
+    """The runs of a sweep.
 
     Attributes:
         keys: The swept keys and groups.
-        members: In the order they start.
-        configs: Their settings.
+        members: The members in start order.
+        configs: The config of each member.
     """
 
     keys: tuple[str, ...]
-    members: tuple[Trial, ...]
+    members: tuple[Member, ...]
     configs: tuple[Config, ...]
 
     def distinct_data(self) -> list[Config]:
-        """One config for each set of settings that prepared data may depend on."""
+        """Return one config for each distinct set of settings that prepared data depend on."""
         return list({_data_settings(config): config for config in reversed(self.configs)}.values())[::-1]
 
 
 def plan_sweep(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SweepPlan:
-    """The members that words with several values stand for.
+    """Return the members of a command line with several values.
 
     Raises:
-        SftError: Every mistake of every member, each told once.
+        SftError: Every mistake of every member, each reported once.
     """
     sweep = expand_sweep(words, config_dirs)
-    if len(sweep.members) > TOLD:
+    if len(sweep.members) > ANNOUNCED:
         say(f"check     the settings of {counted(len(sweep.members), 'member')}")
     configs, mistakes, known = [], dict[str, SftError](), dict[str, Merged]()
     for member in sweep.members:
@@ -73,15 +73,15 @@ def plan_sweep(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SweepPl
             check_required(config)
             configs.append(config)
         except SftError as error:
-            for one in error.errors if isinstance(error, Mistakes) else (error,):
-                mistakes.setdefault(str(one), one)
+            for mistake in error.errors if isinstance(error, Mistakes) else (error,):
+                mistakes.setdefault(str(mistake), mistake)
     raise_all(list(mistakes.values()))
     raise_all(list(_check_together(sweep, configs)))
-    return SweepPlan(sweep.keys, tuple(_named_trials(sweep)), tuple(configs))
+    return SweepPlan(sweep.keys, tuple(_named_members(sweep)), tuple(configs))
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Each key's last parts, as few as tell it from the others: ``lr`` for trainer.lr."""
+    """Return the shortest unique ending of each key: ``lr`` for trainer.lr."""
 
     def ending(key: str, parts: int) -> str:
         return ".".join(key.split(".")[-parts:])
@@ -96,22 +96,22 @@ def short_names(keys: Sequence[str]) -> list[str]:
     ]
 
 
-def _named_trials(sweep: SweepOverrides) -> Iterator[Trial]:
-    """The members with their names; the number keeps those apart whose values look alike."""
+def _named_members(sweep: SweepOverrides) -> Iterator[Member]:
+    """Yield the members with their names, whose number makes them unique."""
     digits = max(3, len(str(len(sweep.members))))
     names = short_names(sweep.keys)
     for number, values in enumerate(sweep.values, 1):
         pairs = [f"{name}={_safe_name(value)}" for name, value in zip(names, values, strict=True)]
-        yield Trial(number, f"{number:0{digits}}-{'_'.join(pairs)[:LONGEST_NAME]}".rstrip("_-.="), values)
+        yield Member(number, f"{number:0{digits}}-{'_'.join(pairs)[:LONGEST_NAME]}".rstrip("_-.="), values)
 
 
 def _safe_name(value: str) -> str:
-    """A value as part of a directory's name, which no shell has to quote."""
+    """Return a value as part of a directory name that needs no shell quoting."""
     return _UNSAFE.sub("-", value).strip("-")[:LONGEST_VALUE]
 
 
 def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterator[SftError]:
-    """What no member has wrong alone."""
+    """Yield the errors in combinations of members."""
     if any(config.run_dir is not None for config in configs):
         yield SftError(
             where="run_dir",
@@ -121,11 +121,11 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
     if configs[0].prepared_dir is not None and len({_data_settings(config) for config in configs}) > 1:
         yield SftError(
             where="prepared_dir",
-            problem="the members need data prepared in different ways, and one directory holds one of them",
-            fix="leave prepared_dir out: each is then kept under its fingerprint",
+            problem="the members need different prepared data, but one directory holds only one data set",
+            fix="leave prepared_dir out: each data set is then stored under its fingerprint",
         )
     if len({config.launcher.kind for config in configs}) > 1:
-        problem = "some members would run here and some as SLURM jobs"
+        problem = "some members would run in this shell and some as SLURM jobs"
         yield SftError(where=COMMAND_LINE, problem=problem, fix="choose launcher=local or launcher=slurm for all")
     elif configs[0].launcher.kind is LauncherKind.slurm:
         differing = [key for key in sweep.keys if key.partition(".")[0] in ("launcher", "distributed")]
@@ -136,13 +136,13 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
     for config, values in zip(configs, sweep.values, strict=True):
         other = seen.setdefault(json.dumps(to_plain(config)), values)
         if other is not values:
-            one, two = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
-            problem = f"two members would train the same: {one}, and {two}"
+            first, second = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
+            problem = f"two members would train the same: {first}, and {second}"
             yield SftError(where=COMMAND_LINE, problem=problem, fix="leave one of them out")
 
 
 def _data_settings(config: Config) -> str:
-    """All that decides what is prepared, and what does not matter only where that costs nothing to look at."""
+    """Return a text of the settings that prepared data may depend on, including some that do not matter."""
     parts: dict[str, Any] = to_plain(config)
     trainer = {key: parts["trainer"][key] for key in ("max_length", "seed")}
     kept = {key: parts[key] for key in ("prepared_dir", "model", "data", "clean", "template")}

@@ -1,4 +1,4 @@
-"""What each of the members that run at a time gets of this machine: GPUs and cores."""
+"""Divide the GPUs and cores of this machine among the members that run at the same time."""
 
 import os
 import sys
@@ -13,17 +13,17 @@ from sft_cli.errors import SftError
 THREADS, CARDS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 
 
-def trial_environments(parallel: int, configs: Sequence[Config]) -> list[dict[str, str]]:
-    """``shares`` of this machine.
+def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[str, str]]:
+    """Return the environment variables of each parallel member on this machine.
 
     Raises:
-        SftError: This process is one of several already, or a member asks for more GPUs than its share.
+        SftError: This process is one of several, or a member needs more GPUs than its share.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if size != "1":
         raise SftError(
             where=f"WORLD_SIZE={size}",
-            problem="a sweep is one process, which starts the members",
+            problem="a sweep must run in one process, which starts the members",
             fix="start it without torchrun, accelerate launch or srun; launcher.nproc=N gives each member N processes",
         )
     number = count_gpus()
@@ -42,25 +42,27 @@ def trial_environments(parallel: int, configs: Sequence[Config]) -> list[dict[st
     return split_resources(parallel, cards, cores, os.environ)
 
 
-def split_resources(parallel: int, cards: Sequence[str], cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
-    """For each of the members that run at a time, what its environment has beside the sweep's own.
+def split_resources(
+    parallel: int, cards: Sequence[str], cores: int, environment: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return the additional environment variables of each parallel member.
 
-    Alone, a member sees the machine as ``sft train`` does. Several share its GPUs, each with cards of its own where
-    there are enough, and its cores.
+    A single member uses the machine as ``sft train`` does. Several members share its cores and GPUs, each with its own
+    GPUs if there are enough.
 
     Args:
-        parallel: Members at a time.
+        parallel: Number of parallel members.
         cards: The GPUs, as CUDA_VISIBLE_DEVICES names them.
         cores: Cores of the machine.
-        given: The sweep's environment.
+        environment: The environment of the sweep.
     """
     if parallel == 1:
         return [{}]
-    threads = {} if THREADS in given else {THREADS: str(max(1, cores // parallel))}
-    found = []
+    threads = {} if THREADS in environment else {THREADS: str(max(1, cores // parallel))}
+    environments = []
     for slot in range(parallel):
-        own = cards[slot * len(cards) // parallel : (slot + 1) * len(cards) // parallel]
-        if cards and not own:
-            own = [cards[slot % len(cards)]]
-        found.append(threads | ({CARDS: ",".join(own)} if own else {}))
-    return found
+        share = cards[slot * len(cards) // parallel : (slot + 1) * len(cards) // parallel]
+        if cards and not share:
+            share = [cards[slot % len(cards)]]
+        environments.append(threads | ({CARDS: ",".join(share)} if share else {}))
+    return environments

@@ -1,4 +1,4 @@
-"""A sweep from its beginning, or resumed: several runs from one command line, here or as a SLURM array."""
+"""Start or resume a sweep on this machine or as a SLURM array."""
 
 import shlex
 import shutil
@@ -20,9 +20,9 @@ from sft_cli.slurm.sbatch import require_sbatch
 from sft_cli.slurm.submit import submit_array
 from sft_cli.sweep import metric as metrics
 from sft_cli.sweep.plan import SweepPlan, plan_sweep
-from sft_cli.sweep.resources import trial_environments
+from sft_cli.sweep.resources import member_environments
 from sft_cli.sweep.runner import finish_sweep, run_sweep, wait_for_saving
-from sft_cli.sweep.state import NAME, SweepRecord, TrialState, load_record, read_outcome, save_record
+from sft_cli.sweep.state import NAME, MemberState, SweepRecord, load_record, read_outcome, save_record
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.utils.atomic import write_atomic
 
@@ -41,13 +41,13 @@ def begin(
     Args:
         words: Overrides, at least one with several values.
         config_dirs: Directories of recipes and options.
-        out: Its directory; None for one of the default name.
-        parallel: Members that run at a time; None for one, or for all as a SLURM array.
-        metric: What ranks the members; None for the loss.
-        mode: ``min`` or ``max``, which end of the metric is better; None for its usual one.
+        out: Directory of the sweep; None for the default name.
+        parallel: Number of parallel members; None for one, or for all as a SLURM array.
+        metric: Metric that ranks the members; None for the loss.
+        mode: Better direction of the metric, ``min`` or ``max``; None for its default.
 
     Returns:
-        The exit code: 1 when a member did not finish, 128 and the signal's number when one stopped the sweep.
+        The exit code: 1 if a member did not finish, 128 + signal if a signal stopped the sweep.
     """
     named = out.expanduser() if out is not None else None
     if named is not None:
@@ -58,11 +58,11 @@ def begin(
     parallel = parallel or (len(planned.members) if cluster else 1)
     if cluster:
         require_sbatch()
-    environments = [] if cluster else trial_environments(parallel, planned.configs)
+    environments = [] if cluster else member_environments(parallel, planned.configs)
     prepared = _prepared(planned)
-    if not all(len(one.validation) for one in prepared.values()):  # so few rows that none is held out by default
-        ranked_by = metrics.parse_metric(metric, mode, [_unjudged(one) for one in planned.configs])
-    directory = _made(named, planned.configs[0].run_name)
+    if not all(len(data.validation) for data in prepared.values()):  # too few rows for the default held-out share
+        ranked_by = metrics.parse_metric(metric, mode, [_without_held_out(config) for config in planned.configs])
+    directory = _make_directory(named, planned.configs[0].run_name)
     record = SweepRecord(
         directory.absolute() if cluster else directory,
         tuple(map(_masked, words)),
@@ -83,22 +83,22 @@ def begin(
 
 
 def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: str | None) -> int:
-    """Run again what is not finished of a sweep that began earlier.
+    """Run the unfinished members of an earlier sweep.
 
     Args:
-        path: The sweep's directory.
-        parallel: Members that run at a time; None for as many as before.
-        metric: What ranks the members; None for what ranked them before.
-        mode: ``min`` or ``max``; None for the metric's own.
+        path: Directory of the sweep.
+        parallel: Number of parallel members; None for the earlier number.
+        metric: Metric that ranks the members; None for the earlier one.
+        mode: ``min`` or ``max``; None for the default of the metric.
 
     Returns:
-        The exit code, as of ``begin``.
+        The exit code, as for ``begin``.
     """
     record, errors = load_record(path)
     if record.job is not None and parallel is not None:
         raise SftError(
             where=f"--parallel {parallel}",
-            problem=f"SLURM has the array, job {record.job}, with the number it was submitted with",
+            problem=f"job {record.job}, a SLURM array, keeps the number it was submitted with",
             fix=f"leave it out; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
         )
     configs = tuple(read_config(record.run(member).config) for member in record.members)
@@ -111,19 +111,19 @@ def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: 
         if record.job is not None:
             outcomes = {member: read_outcome(record, member) for member in record.members}
             finish_sweep(record, outcomes)
-            return int(any(found.state is TrialState.failed for found in outcomes.values()))
+            return int(any(outcome.state is MemberState.failed for outcome in outcomes.values()))
         wait_for_saving(record, record.members)
-        begun = {member: read_outcome(record, member) for member in record.members}
-        left = [member for member, found in begun.items() if found.state is not TrialState.finished]
-        say(f"sweep     {record.directory}: {len(left)} of {len(begun)} members are unfinished")
-        chosen = tuple(config for member, config in zip(record.members, configs, strict=True) if member in left)
-        environments = trial_environments(record.parallel, chosen)
-        _prepared(SweepPlan(record.keys, tuple(left), chosen))
+        earlier = {member: read_outcome(record, member) for member in record.members}
+        unfinished = [member for member, outcome in earlier.items() if outcome.state is not MemberState.finished]
+        say(f"sweep     {record.directory}: {len(unfinished)} of {len(earlier)} members are unfinished")
+        chosen = tuple(config for member, config in zip(record.members, configs, strict=True) if member in unfinished)
+        environments = member_environments(record.parallel, chosen)
+        _prepared(SweepPlan(record.keys, tuple(unfinished), chosen))
         return run_sweep(record, environments, errors)
 
 
 def _submit(record: SweepRecord, configs: Sequence[Config]) -> int:
-    """Submit the members as an array; nothing stays where that is refused."""
+    """Submit the members as an array, or remove the directory of the sweep if sbatch refuses."""
     runs = [record.run(member).path for member in record.members]
     try:
         job = submit_array(record.directory, runs, configs[0], record.parallel)
@@ -140,34 +140,34 @@ def _submit(record: SweepRecord, configs: Sequence[Config]) -> int:
 
 
 def _prepared(planned: SweepPlan) -> dict[str, PreparedData]:
-    """Prepare what the members learn from, once each; the data sets by fingerprint."""
-    made = [prepare_data(config) for config in planned.distinct_data()]
-    return {one.manifest["fingerprint"]: one for one in made}
+    """Prepare each distinct data set of the members, and return them by fingerprint."""
+    datasets = [prepare_data(config) for config in planned.distinct_data()]
+    return {data.manifest["fingerprint"]: data for data in datasets}
 
 
-def _unjudged(config: Config) -> Config:
-    """The config as it acts where its default holds nothing out."""
+def _without_held_out(config: Config) -> Config:
+    """Return the config without held-out rows if their number is automatic."""
     automatic = isinstance(config.data.val_fraction, Auto)
     return replace(config, data=replace(config.data, val_fraction=0.0)) if automatic else config
 
 
 def _refuse_taken(directory: Path) -> None:
-    """Refuse to begin a sweep where something lies."""
+    """Refuse a directory that is not empty."""
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists():
         swept = (directory / NAME).is_file()
         raise SftError(
             where=f"--out {directory}",
-            problem="it holds a sweep already" if swept else "it exists already",
-            fix=f"resume it: sft sweep --resume {shlex.quote(str(directory))}, or name another"
+            problem="the directory holds a sweep" if swept else "the path exists",
+            fix=f"resume it: sft sweep --resume {shlex.quote(str(directory))}, or name another directory"
             if swept
             else "name another directory",
         )
 
 
-def _made(named: Path | None, run_name: str) -> Path:
-    """The directory of a new sweep: the one that was named, or the first free one of the default name."""
+def _make_directory(named: Path | None, run_name: str) -> Path:
+    """Create and return the directory of a new sweep: the named one, or the first free one of the default name."""
     if named is not None:
         named.mkdir(parents=True, exist_ok=True)
         return named
@@ -184,6 +184,6 @@ def _made(named: Path | None, run_name: str) -> Path:
 
 
 def _masked(word: str) -> str:
-    """A word without the secrets of an address."""
+    """Return a word with the secrets of an address masked."""
     key, equals, value = word.partition("=")
     return f"{key}{equals}{masked_address(value)}"

@@ -1,4 +1,4 @@
-"""The directory of a sweep and its sweep.json: what is swept, and how each member stands."""
+"""The directory of a sweep and its sweep.json: settings of the sweep and outcome of each member."""
 
 import json
 import re
@@ -12,22 +12,22 @@ from pathlib import Path
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value, read_metrics
-from sft_cli.sweep.plan import Trial
+from sft_cli.sweep.plan import Member
 from sft_cli.utils.atomic import write_atomic
 
 NAME = "sweep.json"
 LOG = "train.log"
-"""What a member prints, in its run directory."""
+"""File in the run directory with the output of a member."""
 
 
 SAVED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
-"""Exit codes of a member that a signal stopped behind a saved step."""
+"""Exit codes of a member that saved a checkpoint after a signal."""
 _MISTAKES = re.compile(r"(?:^error: .*\n  fix: .*\n?)+\Z", re.MULTILINE)
 _SRUN = re.compile(r"(?:^(?:srun|slurmstepd): .*\n?)+\Z", re.MULTILINE)
 
 
-class TrialState(str, Enum):
-    """How a member stands."""
+class MemberState(str, Enum):
+    """State of a member."""
 
     finished = "finished"
     failed = "failed"
@@ -36,19 +36,19 @@ class TrialState(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TrialOutcome:
-    """How a member stands, and what it has reached.
+class MemberOutcome:
+    """State and results of a member.
 
     Attributes:
-        state: Finished: there is a trained adapter or model.
-        reading: Its value of the metric; None before there is one.
-        steps: Optimizer steps done.
-        seconds: Their wall time.
-        exact_match: Share of the held-out rows that it answers word for word; None where that was not measured.
-        error: Why it failed, or what went wrong behind a finished training, as a sentence; empty otherwise.
+        state: State; finished means that there is a trained adapter or model.
+        reading: Value of the metric; None before there is one.
+        steps: Number of optimizer steps done.
+        seconds: Wall time of these steps.
+        exact_match: Share of the held-out rows that are answered word for word; None if not measured.
+        error: Reason of a failure, or an error after a finished training, as a sentence; otherwise empty.
     """
 
-    state: TrialState
+    state: MemberState
     reading: MetricValue | None = None
     steps: int = 0
     seconds: float = 0.0
@@ -58,34 +58,34 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep as its directory keeps it.
+    """A sweep as stored in its directory.
 
     Attributes:
-        directory: Where the members' run directories are.
-        words: What was typed; secrets in addresses are masked.
+        directory: Directory of the members' run directories.
+        words: The typed words, with secrets in addresses masked.
         keys: The swept keys.
-        members: In the order they start.
-        metric: What they are ranked by.
-        parallel: How many run at a time.
+        members: The members in start order.
+        metric: Metric that ranks the members.
+        parallel: Number of parallel members.
         job: The SLURM array job; None for a sweep on this machine.
-        datasets: How many data sets the members were prepared from.
+        datasets: Number of distinct data sets.
     """
 
     directory: Path
     words: tuple[str, ...]
     keys: tuple[str, ...]
-    members: tuple[Trial, ...]
+    members: tuple[Member, ...]
     metric: SweepMetric
     parallel: int
     job: str | None = None
     datasets: int = 1
 
-    def run(self, member: Trial) -> RunDir:
-        """A member's run directory."""
+    def run(self, member: Member) -> RunDir:
+        """Return a member's run directory."""
         return RunDir(self.directory / member.name)
 
-    def log(self, member: Trial) -> Path:
-        """Where a member's output goes: of SLURM's, which numbers tasks from 0, that of the job submitted last."""
+    def log(self, member: Member) -> Path:
+        """Return the file with a member's output; under SLURM, whose tasks count from 0, that of the latest job."""
         if self.job is None:
             return self.run(member).path / LOG
         logs = self.directory.glob(f"slurm-*_{member.number - 1}.log")
@@ -93,98 +93,98 @@ class SweepRecord:
         return max(logs, key=lambda file: file.stat().st_mtime_ns, default=first)
 
     def with_metric(self, metric: SweepMetric) -> "SweepRecord":
-        """Ranked by something else."""
+        """Return the record with another metric."""
         return replace(self, metric=metric)
 
 
-def read_outcome(record: SweepRecord, member: Trial, error: str = "") -> TrialOutcome:
-    """How a member stands, read from its run directory.
+def read_outcome(record: SweepRecord, member: Member, error: str = "") -> MemberOutcome:
+    """Return the outcome of a member, read from its run directory.
 
     Args:
         record: The sweep.
-        member: Which.
-        error: Why its last session ended, if it is known to have failed; without it, what its log ends with.
+        member: The member.
+        error: Error of its last session, if it is known to have failed; by default the error at the end of its log.
     """
     run = record.run(member)
     recorded = read_metrics(run)
     steps = [line for line in recorded if "eval" not in line and "retention" not in line]
     if run.adapter.is_dir() or run.model.is_dir():
-        state = TrialState.finished
+        state = MemberState.finished
     else:
         error = error or last_error(record.log(member))
-        state = TrialState.failed if error else TrialState.interrupted if steps else TrialState.waiting
+        state = MemberState.failed if error else MemberState.interrupted if steps else MemberState.waiting
     seconds = sum(line["seconds"] for line in steps)
     reading = metric_value(record.metric, recorded)
-    return TrialOutcome(state, reading, len(steps), round(seconds, 2), error, read_exact_match(run))
+    return MemberOutcome(state, reading, len(steps), round(seconds, 2), error, read_exact_match(run))
 
 
 def read_exact_match(run: RunDir) -> float | None:
-    """Exact match of a run on its held-out rows: of ``sft eval``, else from the end of training; None without one."""
+    """Return the exact match on held-out rows: of ``sft eval``, else of the end of training; None without one."""
     evaluated = run.eval / "heldout.json"
     for file, within in ((evaluated, "metrics"), (run.tuned_scores, None)):
         if file.is_file():
-            found = run.read_json(file)
-            value = (found if within is None else found[within])["exact_match"]
+            scores = run.read_json(file)
+            value = (scores if within is None else scores[within])["exact_match"]
             return None if value is None else float(value)
     return None
 
 
-def last_error(log: Path, begin: int = 0) -> str:
-    """Why the last session of a member failed, if its output ends with that: mistakes, each with its fix.
+def last_error(log: Path, start: int = 0) -> str:
+    """Return the errors, with their fixes, at the end of a member's log; an empty text without any.
 
-    Behind them srun says what its tasks ended with; where there is no mistake, that is the reason, unless a signal
-    stopped the run behind a saved step.
+    Lines of srun may follow them. Without errors, these lines are the reason, unless a signal stopped the run after it
+    saved a checkpoint.
 
     Args:
-        log: A member's output.
-        begin: The byte at which its last session began.
+        log: File with the output of a member.
+        start: Byte at which its last session started.
     """
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(begin)
+        file.seek(start)
         text = file.read().decode("utf-8", errors="replace")
-    behind = _SRUN.search(text)
-    said = text[: behind.start()] if behind else text
-    if found := _MISTAKES.search(said):
-        return found.group().strip().replace("error: ", "")
-    code = re.search(r"Exited with exit code (\d+)", behind.group()) if behind else None
-    if behind is None or (code and int(code[1]) in SAVED):
+    srun_lines = _SRUN.search(text)
+    output = text[: srun_lines.start()] if srun_lines else text
+    if errors := _MISTAKES.search(output):
+        return errors.group().strip().replace("error: ", "")
+    code = re.search(r"Exited with exit code (\d+)", srun_lines.group()) if srun_lines else None
+    if srun_lines is None or (code and int(code[1]) in SAVED):
         return ""
-    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
-    return f"{last} ({behind.group().splitlines()[0]})"
+    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
+    return f"{last} ({srun_lines.group().splitlines()[0]})"
 
 
-def save_record(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> None:
+def save_record(record: SweepRecord, outcomes: Mapping[Member, MemberOutcome]) -> None:
     """Write sweep.json."""
     members = [
         {**asdict(member), **asdict(outcomes[member]), "state": outcomes[member].state.value}
         for member in record.members
     ]
     values = {**asdict(record), "directory": None, "members": members}
-    del values["directory"]  # it may be moved
+    del values["directory"]  # the directory may be moved
     write_atomic(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def load_record(path: Path) -> tuple[SweepRecord, dict[Trial, str]]:
-    """A sweep, and why those members failed that did.
+def load_record(path: Path) -> tuple[SweepRecord, dict[Member, str]]:
+    """Return a sweep, and the error of each failed member.
 
     Raises:
-        SftError: There is none.
+        SftError: The directory holds no sweep.
     """
     directory = path.expanduser()
     if not (directory / NAME).is_file():
         near = sorted(directory.parent.glob(f"*/{NAME}"), key=lambda file: file.stat().st_mtime)[-3:]
         raise SftError(
             where=f"--resume {path}",
-            problem=f"no sweep's directory (no {NAME} there)",
-            fix=f"sft sweep --resume {shlex.quote(str(near[-1].parent))}, the newest sweep there"
+            problem=f"not the directory of a sweep (it has no {NAME})",
+            fix=f"sft sweep --resume {shlex.quote(str(near[-1].parent))}, the newest sweep in that folder"
             if near
             else "name the directory that sft sweep printed",
         )
     try:
         values = json.loads((directory / NAME).read_text(encoding="utf-8"))
-        members = {_member(one): str(one["error"]) for one in values["members"]}
+        members = {_member(entry): str(entry["error"]) for entry in values["members"]}
         record = SweepRecord(
             directory=directory,
             words=tuple(values["words"]),
@@ -198,16 +198,16 @@ def load_record(path: Path) -> tuple[SweepRecord, dict[Trial, str]]:
     except (ValueError, KeyError, TypeError) as error:
         raise SftError(
             where=str(directory / NAME),
-            problem=f"it is not what sft sweep writes ({error})",
+            problem=f"the file was not written by sft sweep ({error})",
             fix="the members can be resumed one by one: sft train --resume RUN",
         ) from error
     return record, members
 
 
-def _member(values: Mapping[str, object]) -> Trial:
-    """A member; its name becomes a path, so it must be one part of one."""
+def _member(values: Mapping[str, object]) -> Member:
+    """Return a member from its stored values; its name must be a single part of a path."""
     name, number, words = values["name"], values["number"], values["values"]
     if not isinstance(name, str) or not re.fullmatch(r"\d+-[\w.+=-]*", name) or not isinstance(number, int):
         raise ValueError(f"a member is called {name!r}")
     assert isinstance(words, Sequence)
-    return Trial(number, name, tuple(str(word) for word in words))
+    return Member(number, name, tuple(str(word) for word in words))

@@ -77,11 +77,11 @@ class TrainContext:
         return self.accelerator.scaler is not None
 
     def step_rows(self, step: int) -> list[StepRow]:
-        """The rows of a step (from 0), the longest first."""
+        """Return the rows of a step (from 0), the longest first."""
         return list_step_rows(self.train, self.plan.examples(step))
 
     def prefetch(self, first_step: int) -> Prefetcher:
-        """The batches from a step on."""
+        """Return the batches from a step on."""
         return Prefetcher(
             self.train,
             self.plan.examples,

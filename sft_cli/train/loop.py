@@ -140,11 +140,11 @@ def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | 
 
 
 def _is_due(every: int | None, plan: StepPlan, step: int) -> bool:
-    """Whether an action is due at ``step`` that is due every ``every`` steps (None: every epoch) and at the end."""
+    """Return whether an action is due at ``step``: every ``every`` steps (None: every epoch) and at the end."""
     return step == plan.num_steps or (plan.is_epoch_end(step - 1) if every is None else step % every == 0)
 
 
 def _out_of_patience(context: TrainContext, progress: TrainProgress) -> bool:
-    """Whether the held-out loss has not improved for ``trainer.patience`` evaluations."""
+    """Return whether the held-out loss has not improved for ``trainer.patience`` evaluations."""
     patience = context.config.trainer.patience
     return patience is not None and progress.without_improvement >= patience

@@ -48,7 +48,7 @@ def translate_oom(
 
 
 def oom_advice(config: Config, phase: OomPhase) -> str:
-    """Settings that need less memory than the config, the cheapest first."""
+    """Return settings that need less memory than the config, the cheapest first."""
     speed, found = config.speed, list[str]()
     if phase is OomPhase.training:
         explicit = speed.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
@@ -69,7 +69,7 @@ def oom_advice(config: Config, phase: OomPhase) -> str:
 
 
 def _fewer_tokens(config: Config) -> str:
-    """A smaller micro-batch; where it already holds only the longest row, a new run with shorter rows."""
+    """Return a smaller micro-batch; where it already holds only the longest row, a new run with shorter rows."""
     tokens, longest = config.speed.tokens_per_micro_batch, config.trainer.max_length
     if tokens > longest:
         return f"speed.tokens_per_micro_batch={max(longest, tokens // 2)}"

@@ -71,7 +71,7 @@ class ParallelModel:
         return self.fsdp_root is not None
 
     def describe(self, model: nn.Module) -> str:
-        """A line for the log: what each process holds."""
+        """Return a line for the log: what each process holds."""
         size = self.world.size
         if not self.is_sharded:
             return f"{size} processes, each holds the whole model (DDP); gradients are summed once a step"
@@ -99,7 +99,7 @@ class ParallelModel:
         return self.run(partial(model, **kwargs))
 
     def run_inference(self, work: Callable[[], T]) -> T:
-        """``run`` without a backward pass to follow: gathered weights are freed afterwards."""
+        """Call ``run`` without a following backward pass: gathered weights are freed afterwards."""
         found = self.run(work)
         for module in self.fsdp_root.modules() if self.fsdp_root is not None else ():
             if isinstance(module, FSDPModule):
@@ -209,7 +209,7 @@ def parallelize(model: nn.Module, config: DistributedConfig, world: World, devic
 
 
 def loading_device(config: Config, device: torch.device) -> torch.device:
-    """The device that weights are loaded to: the CPU under FSDP, where the whole model may not fit on a GPU.
+    """Return the device that weights are loaded to: the CPU under FSDP, where the whole model may not fit on a GPU.
 
     Quantized weights are small, and are loaded to the GPU.
     """
@@ -248,7 +248,7 @@ def _join_gather(parameter: nn.Parameter) -> Tensor:
 
 
 def _mesh(config: DistributedConfig, world: World, device: torch.device) -> DeviceMesh:
-    """A mesh of one group of all processes, or of ``replicas`` groups."""
+    """Return a mesh of one group of all processes, or of ``replicas`` groups."""
     size, replicas = world.size, config.replicas
     if size % replicas:
         raise SftError(

@@ -26,7 +26,7 @@ class RecomputeOnOom:
     allowed: bool = True
 
     def next_level(self, device: torch.device) -> CheckpointingPlan | None:
-        """The next higher level of recomputation, or None."""
+        """Return the next higher level of recomputation, or None."""
         layers = len(decoder_layers(self.model))
         return next_checkpointing_level(self.recompute, layers, device) if layers and self.allowed else None
 

@@ -35,25 +35,25 @@ class RunSummary:
 
 
 def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
-    """The runs in folders, those that changed last first; without folders, in those that runs are written to."""
+    """Return the runs in folders, those that changed last first; without folders, in those that runs are written to."""
     found = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
     return [summarize(RunDir(path)) for path in sorted(found, key=_changed, reverse=True)]
 
 
 def _configs(folder: Path) -> Iterator[Path]:
-    """The configs of the runs in a folder, of a sweep's members too, or of the folder itself."""
+    """Yield the configs of the runs in a folder, of a sweep's members too, or of the folder itself."""
     for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml"):
         yield from (file for file in folder.glob(pattern) if file.parent.parent.name != "steps")
 
 
 def _changed(path: Path) -> float:
-    """When a run was written to last."""
+    """Return the time of the last write to a run."""
     files = [file for file in (RunDir(path).metrics, RunDir(path).config) if file.is_file()]
     return max(file.stat().st_mtime for file in files)
 
 
 def summarize(run: RunDir) -> RunSummary:
-    """The state of a run, read from its directory."""
+    """Return the state of a run, read from its directory."""
     lines = list(_lines(run.metrics))
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
     evaluated = [line for line in lines if line.get("eval")]
@@ -69,13 +69,13 @@ def summarize(run: RunDir) -> RunSummary:
 
 
 def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:
-    """The loss of the last line; None where it is no number."""
+    """Return the loss of the last line; None where it is no number."""
     value = lines[-1].get("loss") if lines else None
     return float(value) if isinstance(value, int | float) else None
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file; one that is being written ends them."""
+    """Yield the lines of a metrics file; one that is being written ends them."""
     if not file.is_file():
         return
     with file.open(encoding="utf-8") as stream:
@@ -87,7 +87,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_locked(file: Path) -> bool:
-    """Whether a process holds the lock of a run; its owner's entry decides where the disk has no locks."""
+    """Return whether a process holds the lock of a run; its owner's entry decides where the disk has no locks."""
     if not file.is_file():
         return False
     try:

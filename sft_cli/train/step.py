@@ -114,7 +114,7 @@ def accumulate_gradients(
 
 
 def batch_kwargs(batch: Batch) -> dict[str, Any]:
-    """The keyword arguments of ``LossModel.forward``."""
+    """Return the keyword arguments of ``LossModel.forward``."""
     return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
@@ -128,9 +128,9 @@ def _restore_rng(generators: tuple[Tensor, Tensor | None], device: torch.device)
 
 
 def _is_applied(context: TrainContext, loss: Tensor, norm: Tensor) -> bool:
-    """Whether a step changes the weights. Waits for the device only where steps may be skipped.
+    """Return whether a step changes the weights. Waits for the device only where steps may be skipped.
 
-    A loss scale (float16) skips by itself what is not finite.
+    A loss scale (float16) skips steps that are not finite.
     """
     may_skip = context.config.trainer.on_nan is OnNan.skip and not context.has_loss_scale
     return not may_skip or is_finite_step(float(loss), float(norm), scaled=False)
@@ -145,7 +145,7 @@ def _step_metrics(
     lr: float,
     started: float,
 ) -> StepMetrics:
-    """The metrics of a step that began at ``started``."""
+    """Return the metrics of a step that began at ``started``."""
     seconds = time.perf_counter() - started
     return StepMetrics(
         step=step + 1,

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, after a power cut too."""
+"""Write files completely or not at all, even if the power fails."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(file: Path) -> Iterator[Path]:
-    """Give a path next to ``file`` to write to; it is synced and renamed to ``file`` unless the body raises."""
+    """Yield a path next to ``file`` to write to; it is synced and renamed to ``file`` unless the block raises."""
     new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         yield new
@@ -19,7 +19,7 @@ def atomic_path(file: Path) -> Iterator[Path]:
 
 
 def write_atomic(file: Path, content: str | bytes) -> None:
-    """Write a file that holds its old content or the new one, whatever happens."""
+    """Write a file so that it always holds either its old content or the new one."""
     with atomic_path(file) as new:
         new.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
@@ -34,7 +34,7 @@ def fsync(path: Path) -> None:
 
 
 def apply_umask(directory: Path) -> None:
-    """Give a directory and all in it the modes of new files; temporary ones are made for their owner alone."""
+    """Give a directory and its contents the modes of new files; temporary ones are private to their owner."""
     mask = os.umask(0o077)
     os.umask(mask)
     for path in (directory, *directory.rglob("*")):

@@ -1,4 +1,4 @@
-"""Disks: how much is free, and errors of writing that need a sentence."""
+"""Free disk space, and errors of writing weights."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from sft_cli.errors import SftError
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes of the disk that a path, which may not exist yet, is or would be on."""
+    """Return the free bytes of the disk of a path, which may not exist yet."""
     places = (path.absolute(), *path.absolute().parents)
     return shutil.disk_usage(next(place for place in places if place.is_dir())).free
 
 
 @contextmanager
 def written(where: Path, fix: str) -> Iterator[None]:
-    """Write weights within.
+    """Turn errors of safetensors in the block, which writes weights, into an ``SftError``.
 
     Args:
-        where: What shall be there afterwards.
-        fix: What to do if it cannot be.
+        where: Path of the weights.
+        fix: Fix if they cannot be written.
 
     Raises:
         SftError: safetensors could not write.
@@ -30,4 +30,4 @@ def written(where: Path, fix: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise SftError(where=str(where), problem=f"it cannot be written: {error}", fix=fix) from error
+        raise SftError(where=str(where), problem=f"the weights cannot be written: {error}", fix=fix) from error

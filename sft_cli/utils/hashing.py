@@ -9,13 +9,13 @@ from typing import Any
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of plain values as canonical JSON, 64 hexadecimal digits."""
+    """Return the SHA-256 of plain values as canonical JSON, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @cache
 def code_digest(*modules: str) -> str:
-    """Digest of the source of modules and packages of ``sft_cli``, 16 hexadecimal digits."""
+    """Return a digest of the source of modules and packages of ``sft_cli``, 16 hexadecimal digits."""
     files: list[Path] = []
     for module in modules:
         found = importlib.util.find_spec(f"sft_cli.{module}")
@@ -27,17 +27,17 @@ def code_digest(*modules: str) -> str:
 
 
 def sha256_of_file(file: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def blake2b_of_file(file: Path) -> str:
-    """BLAKE2b of a file, 32 hexadecimal digits."""
+    """Return the BLAKE2b of a file, 32 hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def blake2b_of_text(text: str) -> str:
-    """BLAKE2b of a text, 32 hexadecimal digits."""
+    """Return the BLAKE2b of a text, 32 hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

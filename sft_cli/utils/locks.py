@@ -1,7 +1,7 @@
-"""File locks of the kernel, which lets them go when their process ends.
+"""File locks of the kernel, which are released when their process ends.
 
-Disks shared over a network may have none, each with an error of its own: that is an answer here, not an exception
-(the package filelock waits for ever on such a disk).
+Network disks may not support them, each with its own error. Here that is a return value, not an exception (the package
+filelock waits forever on such a disk).
 """
 
 import errno
@@ -9,7 +9,7 @@ import fcntl
 from pathlib import Path
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What disks shared over a network may answer when a file is to be locked."""
+"""Errors of disks that do not support locks."""
 
 
 def lock(descriptor: int, *, wait: bool = False) -> bool:
@@ -20,7 +20,7 @@ def lock(descriptor: int, *, wait: bool = False) -> bool:
         wait: Wait while another process holds the lock.
 
     Returns:
-        Whether the disk has locks; where it has none, nothing is locked.
+        Whether the disk supports locks; otherwise nothing is locked.
 
     Raises:
         BlockingIOError: Another process holds the lock.
@@ -37,7 +37,7 @@ def lock(descriptor: int, *, wait: bool = False) -> bool:
 
 
 def is_locked(file: Path) -> bool:
-    """Whether a process of this machine holds the lock of a file, which may be missing."""
+    """Return whether a process of this machine holds the lock of a file, which may be missing."""
     if not file.is_file():
         return False
     with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""Nested mappings: dotted keys, and values that JSON can hold."""
+"""Nested mappings: dotted keys, and values that JSON can represent."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ def flatten(value: Any, prefix: str = "", *, keep_empty: bool = False) -> Iterat
 
 
 def nan_to_none(value: Any) -> Any:
-    """The value with None for each number that is not finite, which JSON cannot hold; in mappings, too."""
+    """Return the value, also inside mappings, with None for each number that is not finite, which JSON lacks."""
     if isinstance(value, Mapping):
         return {name: nan_to_none(entry) for name, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

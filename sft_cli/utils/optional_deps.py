@@ -1,4 +1,4 @@
-"""Libraries that only some filters need."""
+"""Libraries that only some cleaning filters need."""
 
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ PACKAGES = {
     "stdnum": "python-stdnum",
     "py3langid": "py3langid",
 }
-"""Module -> the package that provides it."""
+"""Module -> package that provides it."""
 
 
 def needs(module: str, step: str) -> None:

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent and get its signals."""
+"""Child processes that end with their parent and receive its signals."""
 
 import ctypes
 import multiprocessing
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a run to save and stop."""
 PARENT_DIED = 1
-"""Linux's PR_SET_PDEATHSIG; it stays set when the process becomes another program."""
+"""Linux's PR_SET_PDEATHSIG; it stays set after exec."""
 
 
 def terminate_with_parent() -> None:
-    """Have Linux send SIGTERM to this process when its parent dies, however that dies."""
+    """Have Linux send SIGTERM to this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)
 
@@ -23,7 +23,7 @@ def terminate_with_parent() -> None:
 def exit_with_parent() -> None:
     """Wait for the parent of a ``multiprocessing`` process to end, then exit; runs in a thread.
 
-    ``terminate_with_parent`` would not do: it goes by the thread that started the process, which may end before.
+    ``terminate_with_parent`` would not work: it reacts to the thread that started the process, which may end earlier.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -33,7 +33,7 @@ def exit_with_parent() -> None:
 
 @contextmanager
 def signals_handled_by(handle: Callable[[int], None], numbers: Sequence[int] = STOP_SIGNALS) -> Iterator[None]:
-    """Call ``handle`` with the number of each signal that arrives within; afterwards the old handlers are back."""
+    """Call ``handle`` with the number of each signal received in the block; restore the old handlers after it."""
     before = {number: signal.signal(number, lambda received, _frame: handle(received)) for number in numbers}
     try:
         yield

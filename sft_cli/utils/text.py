@@ -7,9 +7,9 @@ from typing import Any
 
 
 def any_of(strings: Iterable[str]) -> str:
-    """A regular expression for any of the strings, the longest that fits; one that never matches for none.
+    """Return a regular expression for any of the strings, preferring the longest; for none, one that never matches.
 
-    Beginnings they share are tried once: Llama 3 has 256 special tokens that begin alike.
+    Shared prefixes are matched once: Llama 3 has 256 special tokens with the same prefix.
     """
     tree: dict[str, list[str]] = {}
     for string in sorted({string for string in strings if string}):
@@ -18,17 +18,17 @@ def any_of(strings: Iterable[str]) -> str:
 
 
 def _branch(first: str, rests: list[str]) -> str:
-    """A regular expression for ``first`` with any of the ``rests`` after it."""
+    """Return a regular expression for ``first`` followed by any of the ``rests``."""
     if len(rests) == 1:
         return re.escape(first + rests[0])
     inner = f"(?:{any_of(rests)})"
     return re.escape(first) + (f"{inner}?" if "" in rests else inner)
 
 
-def common_prefix_length(one: str, other: str) -> int:
-    """Characters that two texts begin with in common."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+def common_prefix_length(first: str, second: str) -> int:
+    """Return the number of characters that two texts have in common at the start."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def parse_json(text: str) -> Any:
@@ -48,12 +48,12 @@ def json_or_none(text: str) -> Any:
 
 
 def percent(share: float) -> str:
-    """A share as ``12.3%``."""
+    """Return a share as ``12.3%``."""
     return f"{share:.1%}"
 
 
 def duration(seconds: float) -> str:
-    """``7 s``, ``12 min`` or ``3.5 h``."""
+    """Return a duration as ``7 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Work spread over processes: results in the order of the tasks, whatever the number of processes."""
+"""Run tasks in several processes; results keep the order of the tasks, whatever the number of processes."""
 
 import gc
 import multiprocessing
@@ -18,25 +18,26 @@ from sft_cli.utils.processes import exit_with_parent
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 SMALL = 6000
-"""Rows below which one process is fastest."""
+"""Number of rows below which one process is fastest."""
 GARBAGE = (50_000, 20, 100)
-"""When Python looks for reference cycles: rows are many objects and no cycles; looking cost a twelfth of encoding."""
+"""Thresholds of Python's cycle collector: rows are many objects without cycles, and collecting took 8% of encoding."""
 AHEAD = 3
-"""Tasks per process that are handed out before the first result is taken."""
+"""Tasks per process that are submitted before the first result is taken."""
 
 _setup: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
-"""What makes the state of this process: with its first task, so that an error of it reaches the parent."""
+"""Function and arguments that create the state of this process, with its first task, so that errors reach the
+parent."""
 _state: Any = None
-"""What it made."""
+"""State of this process."""
 
 
 def count(wanted: int | None) -> int:
-    """The number of processes: the one wanted, or one per core this process may use."""
+    """Return the number of processes: the requested one, or one per core this process may use."""
     return wanted or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
 
 
 def worth(num_rows: int, processes: int) -> int:
-    """The number of processes for so many rows: starting one costs as much as some thousand rows."""
+    """Return the number of processes for ``num_rows`` rows: starting one takes as long as a few thousand rows."""
     return processes if num_rows >= SMALL else 1
 
 
@@ -47,21 +48,29 @@ def run(
     tasks: Sequence[Task],
     processes: int,
 ) -> Iterator[Result]:
-    """``work(state, task)`` for each task, in order; ``state = setup(*arguments)`` is made once in each process.
+    """Yield ``work(state, task)`` for each task, in order; each process creates ``state = setup(*arguments)`` once.
 
-    One process, or one task, runs here. Both functions are those of modules: they are sent by name.
+    With one process or one task, everything runs in this process. Both functions must be defined at module level,
+    since they are pickled by name.
+
+    Args:
+        setup: Function that creates the state of a process.
+        arguments: Arguments of ``setup``.
+        work: Function of state and task that returns a result.
+        tasks: The tasks.
+        processes: Number of processes.
 
     Raises:
         SftError: A process was killed.
     """
     if processes == 1 or len(tasks) <= 1:
-        yield from _here(setup, arguments, work, tasks)
+        yield from _run_in_process(setup, arguments, work, tasks)
         return
-    # Not forked: threads of torch or of the tokenizer may hold locks at that moment.
+    # Spawn, not fork: threads of torch or of the tokenizer may hold locks.
     pool = ProcessPoolExecutor(
         min(processes, len(tasks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
+        initializer=_initialise_worker,
         initargs=(setup, tuple(arguments)),
     )
     try:
@@ -69,35 +78,35 @@ def run(
     except BrokenProcessPool as error:
         raise SftError(
             where="a worker process",
-            problem="it was killed, most likely because the machine ran out of memory",
-            fix="try again with fewer: data.workers=1 (what was finished is kept)",
+            problem="the process was killed, probably because the machine ran out of memory",
+            fix="try again with fewer processes: data.workers=1 (finished parts are kept)",
         ) from error
     except BaseException:
-        _end(pool)
+        _terminate(pool)
         raise
     pool.shutdown()
 
 
-def _here(
+def _run_in_process(
     setup: Callable[..., Any], arguments: Sequence[Any], work: Callable[[Any, Task], Result], tasks: Sequence[Task]
 ) -> Iterator[Result]:
-    """The results, one after the other, in this process."""
+    """Yield the results in order, computed in this process."""
     state = setup(*arguments) if tasks else None
-    gc.freeze()  # what is loaded by now stays: looking through it again and again costs up to a fifth of the time
-    usual = gc.get_threshold()
+    gc.freeze()  # exempt loaded objects from collection, which takes up to a fifth of the time
+    thresholds = gc.get_threshold()
     gc.set_threshold(*GARBAGE)
     try:
         for task in tasks:
             yield work(state, task)
     finally:
-        gc.set_threshold(*usual)
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 
 def _ordered(
     pool: ProcessPoolExecutor, work: Callable[[Any, Task], Result], tasks: Sequence[Task], ahead: int
 ) -> Iterator[Result]:
-    """The results in the order of the tasks, never more than ``ahead`` tasks handed out."""
+    """Yield the results in the order of the tasks, with at most ``ahead`` tasks submitted."""
     waiting: deque[Future[Result]] = deque()
     for task in tasks:
         waiting.append(pool.submit(_work, work, task))
@@ -107,8 +116,8 @@ def _ordered(
         yield waiting.popleft().result()
 
 
-def _begin(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """First thing in a new process: Ctrl-C is the parent's to handle, one process is one thread, none outlives it."""
+def _initialise_worker(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Prepare a new process: ignore Ctrl-C, exit with the parent, and use one thread for tokenizers."""
     global _setup
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, daemon=True).start()
@@ -117,6 +126,7 @@ def _begin(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
 
 
 def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    """Return the result of a task; the first call creates the state of the process."""
     global _setup, _state
     if _setup is not None:
         setup, arguments = _setup
@@ -127,8 +137,8 @@ def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:
     return work(_state, task)
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Stop at once: nothing more is begun, and what runs is killed (parts are written whole or not at all)."""
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    """Cancel waiting tasks and kill running ones (parts are written completely or not at all)."""
     processes = list(pool._processes.values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:

@@ -171,7 +171,7 @@ def test_a_header_without_special_tokens_is_noticed(make_builder, template, mess
     strict = make_builder(template, delimiters=Delimiters.error).build([talked])[0]
     if header:
         assert refusal(strict) == (
-            f"a message holds {header!r}, a header of the template: the model could not tell it from a real one"
+            f"a message holds {header!r}, a header of the template, which looks like a real one to the model"
             " (data.delimiters=error)"
         )
         assert strict.problem.fix == (

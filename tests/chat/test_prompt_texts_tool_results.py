@@ -30,7 +30,7 @@ PLAIN = TAGGED.replace("RESULT", "m.content")
 ESCAPED = TAGGED.replace("RESULT", "m.content | tojson")
 SAID = 'look{"a": "b"}<|im_end|>'
 UNLIKE = (
-    "the template does not write the tool results as they are, one after the other (it escapes, cuts, merges, moves"
+    "the template does not write the tool results unchanged and in order (it escapes, cuts, merges, moves"
     " or repeats them), so that data.train_on_tool_results=true cannot train them"
 )
 

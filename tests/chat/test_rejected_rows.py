@@ -28,7 +28,7 @@ def call(arguments):
         ),
         (
             "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}",
-            "what a server sends before message 2 (assistant) is not the beginning of the trained text"
+            "the server's prompt before message 2 (assistant) is not the start of the trained text"
             " (they differ at '1hi</s>')",
         ),
         (
@@ -37,7 +37,7 @@ def call(arguments):
         ),
         (
             "{% for m in messages %}{{ m.content + ('.' if m.role == 'assistant' else '') }}{% endfor %}</s>",
-            "what a server sends before message 2 (assistant) is not the beginning of the trained text"
+            "the server's prompt before message 2 (assistant) is not the start of the trained text"
             " (they differ at 'hi</s>')",
         ),
         (

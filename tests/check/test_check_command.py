@@ -1,4 +1,4 @@
-"""The whole command on the embedded model, and each thing that can be wrong with its sentence."""
+"""``sft check`` on the embedded model, with each kind of failure."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def home(tmp_path, monkeypatch):
 
 
 def checked(capsys, *words):
-    """Exit code, and the lines by name, each as (status, text with what is below it)."""
+    """Return the exit code, and the lines by name, each as (status, text with its details)."""
     code = execute(["check", *words])
     lines: dict[str, tuple[str, str]] = {}
     for line in capsys.readouterr().out.splitlines():
@@ -82,7 +82,7 @@ def test_prepared_data_are_taken_as_they_are(capsys):
         ),
     ],
 )
-def test_what_prepare_refuses_is_a_failed_line(capsys, tmp_path, template, rows, text, fix):
+def test_error_of_prepare_is_a_failed_check(capsys, tmp_path, template, rows, text, fix):
     """Nothing that needs a model is looked at behind it."""
     words = ["data=local", "data.mix.local.path=rows.jsonl", "data.mix.local.format=alpaca", "data.val_fraction=0.5"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -98,7 +98,7 @@ def test_what_prepare_refuses_is_a_failed_line(capsys, tmp_path, template, rows,
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_cached_the_check_goes_on(capsys, tmp_path, monkeypatch):
+def test_check_continues_without_a_writable_cache(capsys, tmp_path, monkeypatch):
     """A home that cannot be written to is one failed line; all others are there, and the environment stays."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "file" / "home"))
@@ -140,7 +140,7 @@ def test_a_tiny_card_an_unwritable_run_and_rows_beyond_the_context(capsys, tmp_p
     assert "\ndo: trainer.max_length=40 data.overflow=drop data.budget.dropped=" in lines["model"][1]
     assert "; trainer.max_length=40 data.overflow=truncate " in lines["model"][1]
     assert lines["memory"][0] == "fail"
-    assert lines["memory"][1].startswith("it does not fit: about ")
+    assert lines["memory"][1].startswith("the run does not fit: about ")
 
 
 def prepared_model():

@@ -1,4 +1,4 @@
-"""Time and cost, by hand."""
+"""Time and cost, compared with manual calculations."""
 
 import json
 from types import SimpleNamespace
@@ -49,9 +49,9 @@ def test_a_stated_speed_gives_time_and_cost():
     assert line.more == ["cost 2.00, where one GPU hour costs 2 (1 GPU)"]
 
 
-def test_a_price_without_a_speed_says_what_is_lacking():
+def test_price_without_a_speed_is_a_warning():
     line = cost_check(CheckOptions(price=0.5), SAMPLE, RunSize(1, 1000), 1, parse_gpu("24GB"), 30e9)
-    assert line.text == "1 step, 1,000 tokens; the speed of 24GB is not known; without it there is no cost"
+    assert line.text == "1 step, 1,000 tokens; the speed of 24GB is not known; without it no cost can be computed"
     assert line.fix == "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)"
 
 
@@ -66,7 +66,7 @@ def test_a_model_too_small_for_the_estimate_gets_none(price):
 
 
 def finished(directory, device):
-    """A run of three steps on a device."""
+    """Write a run of three steps on a device, and return its path."""
     directory.mkdir()
     (directory / "config.yaml").write_text("")
     (directory / "environment.json").write_text(json.dumps({"device": device}))
@@ -105,7 +105,7 @@ def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
     assert f"at {2 * 989e12 * 0.35 / 30e9:,.0f} tokens/s" in line.text
 
 
-def test_without_a_speed_it_says_what_to_type():
+def test_unknown_speed_suggests_options():
     line = cost_check(CheckOptions(), SAMPLE, RunSize(1, 1000), 1, parse_gpu("24GB"), 30e9)
     assert (line.status.value, line.fix) == ("warn", "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)")
 

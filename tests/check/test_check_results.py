@@ -1,4 +1,4 @@
-"""What a line looks like, and what decides the exit code."""
+"""Lines of check results, and the exit code."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from sft_cli.check.results import CheckReport, fail, ok, warn
 from sft_cli.errors import SftError, raise_all
 
 
-def test_a_line_says_how_it_stands_and_what_to_do():
+def test_result_line_shows_status_and_fix():
     line = warn("memory", "about 10 GiB", "gpu=24GB", ["weights 5 GiB"])
     assert str(line) == ("warn  memory    about 10 GiB\n                weights 5 GiB\n                do: gpu=24GB")
 
@@ -21,7 +21,7 @@ def test_only_a_failure_fails(lines, code, capsys):
     assert ("next: sft train" in capsys.readouterr().out) == (code == 0)
 
 
-def test_what_comes_behind_a_mistake_is_looked_at_all_the_same(capsys):
+def test_checks_after_a_mistake_still_run(capsys):
     report = CheckReport()
     with report.section("data"):
         raise_all([SftError(where=place, problem="wrong", fix="mend it") for place in ("rows.jsonl:1", "rows.jsonl:2")])

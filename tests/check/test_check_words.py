@@ -1,4 +1,4 @@
-"""The options of `sft check`, and the cards it knows."""
+"""Options of ``sft check``, and the known GPUs."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_every_card_is_found_under_the_name_of_its_driver():
 
 def test_rows_are_a_number_or_all():
     assert (row_limit("500"), row_limit("1_000"), row_limit("all")) == (500, 1000, None)
-    with pytest.raises(SftError, match="--rows none: it is no number of rows\n  fix: did you mean --rows all\\?"):
+    with pytest.raises(SftError, match="--rows none: not a number of rows\n  fix: did you mean --rows all\\?"):
         row_limit("none")
     with pytest.raises(SftError, match="did you mean --rows 5\\?"):
         row_limit("5.0")

@@ -1,4 +1,4 @@
-"""The machine alone."""
+"""``sft doctor``: checks of this machine."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from sft_cli.check.doctor import directory_check, secrets_check, slurm_check, ve
 from sft_cli.check.torch_checks import devices
 
 
-def test_versions_are_held_against_the_installed_metadata(monkeypatch):
+def test_versions_are_checked_against_installed_metadata(monkeypatch):
     """The environment of the tests lies within; a package outside, or missing, is named with its line for pip."""
     from importlib.metadata import PackageNotFoundError
 
@@ -42,7 +42,7 @@ def test_no_secret_is_shown():
     assert "verysecret" not in str(line)
 
 
-def test_slurm_is_all_there_or_said_to_be_half_there(monkeypatch):
+def test_slurm_check_names_missing_commands(monkeypatch):
     from sft_cli.check import doctor
 
     found = {"sbatch": "/bin/sbatch"}
@@ -59,13 +59,13 @@ def test_a_home_that_cannot_be_written_is_a_failure(tmp_path):
 
 
 @pytest.mark.slow
-def test_four_bits_go_there_and_back():
+def test_four_bit_round_trip():
     assert devices.four_bit_check().status.value == "ok"
 
 
 @pytest.mark.slow
 def test_two_processes_meet():
-    assert devices.rendezvous_check().text == "two processes met over gloo on 127.0.0.1"
+    assert devices.rendezvous_check().text == "two processes connected over gloo on 127.0.0.1"
 
 
 @pytest.mark.slow
@@ -73,4 +73,4 @@ def test_processes_that_do_not_meet_are_a_failure(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere")
     line = devices.rendezvous_check()
     assert line.status.value == "fail"
-    assert line.text.startswith("two processes do not meet: ")
+    assert line.text.startswith("two processes do not connect: ")

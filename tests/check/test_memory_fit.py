@@ -1,4 +1,4 @@
-"""What a process needs when others share the work, and which settings are offered."""
+"""Memory of a process of several, and suggested settings."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ SHAPE = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=
         pytest.param({"kind": "fsdp", "cpu_offload": True}, 4, (0, 0, 0, 0, 6000), id="in-main-memory"),
     ],
 )
-def test_what_is_shared_by_hand(settings, processes, found):
+def test_split_resources(settings, processes, found):
     config = DistributedConfig(**{**settings, "kind": DistributedKind(settings.get("kind", "ddp"))})
     memory = shard_estimate(ALONE, config, processes)
     assert (memory.weights, memory.parameters, memory.gradients, memory.optimizer_state, memory.gathered) == found
@@ -44,7 +44,7 @@ def test_what_is_shared_by_hand(settings, processes, found):
 
 
 def budget(free, *words):
-    """A 1.0B Llama with LoRA on one card with so many bytes left for the run."""
+    """Return the planner of a 1.0B Llama with LoRA on one GPU with this many free bytes."""
     config = compose(["recipe=alpaca_lora", "speed.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
     goal = memory_target(config, Gpu("test", free + CONTEXT), ComputeSetup(torch.device("cpu"), torch.float32), 0)
     return MemoryPlanner(config, SHAPE, goal, 900, 300)
@@ -62,7 +62,7 @@ def test_a_card_is_not_all_the_runs(large):
     free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
     assert memory_target(free_choice, parse_gpu("t4"), goal.machine, 5).machine.dtype is torch.float16
     asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
-    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: --gpu t4 does not multiply in it"):
+    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: --gpu t4 does not support this type"):
         memory_target(asked, parse_gpu("t4"), goal.machine, 5)
     assert memory_target(large.config, None, goal.machine, 5).free == 5
 
@@ -72,11 +72,11 @@ def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
     config = compose(["recipe=alpaca_lora", "launcher=slurm", "launcher.gpus=2", "trainer.dtype=float32"])
     goal = memory_target(config, None, large.target.machine, 5)
     assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
-    (line,) = memory_checks(replace(large, target=replace(large.target, free=None), counted=large.counted))
+    (line,) = memory_checks(replace(large, target=replace(large.target, free=None), measured=large.measured))
     assert (line.status.value, line.fix) == ("warn", "--gpu 24GB, or --gpu h100")
 
 
-def test_what_fits_is_itemised(large):
+def test_fitting_run_lists_memory_items(large):
     (line,) = memory_checks(large)
     assert line.status.value == "ok"
     items = ["frozen weights", "adapter", "gradients", "optimizer (adamw)", "activations at 8,192 tokens"]
@@ -89,7 +89,7 @@ def test_the_first_setting_that_fits_is_named_with_its_figures(large):
     half = next(config for words, config in cheaper_settings(large) if "=4096" in words)
     tight = large.target.machine
     free = int((large.need(half).memory.total(*full(large.need(half))) + need.memory.total(*full(need))) / 2)
-    small = replace(large, target=replace(large.target, free=free, machine=tight), counted=large.counted)
+    small = replace(large, target=replace(large.target, free=free, machine=tight), measured=large.measured)
     (line,) = memory_checks(small)
     assert line.status.value in ("warn", "fail")
     assert line.fix.startswith(("speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"))
@@ -101,15 +101,15 @@ def full(need):
     return Checkpointing.offload, need.memory.num_layers
 
 
-def test_a_card_that_holds_nothing_is_told_what_the_least_is(large):
-    tiny = replace(large, target=replace(large.target, free=10**6), counted=large.counted)
+def test_smallest_need_is_named_if_no_setting_fits(large):
+    tiny = replace(large, target=replace(large.target, free=10**6), measured=large.measured)
     (line,) = memory_checks(tiny)
     assert line.status.value == "fail"
-    assert line.text.startswith("it does not fit: about ")
+    assert line.text.startswith("the run does not fit: about ")
     assert line.fix.startswith("no single setting makes it fit, the least is ")
 
 
-def test_what_is_offered_comes_in_the_order_of_what_it_costs(large):
+def test_cheaper_settings_are_ordered_by_cost(large):
     several = replace(large, target=replace(large.target, processes=2))
     words = [words for words, _ in cheaper_settings(several)]
     assert words[:2] == ["speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"]

@@ -1,4 +1,4 @@
-"""Disks, permissions, ports."""
+"""Checks of disks, permissions and ports."""
 
 import socket
 
@@ -43,7 +43,7 @@ def test_a_taken_port_is_a_failure():
         port = taken.getsockname()[1]
         assert port_check(str(port)).text == f"{port} is taken on this machine"
     assert port_check(str(port)).status.value == "ok"
-    assert port_check("many").text == "MASTER_PORT=many is no port"
+    assert port_check("many").text == "MASTER_PORT=many is not a port"
 
 
 def test_the_port_is_looked_at_for_several_processes_only(tmp_path):

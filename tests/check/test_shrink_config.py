@@ -1,4 +1,4 @@
-"""Small models keep what decides how theirs compute."""
+"""Small models keep the properties that determine the computation."""
 
 import pytest
 from transformers import AutoConfig
@@ -39,7 +39,7 @@ def test_a_model_is_small_and_of_the_same_kind(family):
     assert all(small.to_dict().get(name) == before.get(name) for name in kept)
 
 
-def test_groups_windows_and_experts_stay_what_they_are():
+def test_shrinking_keeps_groups_windows_and_experts():
     small = shrink_config(AutoConfig.for_model("qwen3_moe"))
     assert (small.num_attention_heads, small.num_key_value_heads) == (2, 1)
     assert (small.num_experts, small.num_experts_per_tok) == (4, 2)

@@ -1,4 +1,4 @@
-"""The commands as a shell runs them: what is printed where, exit codes, and what is not imported."""
+"""Commands as a shell runs them: outputs, exit codes, and imports."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def sft(*words: str) -> subprocess.CompletedProcess[str]:
         ["submit", "-h"],
     ],
 )
-def test_looking_around_imports_nothing_heavy(words):
+def test_informational_commands_import_no_torch(words):
     done = sft(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
@@ -96,7 +96,7 @@ def test_a_flag_of_another_tool_is_translated(flag, fix):
     [
         (["--row", "1", "--worst", "longest"], "sft inspect", "keep one of --row, --worst"),
         (["--row", "1", "--source", "a", "-n", "2"], "--source", "leave out --source and -n"),
-        (["--text", "("], "--text (", "--text '\\(' finds it literally"),
+        (["--text", "("], "--text (", "to find the text literally: --text '\\('"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, where, fix):

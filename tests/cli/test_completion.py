@@ -1,4 +1,4 @@
-"""What a shell offers: commands, options, keys, groups, recipes and runs, by the shell's own protocol."""
+"""Shell completion of commands, options, keys, groups, recipes and runs, by the shell's own protocol."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ finally:
 
 
 def asked(shell: str, cwd, **variables: str) -> list[str]:
-    """The answer to a shell, one candidate a line."""
+    """Return the candidates for a shell, one per line."""
     environment = {**os.environ, "_SFT_COMPLETE": f"complete_{shell}", **variables}
     done = subprocess.run(
         [sys.executable, "-c", PROBE], cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -54,7 +54,7 @@ def test_keys_groups_and_values_complete(incomplete, among):
     assert len(found) == len(set(found))
 
 
-def test_a_key_alone_is_never_the_only_candidate():
+def test_key_without_value_is_never_the_only_candidate():
     """A shell adds a space after the only one, and the value could not be typed."""
     found = values("trainer.warmup_ra")
     assert found[0] == "trainer.warmup_ratio="

@@ -1,4 +1,4 @@
-"""`sft runs`: which runs there are, how they stand, and what they have reached."""
+"""``sft runs``: runs with their state and progress."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ def home(tmp_path, monkeypatch):
 
 
 def made(path, *lines: dict, finished: bool = False, torn: str = "") -> RunDir:
-    """A run directory with these lines of metrics."""
+    """Write a run directory with these lines of metrics, and return it."""
     run = RunDir(path)
     run.path.mkdir(parents=True)
     run.config.write_text("run_name: a\n")
@@ -54,10 +54,10 @@ def test_members_of_sweeps_are_listed_and_saved_steps_are_not(home):
     assert {one.path.name for one in list_runs([home / "sweeps"])} == {"001-lr=1"}
 
 
-def test_the_table_is_data_and_what_is_said_without_runs_is_not(home, capsys):
+def test_table_of_runs_is_on_stdout_and_the_hint_on_stderr(home, capsys):
     assert execute(["runs"]) == 0
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "no runs yet; begin with: sft train recipe=quickstart\n")
+    assert (captured.out, captured.err) == ("", "no runs yet; start with: sft train recipe=quickstart\n")
     made(home / "runs/a", *STEPS, finished=True)
     assert execute(["runs"]) == 0
     captured = capsys.readouterr()

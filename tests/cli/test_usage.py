@@ -1,4 +1,4 @@
-"""What is answered to unknown commands, unknown options and old spellings, and what the help of each command holds."""
+"""Fixes for unknown commands, unknown options and former spellings, and the help of each command."""
 
 import re
 
@@ -42,7 +42,7 @@ def empty(tmp_path, monkeypatch):
         (["version"], "sft --version"),
         (["recipe=quickstart"], "name the command first: sft train recipe=quickstart"),
         (["mine.yaml", "trainer.lr=1"], "name the command first: sft train mine.yaml trainer.lr=1"),
-        (["qqqq"], f"the commands are {', '.join(COMMANDS)}; sft --help says what they do"),
+        (["qqqq"], f"the commands are {', '.join(COMMANDS)}; sft --help describes them"),
         (["formats", "alpaca"], "leave it out: sft formats"),
         (["train", "--dry-run", "recipe=a"], "to try a run without training: sft check recipe=a"),
         (["train", "--config", "a.yaml"], "a file of settings is a recipe: write recipe=a.yaml"),
@@ -74,7 +74,7 @@ def empty(tmp_path, monkeypatch):
         (["inspect", "x", "longest"], "leave it out: sft inspect x"),
     ],
 )
-def test_what_is_answered(words, fix):
+def test_fix_for_unknown_commands_and_options(words, fix):
     assert refusal(*words).fix == fix
 
 
@@ -99,7 +99,7 @@ def test_what_is_answered(words, fix):
         ("sweep sweep=s", "sweep --resume s"),
     ],
 )
-def test_an_old_spelling_is_answered_with_the_whole_line_in_the_new_one(old, new):
+def test_former_spelling_suggests_the_corrected_line(old, new):
     error = refusal(*old.split())
     assert error.where == "command line"
     assert "\n" not in error.problem
@@ -107,7 +107,7 @@ def test_an_old_spelling_is_answered_with_the_whole_line_in_the_new_one(old, new
     refuse(GROUP, new.split())
 
 
-def test_an_option_that_is_a_word_beside_one_that_is_none_is_corrected_by_itself():
+def test_two_kinds_of_misspelt_options_are_corrected_separately():
     with pytest.raises(Mistakes) as caught:
         refuse(GROUP, ["train", "--recipe", "a", "--num-epochs", "3"])
     assert [error.fix for error in caught.value.errors] == [
@@ -117,7 +117,7 @@ def test_an_option_that_is_a_word_beside_one_that_is_none_is_corrected_by_itself
 
 
 @pytest.mark.parametrize("command", ["generate", "serve"])
-def test_who_wants_to_talk_to_the_model_is_told_how(command):
+def test_serving_commands_suggest_chat_and_merge(command):
     assert "sft merge RUN --out merged" in refusal(command).fix
 
 
@@ -136,7 +136,7 @@ def test_who_wants_to_talk_to_the_model_is_told_how(command):
         ["train", "--resume", "-1"],
     ],
 )
-def test_what_is_right_passes(words):
+def test_valid_command_lines_pass(words):
     refuse(GROUP, words)
 
 

@@ -1,4 +1,4 @@
-"""What a person does with an error: copies the commands and settings out of its fix, and types them."""
+"""Extract the commands and settings in the fix of an error, and run them."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ STANDING_FOR = {
 
 @dataclass(frozen=True)
 class Fix:
-    """What a fix offers.
+    """The words that a fix offers.
 
     Attributes:
         commands: Whole command lines, ``sft`` left out.
@@ -50,7 +50,7 @@ class Fix:
 
 
 def read(fix: str) -> Fix:
-    """Everything in the text of a fix that can be typed."""
+    """Return everything in the text of a fix that can be typed."""
     commands, settings, lines, group = [], [], [], []
     tokens = list(_tokens(re.sub(r"`(sft [^`]*)`", r"\1;", fix)))
     place = 0
@@ -79,7 +79,7 @@ def read(fix: str) -> Fix:
 
 
 def _tokens(fix: str) -> Iterator[tuple[str, bool]]:
-    """The words of a fix as the shell would see them, and whether punctuation ends each."""
+    """Yield the words of a fix as the shell sees them, and whether punctuation ends each."""
     for found in _TOKEN.finditer(fix):
         text = found[0]
         bare = re.sub(r"[,;?.:]+$", "", text)
@@ -87,7 +87,7 @@ def _tokens(fix: str) -> Iterator[tuple[str, bool]]:
 
 
 def _bare(word: str) -> str:
-    """A word without the quotes that the shell takes off."""
+    """Return a word without shell quotes."""
     if word[:1] in "'\"" or "'" in word or '"' in word:
         try:
             (word,) = shlex.split(word)
@@ -97,7 +97,7 @@ def _bare(word: str) -> str:
 
 
 def _command(tokens: list[tuple[str, bool]]) -> list[str]:
-    """The words of a command line that begins after ``sft``."""
+    """Return the words of a command line that starts after ``sft``."""
     words: list[str] = []
     for word, ends in tokens:
         follows_option = bool(words) and _OPTION.fullmatch(words[-1]) is not None and words[-1] not in FLAGS
@@ -110,7 +110,7 @@ def _command(tokens: list[tuple[str, bool]]) -> list[str]:
 
 
 def _filled(word: str) -> str:
-    """A setting with something in the place of what is left to the reader."""
+    """Return a setting with a value in place of a placeholder."""
     key, equals, value = word.replace("<name>", "mine").partition("=")
     if not equals:
         return STANDING_FOR.get(word, word)

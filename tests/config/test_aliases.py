@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""What a newcomer from another tool types, and what is answered."""
+"""Suggestions for keys and values of other tools."""
 
 import pytest
 
@@ -14,7 +14,7 @@ KEYS_ELSEWHERE = [
     ("trainer.label_smoothing_factor=0.1", "here it is called loss.label_smoothing: write loss.label_smoothing=0.1"),
     ("router_aux_loss_coef=0.01", "here it is called loss.router: write loss.router=0.01"),
     ("use_rslora=true", "here it is called adapter=rslora"),
-    ("use_rslora=false", "leave it out; set to true, it is here called adapter=rslora"),
+    ("use_rslora=false", "leave it out; set to true, it is called adapter=rslora here"),
     ("adapter.use_dora=true", "here it is called adapter=dora"),
     ("init_lora_weights=pissa", "here it is called adapter.init: write adapter.init=pissa"),
     ("loraplus_lr_ratio=16", "here it is called adapter.lr_ratio: write adapter.lr_ratio=16"),
@@ -43,18 +43,18 @@ KEYS_ELSEWHERE = [
     ("ddp_timeout=1800",
      "here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes=30"),
     ("adam_beta2=0.95", "here both are one key: write trainer.betas=[0.9,0.95]"),
-    ("val_set_size=500", "a number of rows is here called data.val_rows: write data.val_rows=500"),
+    ("val_set_size=500", "here a number of rows is called data.val_rows: write data.val_rows=500"),
     ("val_set_size=0.05", "here it is called data.val_fraction: write data.val_fraction=0.05"),
     ("finetuning_type=full", "here it is a choice: write adapter=none"),
     ("quantization_bit=4", "here it is called quant.kind: write quant.kind=nf4"),
     ("deepspeed=zero3.json", "here it is a choice: write distributed=fsdp"),
     ("datasets=[{path: a.jsonl, type: alpaca}]",
      "here it is called data.mix.<name>.path: write data.mix.local.path=a.jsonl"),
-    ("group_by_length=true", "leave it out: nothing is padded here, so that lengths need not be alike"),
+    ("group_by_length=true", "leave it out: nothing is padded here, so lengths may differ"),
     ("padding_free=true",
-     "leave it out: examples always lie end to end without padding, none sees another, and"
-     " speed.tokens_per_micro_batch says how many tokens are computed at once"),
-    ("torch_compile=true", "leave it out: what a compiler joins is joined here already, without minutes of compiling"),
+     "leave it out: examples are always packed without padding, none attends to another, and"
+     " speed.tokens_per_micro_batch sets how many tokens are computed at once"),
+    ("torch_compile=true", "leave it out: the operations that a compiler fuses are fused here already, without minutes of compiling"),
     ("resume_from_checkpoint=runs/a/checkpoints/step-50", "resume a run by its directory: sft train --resume runs/a"),
     ("retention.stop=true", "did you mean trainer.retention.stop=true?"),
     ("trainer.retention.math.path=a.jsonl", "did you mean trainer.retention.probes.<name>.path?"),
@@ -69,7 +69,7 @@ def refusal(*words: str) -> SftError:
 
 
 @pytest.mark.parametrize(("word", "fix"), KEYS_ELSEWHERE, ids=[word for word, _ in KEYS_ELSEWHERE])
-def test_a_key_of_another_tool_is_answered_with_ours_and_the_value(word, fix):
+def test_key_of_another_tool_suggests_ours_with_the_value(word, fix):
     error = refusal(word)
 
     assert error.problem.startswith(f"there is no key {word.partition('=')[0]}")
@@ -85,7 +85,7 @@ def test_a_key_of_another_tool_is_answered_with_ours_and_the_value(word, fix):
         (["micro_batch_size=2"], "accumulation steps x 2 x GPUs", 2),
     ],
 )
-def test_keys_of_the_batch_are_one_answer_with_the_arithmetic(words, arithmetic, examples):
+def test_batch_keys_share_one_answer_with_arithmetic(words, arithmetic, examples):
     error = refusal(*words)
 
     assert error.problem.count("no key") == len(words)
@@ -107,7 +107,7 @@ def test_keys_of_the_batch_are_one_answer_with_the_arithmetic(words, arithmetic,
         ("trainer.average=swa", "=last"),
     ],
 )
-def test_a_value_of_another_tool_is_answered_with_ours(word, meant):
+def test_value_of_another_tool_suggests_ours(word, meant):
     assert refusal(word).fix.startswith(f"did you mean {word.partition('=')[0]}{meant}? choose one of ")
 
 
@@ -134,7 +134,7 @@ def test_a_word_of_another_meaning_is_never_a_key_that_would_change_training(wor
     assert error.fix.startswith("leave it out")
 
 
-def test_what_nobody_needs_to_ask_for_is_no_key_and_says_why():
+def test_unsupported_keys_give_the_reason():
     own = {key.rpartition(".")[2] for key in KEYS} - {"temperature"}  # of the mix; elsewhere, of generating
     assert not UNSUPPORTED.keys() & (KEY_ALIASES.keys() | own)
     for name, why in UNSUPPORTED.items():

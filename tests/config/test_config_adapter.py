@@ -1,4 +1,4 @@
-"""Adapters: what does not fit together, and keys that the chosen kind does not read, are told before anything loads."""
+"""Errors in adapter settings: conflicting keys, and keys that the chosen kind does not read."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_loftq_needs_the_weights_it_corrects():
 
 
 @pytest.mark.parametrize("file", sorted(CHOICES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_choice_says_what_it_is(file):
+def test_every_option_file_has_a_comment(file):
     first = file.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert len(first) <= 120
@@ -55,7 +55,7 @@ def test_every_choice_says_what_it_is(file):
 
 
 DORA_INIT = (
-    "adapter.init is {init} with adapter.dora: DoRA takes its lengths from an update that begins at zero",
+    "adapter.init is {init} with adapter.dora: DoRA's magnitudes need an update that starts at zero",
     "set adapter.init=default or eva, or adapter.dora=false",
 )
 MISTAKES = [
@@ -64,17 +64,17 @@ MISTAKES = [
     (["adapter=loftq", "quant=nf4", "adapter.dora=true"], *(text.format(init="loftq") for text in DORA_INIT)),
     (
         ["adapter=loftq"],
-        "adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is none",
+        "adapter.init is loftq, which starts from the rounding error of 4-bit weights, but quant.kind is none",
         "set quant=nf4, or adapter.init=default",
     ),
     (
         ["adapter=loftq", "quant=int8"],
-        "adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is int8",
+        "adapter.init is loftq, which starts from the rounding error of 4-bit weights, but quant.kind is int8",
         "set quant=nf4, or adapter.init=default",
     ),
     (
         ["adapter=eva", "adapter.rank_pattern={q_proj: 4}"],
-        "adapter.rank_pattern is set with adapter.init eva, which gives layers of equal inputs equal ranks",
+        "adapter.rank_pattern is set with adapter.init eva, which gives layers with the same input equal ranks",
         "leave adapter.rank_pattern out, or set adapter.init=default",
     ),
     (
@@ -89,12 +89,12 @@ MISTAKES = [
     ),
     (
         ["adapter=vera", "adapter.frozen_adapters=[runs/a]"],
-        "adapter.frozen_adapters is set with adapter.kind vera, but only LoRA adapters add up",
+        "adapter.frozen_adapters is set with adapter.kind vera; only LoRA adapters can be summed",
         "choose adapter=lora, or merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged",
     ),
     (
         ["adapter=dora", "adapter.frozen_adapters=[runs/a]"],
-        "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
+        "adapter.frozen_adapters is set with adapter.dora: DoRA's magnitudes belong to one update, not to a sum",
         "merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged, or adapter.dora=false",
     ),
     (
@@ -104,17 +104,17 @@ MISTAKES = [
     ),
     (
         ["adapter=pissa", "adapter.target_parameters=[experts.down_proj]"],
-        "adapter.target_parameters is set with adapter.init pissa, which knows layers only",
+        "adapter.target_parameters is set with adapter.init pissa, which supports layers only",
         "set adapter.init=default, or leave adapter.target_parameters out",
     ),
     (
         ["adapter=dora", "adapter.target_parameters=[experts.down_proj]"],
-        "adapter.target_parameters is set with adapter.dora: PEFT knows DoRA for layers only",
+        "adapter.target_parameters is set with adapter.dora: PEFT supports DoRA for layers only",
         "set adapter.dora=false, or leave adapter.target_parameters out",
     ),
     (
         ["adapter.frozen_adapters=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
-        "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
+        "adapter.target_parameters is set with adapter.frozen_adapters, which supports layers only",
         "leave one of them out, or merge the frozen adapters: sft merge RUN",
     ),
     (
@@ -125,7 +125,8 @@ MISTAKES = [
     (
         ["adapter.target_modules=[all-linear,lm_head]"],
         "adapter.target_modules names all-linear and lm_head; all-linear must be the only entry",
-        "write [all-linear] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
+        "write [all-linear] alone, or the names of all layers; to train the head, add"
+        " adapter.modules_to_save=[lm_head]",
     ),
     (
         ["adapter.rank_pattern={q_proj: 0}"],
@@ -139,7 +140,7 @@ MISTAKES = [
     ),
     (
         ["adapter=none", "adapter.train=['layers(']"],
-        "adapter.train: 'layers(' is no regular expression: missing ), unterminated subpattern at position 6",
+        "adapter.train: 'layers(' is not a regular expression: missing ), unterminated subpattern at position 6",
         r"write one such as 'layers\.[0-3]\.', in quotes",
     ),
     (
@@ -155,59 +156,59 @@ MISTAKES = [
     ),
     (
         ["adapter=ia3", "adapter.rank=8"],
-        "adapter.rank would have no effect: only LoRA has it",
+        "adapter.rank would have no effect: only LoRA reads it",
         "choose adapter=lora, or leave adapter.rank out",
     ),
     (
         ["adapter=vera", "adapter.dora=true"],
-        "adapter.dora would have no effect: only LoRA has it",
+        "adapter.dora would have no effect: only LoRA reads it",
         "choose adapter=lora, or leave adapter.dora out",
     ),
     (
         ["adapter=oft", "adapter.lr_ratio=16"],
-        "adapter.lr_ratio would have no effect: only LoRA has it",
+        "adapter.lr_ratio would have no effect: only LoRA reads it",
         "choose adapter=lora, or leave adapter.lr_ratio out",
     ),
     (
         ["adapter=oft", "adapter.dropout=0.1"],
-        "adapter.dropout would have no effect: only LoRA and VeRA have it",
+        "adapter.dropout would have no effect: only LoRA and VeRA read it",
         "choose adapter=lora, or leave adapter.dropout out",
     ),
     (
         ["adapter.vera.rank=8"],
-        "adapter.vera.rank would have no effect: only VeRA has it",
+        "adapter.vera.rank would have no effect: only VeRA reads it",
         "choose adapter=vera, or leave adapter.vera.rank out",
     ),
     (
         ["adapter.oft.block_size=8"],
-        "adapter.oft.block_size would have no effect: only OFT has it",
+        "adapter.oft.block_size would have no effect: only OFT reads it",
         "choose adapter=oft, or leave adapter.oft.block_size out",
     ),
     (
         ["adapter.virtual.tokens=8"],
-        "adapter.virtual.tokens would have no effect: only prefix, prompt and llama_adapter have it",
+        "adapter.virtual.tokens would have no effect: only prefix, prompt and llama_adapter read it",
         "choose adapter=prefix, or leave adapter.virtual.tokens out",
     ),
     (
         ["adapter.kind=prefix", "adapter.target_modules=[q_proj]"],
-        "adapter.target_modules would have no effect: the kind sits on no layers",
+        "adapter.target_modules would have no effect: this adapter kind is not attached to layers",
         "choose adapter=lora, or leave adapter.target_modules out",
     ),
     (
         ["adapter.freeze=[embed_tokens]"],
-        "adapter.freeze would have no effect: they choose among the base's own weights",
+        "adapter.freeze would have no effect: only full fine-tuning trains the base's own weights",
         "choose adapter=none, or leave adapter.freeze out",
     ),
     (
         ["quant=int8", "quant.double_quant=false"],
-        "quant.double_quant would have no effect: only 4-bit weights have it",
+        "quant.double_quant would have no effect: only 4-bit storage reads it",
         "choose quant=nf4, or leave quant.double_quant out",
     ),
 ]
 
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: "-".join(value)[:60])
-def test_what_is_said(words, problem, fix):
+def test_error_message(words, problem, fix):
     assert (problem, fix) in told(words)
 
 

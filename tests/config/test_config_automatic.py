@@ -1,4 +1,4 @@
-"""The values that are chosen where a config says auto: what they are, and that what somebody set stays."""
+"""Values chosen for keys that are ``auto``; explicit values are kept."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_the_learning_rate_is_that_of_the_method_unless_it_is_set(words, lr):
         (["adapter=none", "trainer=full"], 3, 4),
     ],
 )
-def test_what_somebody_set_stays(words, epochs, size):
+def test_explicit_values_are_kept(words, epochs, size):
     config = resolve_auto(compose(words), 300)
     assert (config.trainer.epochs, config.trainer.examples_per_step) == (epochs, size)
     assert resolve_auto(config, 100_000) == config, "a run that is resumed keeps its numbers"

@@ -1,4 +1,4 @@
-"""Mistakes in ``clean``: steps that are no filters, and keys that nothing would read."""
+"""Errors in ``clean``: unknown steps, and keys without effect."""
 
 import pytest
 
@@ -58,7 +58,7 @@ MISTAKES = [
     ),
     (
         ["data.mix.a.path=a.jsonl", "data.mix.a.priority=2"],
-        "data.mix.a.priority would have no effect: no step looks for rows that several sources have",
+        "data.mix.a.priority would have no effect: no step looks for duplicates across sources",
         "add exact_duplicates or near_duplicates to clean.steps, or leave data.mix.a.priority out",
     ),
 ]
@@ -72,7 +72,7 @@ def test_mistakes(words, problem, fix):
     assert [(error.problem, error.fix) for error in errors] == [(problem, fix)]
 
 
-def test_what_is_right():
+def test_valid_values_are_accepted():
     config = compose(
         [
             "clean.steps=[leakage,exact_duplicates,near_duplicates,contamination]",
@@ -87,7 +87,7 @@ def test_what_is_right():
     assert rouge.clean.near_duplicates.permutations == 128
 
 
-def test_paths_mean_the_same_elsewhere(tmp_path, monkeypatch):
+def test_absolute_config_is_valid_in_another_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exam.jsonl").write_text("{}", "utf-8")
     (tmp_path / "judge").mkdir()

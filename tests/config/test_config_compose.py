@@ -1,4 +1,4 @@
-"""What a command line composes to."""
+"""Composition of command lines."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from sft_cli.config.schema.trainer import Schedule
 from sft_cli.errors import SftError
 
 
-def test_nothing_chosen_is_the_schema_itself_but_for_the_default_options():
+def test_empty_command_line_composes_the_schema_with_default_options():
     assert compose([]) == with_learning_rate(Config())
 
 
@@ -41,7 +41,7 @@ def test_values_arrive_typed():
         ("", ""),
     ],
 )
-def test_text_is_taken_as_typed(typed, value):
+def test_text_values_are_kept_as_typed(typed, value):
     """Hydra's grammar refuses ~, =, parentheses and umlauts, and reads a commit such as 12345e7 as a number."""
     assert compose([f"data.mix.local.path={typed}"]).data.mix["local"].path == value
 
@@ -114,7 +114,7 @@ def test_a_value_may_refer_to_another():
     )
 
 
-def test_composing_leaves_nothing_behind():
+def test_composing_keeps_no_global_state():
     """Hydra and its config store are global: a recipe of one call must not reach the next."""
     compose(["recipe=alpaca_qlora"])
     assert compose([]) == with_learning_rate(Config())

@@ -1,4 +1,4 @@
-"""The mix, its stages and the split: what does not fit together is told before any row is read."""
+"""Errors in the mix, its stages and the split."""
 
 import pytest
 
@@ -29,22 +29,22 @@ MISTAKES = [
     ),
     (
         [A, "data.mix.a.epochs=2", "data.stopping_strategy=total_rows", "data.total_rows=1000"],
-        "data.stopping_strategy is total_rows, but every source has epochs, which alone say how many rows an epoch has",
-        "take epochs off a source, or leave data.stopping_strategy out",
+        "data.stopping_strategy is total_rows, but every source has epochs, which already set the rows of an epoch",
+        "remove epochs from a source, or leave data.stopping_strategy out",
     ),
     (
         ["data.val_rows=100", "data.val_fraction=0.1"],
-        "data.val_rows is 100 and data.val_fraction 0.1: both say how much is held out",
+        "data.val_rows is 100 and data.val_fraction 0.1: both set the held-out rows",
         "keep one of them",
     ),
     (
         [A, B, "data.stages=[{},{mix:{aa:1.0}}]"],
-        "data.stages.1.mix names 'aa', which is no source of data.mix",
+        "data.stages.1.mix names 'aa', which is not a source of data.mix",
         "did you mean a? sources: a, b",
     ),
     (
         [A, "data.stages=[{mix:{zebra:1.0}},{}]"],
-        "data.stages.0.mix names 'zebra', which is no source of data.mix",
+        "data.stages.0.mix names 'zebra', which is not a source of data.mix",
         "sources: a",
     ),
     (
@@ -55,7 +55,7 @@ MISTAKES = [
     (
         [A, B, "data.stages=[{mix:{a:1.0}},{mix:{a:2.0}}]"],
         "the source b is in no stage's mix: its rows would never be trained on",
-        "name it in a stage, or take data.mix.b out",
+        "name it in a stage, or remove data.mix.b",
     ),
     (
         [A, "data.stages=[{order:by_length,difficulty:loss}]"],
@@ -69,23 +69,23 @@ MISTAKES = [
     ),
     (
         ["data.stopping_strategy=all_exhausted"],
-        "data.stopping_strategy would have no effect: with data.strategy=proportional the weights are passes, "
-        "which say how many rows an epoch has",
+        "data.stopping_strategy would have no effect: with data.strategy=proportional the weights are numbers of"
+        " passes, which set the rows of an epoch",
         "set data.strategy=equal, temperature or trained_tokens, or leave data.stopping_strategy out",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.strategy=equal"],
-        "data.strategy would have no effect: every source has epochs, whatever the strategy says",
-        "take epochs off a source, or leave data.strategy out",
+        "data.strategy would have no effect: every source has epochs, which take precedence",
+        "remove epochs from a source, or leave data.strategy out",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.mix.a.weight=2"],
-        "data.mix.a.weight would have no effect: a has epochs, which say how often it is passed over",
+        "data.mix.a.weight would have no effect: a has epochs, which set the number of passes",
         "set data.mix.a.epochs=null, or leave data.mix.a.weight out",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.mix.a.cap=2"],
-        "data.mix.a.cap would have no effect: a has epochs, which say how often it is passed over",
+        "data.mix.a.cap would have no effect: a has epochs, which set the number of passes",
         "set data.mix.a.epochs=null, or leave data.mix.a.cap out",
     ),
     (
@@ -101,13 +101,13 @@ MISTAKES = [
     (
         ["data=quickstart", "data.val_rows=10"],
         "data.val_rows would have no effect: every source has its own held-out rows",
-        "take a source's validation_path or _split off, or leave data.val_rows out",
+        "remove validation_path or validation_split of a source, or leave data.val_rows out",
     ),
 ]
 
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=[f"{n} {m[0][-1]}" for n, m in enumerate(MISTAKES)])
-def test_what_does_not_fit_together(words, problem, fix):
+def test_conflicting_keys_are_errors(words, problem, fix):
     assert told(words) == [(problem, fix)]
 
 
@@ -124,7 +124,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("words", FINE, ids=[words[-1] for words in FINE])
-def test_what_fits(words):
+def test_valid_keys_have_no_errors(words):
     from sft_cli.config.rules.check import check_required
 
     config = compose(words)
@@ -132,7 +132,7 @@ def test_what_fits(words):
         check_required(config)
 
 
-def test_a_recipe_may_carry_what_another_choice_does_not_read(tmp_path, monkeypatch):
+def test_unused_keys_in_a_recipe_are_allowed(tmp_path, monkeypatch):
     """A temperature in a file is for the strategy that reads it; only what is typed must have an effect."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("data: {strategy: temperature, temperature: 3.0}\n")

@@ -1,4 +1,4 @@
-"""The disk that is full is named, where an error does not say which."""
+"""Name the full disk where an error does not."""
 
 import shutil
 

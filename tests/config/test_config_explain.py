@@ -1,4 +1,4 @@
-"""``sft show``: every value with its origin; ``--keys``: every key with its meaning."""
+"""``sft show``: every value with its origin; ``--keys``: every key with its documentation."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from sft_cli.config.explain import describe_keys, show_config
 from sft_cli.config.keys.valid_keys import KEYS
 
 
-def test_every_value_has_its_origin(tmp_path, monkeypatch):
+def test_show_prints_the_origin_of_every_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("run_name: mine\nadapter:\n  rank: 8\n")
     words = ["recipe=mine.yaml", "quant=nf4", "template=alpaca", "trainer.lr=1e-3", "data.mix.own={path: a.jsonl}"]
@@ -54,7 +54,7 @@ def test_a_key_is_explained(entry):
     assert entry in describe_keys()
 
 
-def test_a_key_states_the_default_it_has_where_it_is():
+def test_keys_show_the_default_of_their_section():
     """A section may be filled otherwise than its class is: data.budget limits, the budget of a source does not."""
     found = {name: KEYS[name].default for name in ("data.budget.dropped", "data.mix.<name>.budget.dropped")}
     assert found == {"data.budget.dropped": 0.01, "data.mix.<name>.budget.dropped": None}

@@ -1,4 +1,4 @@
-"""Rules of the keys of ``launcher``: limits of time, secrets, chains."""
+"""Rules of the keys of ``launcher``: time limits, secrets, chains."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SLURM = ("recipe=quickstart", "launcher=slurm")
 
 
 def problems(**launcher) -> list[str]:
-    """What the rules say of a launcher."""
+    """Return the errors of the rules for a launcher."""
     config = Config(launcher=LauncherConfig(kind=LauncherKind.slurm, **launcher))
     return [mistake.problem for mistake in check_launcher_keys(config)]
 
@@ -28,7 +28,7 @@ def problems(**launcher) -> list[str]:
         ("1-2:03:04", 93784),
     ],
 )
-def test_a_job_that_would_stop_as_it_begins_is_refused(limit, seconds):
+def test_job_with_a_signal_before_its_start_is_refused(limit, seconds):
     """The limit in seconds, by hand, in each of sbatch's spellings; one second less is enough."""
     assert problems(time=limit, signal_seconds=seconds - 1) == []
     assert problems(time=limit, signal_seconds=seconds) == [
@@ -38,7 +38,7 @@ def test_a_job_that_would_stop_as_it_begins_is_refused(limit, seconds):
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "OPENAI_API_KEY", "wandb_api_key", "MY_SECRET", "PGPASSWORD", "APIKEY"])
-def test_a_secret_is_passed_by_name_alone(name):
+def test_secrets_must_be_passed_by_name(name):
     with pytest.raises(SftError) as refused:
         compose([*SLURM, f"launcher.env.{name}=hunter2"])
     assert str(refused.value) == (
@@ -68,9 +68,9 @@ def test_other_variables_are_set():
     assert config.launcher.env == env
 
 
-def test_a_variable_comes_from_one_place():
+def test_variable_in_env_and_pass_env_is_refused():
     assert problems(env={"A": "1"}, pass_env=["A", "B"]) == [
-        "launcher.env.A has a value, and launcher.pass_env takes A from the submitting shell"
+        "launcher.env.A has a value, and launcher.pass_env also takes A from the submitting shell"
     ]
 
 
@@ -88,7 +88,7 @@ def test_the_jobs_of_a_chain_do_not_requeue_themselves():
         ("launcher.nproc=many", "write a whole number of at least 1, or leave launcher.nproc out (default: 1)"),
     ],
 )
-def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):
+def test_launcher_keys_of_other_tools_suggest_ours(word, fix):
     with pytest.raises(SftError) as caught:
         compose(["recipe=quickstart", word])
     assert caught.value.fix.startswith(fix)
@@ -101,9 +101,9 @@ def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):
         (["trainer.optimizer=adamw_8bit"], "adamw_8bit, which cannot update a part"),
         (["trainer.dtype=float16"], "float16, whose scaled gradients"),
         (["quant=int8"], "int8, whose weights and scales cannot be sharded"),
-        (["adapter=none", "loss.kl=0.1"], "loss.kl holds to a frozen copy"),
+        (["adapter=none", "loss.kl=0.1"], "loss.kl needs a frozen copy"),
     ],
 )
-def test_what_cannot_be_sharded_is_refused(words, problem):
+def test_settings_that_cannot_be_sharded_are_refused(words, problem):
     with pytest.raises(SftError, match=problem):
         compose(["recipe=quickstart", "distributed=fsdp", *words])

@@ -1,4 +1,4 @@
-"""Lists of texts as a newcomer types them: without quotes, whatever characters the texts hold."""
+"""Lists of texts typed without quotes, with any characters."""
 
 import pytest
 
@@ -46,8 +46,8 @@ def test_patterns():
         ),
         pytest.param(
             ["adapter=prefix", "speed.gradient_checkpointing=full"],
-            "command line: speed.gradient_checkpointing is full with adapter.kind prefix, whose keys and values are a"
-            " cache, which layers that are computed again do not read\n"
+            "command line: speed.gradient_checkpointing is full with adapter.kind prefix, whose keys and values"
+            " are a cache that recomputed layers do not read\n"
             "  fix: set speed.gradient_checkpointing=none, or choose adapter=prompt",
             id="prefix",
         ),
@@ -59,11 +59,11 @@ def test_mistakes(words, message):
     assert str(caught.value) == message
 
 
-def test_every_wrong_token_is_told():
+def test_every_wrong_token_is_reported():
     with pytest.raises(SftError) as caught:
         compose([*BASE, "model.add_tokens=['<a>','<a>',' ']"])
     assert "model.add_tokens holds '<a>' 2 times" in str(caught.value)
-    assert "model.add_tokens holds ' ', which is no token" in str(caught.value)
+    assert "model.add_tokens holds ' ', which is not a token" in str(caught.value)
 
 
 @pytest.mark.parametrize("adapter", ["prefix", "prompt", "llama_adapter", "bitfit"])

@@ -1,4 +1,4 @@
-"""The objective: what does not fit together is told before anything is read."""
+"""Errors in the settings of the objective."""
 
 import pytest
 
@@ -34,9 +34,9 @@ MISTAKES = [
     ),
     (
         [A, B, REPLAYED, "data.mix.b.loss_weight=0.2", "loss.replay=0.5"],
-        "data.mix.b.loss_weight is 0.2, but beside loss.replay it would change nothing: "
-        "the replayed tokens' loss is a mean of its own",
-        "leave data.mix.b.loss_weight out, or use it alone, without loss.replay",
+        "data.mix.b.loss_weight is 0.2, but with loss.replay it would have no effect: the loss of replayed tokens"
+        " is a separate mean",
+        "leave data.mix.b.loss_weight out, or use it without loss.replay",
     ),
     (["loss.label_smoothing=1"], "loss.label_smoothing is 1; it must be at least 0 and below 1",
      "did you mean loss.label_smoothing=1%?"),
@@ -47,7 +47,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: str(value)[:60])
-def test_what_does_not_fit_together(words, problem, fix):
+def test_conflicting_keys_are_errors(words, problem, fix):
     assert [(found, how) for _, found, how in told(words)] == [(problem, fix)]
 
 
@@ -64,6 +64,6 @@ def test_what_does_not_fit_together(words, problem, fix):
     ],
     ids=lambda words: " ".join(words)[-50:],
 )
-def test_what_fits(words):
+def test_valid_keys_have_no_errors(words):
     loss = compose(words).loss
     assert loss is not None

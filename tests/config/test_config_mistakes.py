@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Every mistake is one sentence: where, what, and what to type instead; and all of them are told at once."""
+"""Every mistake has a place, a problem and a fix, and all mistakes are reported at once."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sft_cli.errors import Mistakes, SftError
 
 
 def told(run) -> list[tuple[str, str, str]]:
-    """Where, problem and fix of everything the call complains about."""
+    """Return place, problem and fix of every error of the call."""
     with pytest.raises(SftError) as caught:
         run()
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
@@ -78,7 +78,7 @@ NEWCOMERS = [
     (
         "data.stages.0.share=2",
         "data.stages is a mapping; it must be a list",
-        "write the list whole: 'data.stages=[{share: 2}]'",
+        "write the whole list: 'data.stages=[{share: 2}]'",
     ),
     (
         "data.stages=[{share: 0}]",
@@ -110,19 +110,19 @@ NEWCOMERS = [
     ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
     ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
-    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value after =, or leave it out"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "write trainer.lr=VALUE, or leave it out"),
     (
         "trainer.lr =",
         "'trainer.lr =' is not of the form key=value",
         "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4",
     ),
-    ("+trainer.lr=1e-4", "'+trainer.lr=1e-4' begins with +, but keys can only be set", "write trainer.lr=1e-4"),
-    ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but keys can only be set", "did you mean trainer.lr=1?"),
-    ("+recipe=quickstart", "'+recipe=quickstart' begins with +, but keys can only be set", "write recipe=quickstart"),
+    ("+trainer.lr=1e-4", "'+trainer.lr=1e-4' begins with +, but a key can only be set", "write trainer.lr=1e-4"),
+    ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but a key can only be set", "did you mean trainer.lr=1?"),
+    ("+recipe=quickstart", "'+recipe=quickstart' begins with +, but a key can only be set", "write recipe=quickstart"),
     (
         "~data.mix",
-        "'~data.mix' begins with ~, but keys can only be set",
-        "leave it out: a key that is not set has its default (sft show --keys data.mix)",
+        "'~data.mix' begins with ~, but a key can only be set",
+        "leave it out: a key without a value has its default (sft show --keys data.mix)",
     ),
     ("hydra.run.dir=x", "there is no key hydra.run.dir", "leave it out; `sft show --keys` lists every key"),
     (
@@ -207,25 +207,25 @@ NEWCOMERS = [
     ("run_name=a/b", "run_name: the name 'a/b' must consist of letters, digits, _ and -", "write run_name=a_b"),
     (
         "trainer.min_lr_ratio=0.2",
-        "trainer.min_lr_ratio would have no effect: only three schedules read it",
+        "trainer.min_lr_ratio would have no effect: only the schedules cosine_with_min_lr, polynomial and wsd read it",
         "set trainer.schedule=cosine_with_min_lr, polynomial or wsd, or leave trainer.min_lr_ratio out",
     ),
     (
         "launcher.partition=gpu",
-        "launcher.partition would have no effect: this shell runs the job",
+        "launcher.partition would have no effect: the job runs in this shell",
         "choose launcher=slurm, or leave launcher.partition out",
     ),
 ]
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_a_key_of_an_earlier_version_is_answered_with_its_name_of_today(old, new):
+def test_key_of_an_earlier_version_suggests_its_current_name(old, new):
     assert find_key(old) is None
     assert find_key(new) is not None
     assert suggest_key(old).startswith(f"here it is called {new}")
 
 
-def test_what_things_are_called_here_are_keys_that_take_what_is_written():
+def test_aliases_name_valid_keys_and_values():
     """Every key other tools have is translated to one there is; a value that comes with it is one it takes."""
     for name, meant in KEY_ALIASES.items():
         key, _, value = meant.replace("<name>", "mine").partition("=")
@@ -238,7 +238,7 @@ def test_what_things_are_called_here_are_keys_that_take_what_is_written():
 
 
 @pytest.mark.parametrize(("word", "problem", "fix"), NEWCOMERS, ids=[word for word, _, _ in NEWCOMERS])
-def test_what_is_said_about_one_word(word, problem, fix):
+def test_error_about_one_word(word, problem, fix):
     assert told(lambda: compose([word])) == [("command line", problem, fix)]
 
 
@@ -265,7 +265,7 @@ TOGETHER = [
     ),
     (
         ["template=alpaca", "template.path=my.jinja"],
-        "template.name would have no effect: template.path wins over it",
+        "template.name would have no effect: template.path takes precedence",
         "set one of them, or leave template.name out",
     ),
     (
@@ -277,7 +277,7 @@ TOGETHER = [
 
 
 @pytest.mark.parametrize(("words", "problem", "fix"), TOGETHER, ids=[words[0] for words, _, _ in TOGETHER])
-def test_what_does_not_fit_together(words, problem, fix):
+def test_conflicting_keys_are_errors(words, problem, fix):
     assert told(lambda: compose(words)) == [("command line", problem, fix)]
 
 
@@ -288,7 +288,7 @@ def test_all_mistakes_of_a_command_line_and_its_recipe_at_once(tmp_path, monkeyp
     )
     words = ["recipe=mine.yaml", "data=alpacca", "+a=1", "trainer.seed=-1", "modle.path=x", "stray"]
     assert [f"{where}: {problem}" for where, problem, _ in told(lambda: compose(words))] == [
-        "command line: '+a=1' begins with +, but keys can only be set",
+        "command line: '+a=1' begins with +, but a key can only be set",
         "command line: 'stray' is not of the form key=value",
         "command line: data has no option 'alpacca'",
         "mine.yaml: quant has no option 'nf5'",
@@ -312,7 +312,7 @@ RECIPES = [
     ("loss: 3\n", "mine.yaml:1", "loss is 3; it is a section with keys"),
     ("quant: nf5\n", "mine.yaml", "quant has no option 'nf5'"),
     ("model:\n  revision: 1234\n", "mine.yaml:2", "model.revision is 1234; it must be text"),
-    ("data:\n  mix:\n    a:\n      path: ???\n", "mine.yaml:4", "data.mix.a.path is ???: its value is left to you"),
+    ("data:\n  mix:\n    a:\n      path: ???\n", "mine.yaml:4", "data.mix.a.path is ???: it has no value yet"),
     ("defaults:\n  - data: alpaca\n", "mine.yaml", "defaults: `data` chooses no option"),
     ("defaults:\n  - override data: alpaca\n", "mine.yaml", "defaults: `override data` chooses no option"),
     ("defaults:\n  - override /colour: red\n", "mine.yaml", "defaults: {'override /colour': 'red'} is not understood"),
@@ -326,7 +326,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize(("text", "where", "problem"), RECIPES, ids=[problem for _, _, problem in RECIPES])
-def test_what_is_said_about_a_recipe_file(text, where, problem, tmp_path, monkeypatch):
+def test_errors_in_a_recipe_file(text, where, problem, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
     assert [(w, p) for w, p, _ in told(lambda: compose(["recipe=mine.yaml"]))] == [(where, problem)]
@@ -362,7 +362,7 @@ REQUIRED = [
     (
         "train",
         ["recipe=quickstart", "data=local", "data.mix.a.path=x", "data.val_fraction=0"],
-        ["eval.compare_after_training is true, but no rows are held out to compare on"],
+        ["eval.compare_after_training is true, but no rows are held out to compare"],
     ),
     ("train", ["recipe=quickstart", "data=local", "data.mix.a.path=x", "data.val_fraction=0.1"], []),
     (
@@ -373,7 +373,7 @@ REQUIRED = [
     (
         "train",
         ["model.path=m", "data.mix.a.path=x", "trainer.patience=2", "data.val_fraction=0"],
-        ["trainer.patience is set, but no rows are held out to judge by"],
+        ["trainer.patience is set, but no rows are held out to evaluate"],
     ),
     (
         "train",
@@ -393,7 +393,7 @@ REQUIRED = [
 
 
 @pytest.mark.parametrize(("command", "words", "problems"), REQUIRED)
-def test_what_a_command_needs(command, words, problems):
+def test_check_required_keys(command, words, problems):
     config = compose(words)
     if problems:
         assert [problem for _, problem, _ in told(lambda: check_required(config, command))] == problems
@@ -405,7 +405,7 @@ def test_overrides_of_a_run_are_as_strict():
     config = compose(["recipe=quickstart"])
     words = ["recipe=alpaca_lora", "trainer.lrr=1", "data=nothing"]
     assert [problem for _, problem, _ in told(lambda: with_overrides(config, words))] == [
-        "a run keeps its recipe",
+        "the recipe of a run cannot be changed",
         "data has no option 'nothing'",
         "there is no key trainer.lrr",
     ]
@@ -418,4 +418,4 @@ def test_a_config_file_of_a_run_is_as_strict(tmp_path):
         (f"{file}:3", "trainer.epochs is 0; it must be at least 1"),
         (f"{file}:4", "there is no key trainer.speed"),
     ]
-    assert told(lambda: read_config(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "there is no such file")
+    assert told(lambda: read_config(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "the file does not exist")

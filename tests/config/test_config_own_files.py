@@ -1,4 +1,4 @@
-"""Recipes and options of the user's own: by path, in ./recipes and ./configs, in a directory given with -d."""
+"""Recipes and options of the user: by path, in ./recipes and ./configs, in a directory given with -d."""
 
 import re
 
@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
         ("shelf/mine.yaml", ["recipe=mine"], ["shelf"]),
     ],
 )
-def test_a_recipe_of_ones_own(home, file, words, dirs):
+def test_recipe_file_of_the_user(home, file, words, dirs):
     """The ``# @package`` line is not asked of it."""
     (home / file).parent.mkdir(exist_ok=True)
     (home / file).write_text(MINE)
@@ -39,7 +39,7 @@ def test_a_recipe_of_ones_own(home, file, words, dirs):
 
 
 @pytest.mark.parametrize(("folder", "dirs"), [("configs", []), ("größe (1), x", ["größe (1), x"])])
-def test_an_option_of_ones_own(home, folder, dirs):
+def test_option_file_of_the_user(home, folder, dirs):
     (home / folder / "data").mkdir(parents=True)
     (home / folder / "data/own.yaml").write_text("mix:\n  own:\n    path: own.jsonl\n")
     assert list(compose(["data=[own,alpaca]"], dirs).data.mix) == ["own", "alpaca"]
@@ -52,7 +52,7 @@ def test_a_recipe_builds_on_another(home):
     assert config.quant.kind is QuantKind.nf4
 
 
-def test_what_sft_show_prints_is_a_recipe(home):
+def test_output_of_show_is_a_recipe(home):
     words = ["recipe=quickstart", "trainer.lr=1e-3", "data.mix.more.path=x y.jsonl", "launcher=slurm"]
     (home / "again.yaml").write_text(show_config(words))
     assert compose(["recipe=again.yaml"]) == compose(words)
@@ -88,7 +88,7 @@ def test_recipes_are_a_line_each_and_one_is_printed_with_its_header(home):
     (home / "shelf/mine.yaml").write_text(MINE)
     listing = describe_recipes([], ["shelf"])
     assert re.search(r"^mine +Needs a laptop$", listing, re.MULTILINE)
-    assert listing.endswith("sft recipes NAME prints all about one; sft train recipe=NAME runs it.")
+    assert listing.endswith("sft recipes NAME prints its whole description; sft train recipe=NAME runs it.")
     assert (
         describe_recipes(["mine"], ["shelf"])
         == "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop"

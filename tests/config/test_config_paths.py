@@ -1,4 +1,4 @@
-"""A saved config means the same in every working directory."""
+"""Saved configs have the same meaning in every working directory."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         ("builtin:quickstart/model", "builtin:quickstart/model"),
     ],
 )
-def test_names_of_what_may_be_local(here, given, expected):
+def test_absolute_paths_of_local_files_only(here, given, expected):
     config = Config()
     config.model.path = config.model.tokenizer = config.template.path = given
     config.data.mix["mine"] = SourceConfig(path=given, validation_path=given)
@@ -48,7 +48,7 @@ def test_names_of_what_may_be_local(here, given, expected):
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, None), ("out/x", "{here}/out/x"), ("~/out", "{home}/out")])
-def test_what_will_be_written_need_not_exist(here, given, expected):
+def test_output_paths_need_not_exist(here, given, expected):
     made = absolute(Config(run_dir=given, prepared_dir=given))
     assert [made.run_dir, made.prepared_dir] == [expected and expected.format(here=here, home=here.parent)] * 2
 

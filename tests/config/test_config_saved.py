@@ -1,4 +1,4 @@
-"""A config is written and read back."""
+"""Writing and reading configs."""
 
 import yaml
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""How a source's rows are read: mistakes are told before any row is read, and formats compose from YAML."""
+"""Errors in the settings that read a source's rows, and composition of formats from YAML."""
 
 import pytest
 
@@ -30,11 +30,11 @@ def told(words) -> list[tuple[str, str]]:
         (
             "data.mix.a.variables={first-name: Ada}",
             "data.mix.a.variables names 'first-name'; a placeholder consists of letters, digits and _",
-            "rename it, in the rows as well",
+            "rename the placeholder here and in the rows",
         ),
         (
             "data.mix.a.tags={repaired: x}",
-            "data.mix.a.tags.repaired is a tag that preparation itself sets",
+            "data.mix.a.tags.repaired is a tag set by sft prepare",
             "choose another name",
         ),
         ("data.mix.a.format=''", "data.mix.a.format is empty", "write data.mix.a.format=auto, or leave it out"),
@@ -50,7 +50,7 @@ def test_paths(paths, tmp_path):
     assert compose([A, f"data.mix.a.tree.paths='{paths}'"]).data.mix["a"].tree.paths == paths
 
 
-def test_columns_beside_a_format_of_ones_own():
+def test_columns_with_a_custom_format_are_refused():
     words = [A, "data.mix.a.format={text: '{{ body }}'}", "data.mix.a.columns={text: body}"]
     assert told(words) == [
         (
@@ -75,7 +75,7 @@ data:
 """
 
 
-def test_a_format_in_a_recipe_arrives_as_it_was_written(tmp_path, monkeypatch):
+def test_format_texts_in_a_recipe_are_unchanged(tmp_path, monkeypatch):
     """Braces and quotation marks are no business of Hydra's."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(RECIPE.replace("${x}", "$5"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Streamed sources: what does not fit together is told before anything is read."""
+"""Errors in the settings of streamed sources."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from sft_cli.errors import SftError
         ),
         (
             ["data.mix.a.shuffle_buffer=10"],
-            "data.mix.a.shuffle_buffer would have no effect: a is stored whole and chosen from",
+            "data.mix.a.shuffle_buffer would have no effect: a is not streamed",
             "set data.mix.a.stream=true, or leave data.mix.a.shuffle_buffer out",
         ),
     ],
@@ -27,7 +27,7 @@ def test_mistakes(words, problem, fix):
     assert (caught.value.problem, caught.value.fix) == (problem, fix)
 
 
-def test_what_fits():
+def test_valid_keys_have_no_errors():
     words = [
         "data.mix.a.path=a.jsonl",
         "data.mix.a.stream=true",

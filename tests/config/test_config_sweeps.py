@@ -1,4 +1,4 @@
-"""Words with several values, and the command lines they stand for: tables by hand."""
+"""Expansion of words with several values into command lines."""
 
 import pytest
 
@@ -44,13 +44,13 @@ def test_the_values_of_a_word(text, values):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("interval(1,2)", "interval() has no list of values; write them out, or range(start,stop,step)"),
-        ("shuffle(1,2)", "shuffle() would give another order, and other names, each time; leave it out"),
+        ("interval(1,2)", "interval() has no finite list of values; list them, or use range(start,stop,step)"),
+        ("shuffle(1,2)", "shuffle() would change the order, and the names of the members, each time; leave it out"),
         ("1,,2", "cannot be read"),
-        ("1" * 20_001, "the value has 20,001 characters, and 20,000 are read; write it into a recipe"),
+        ("1" * 20_001, "the value has 20,001 characters, more than 20,000; write it into a recipe"),
     ],
 )
-def test_what_has_no_list_of_values(text, why):
+def test_sweeps_without_a_list_of_values_are_errors(text, why):
     with pytest.raises(OverrideError) as caught:
         parse_sweep(text, (), 10)
     assert str(caught.value) == why
@@ -81,7 +81,7 @@ def test_a_text_that_hydra_cannot_read_is_one_value():
     assert found.members == (("model.path=a(b", "trainer.lr=1"), ("model.path=a(b", "trainer.lr=2"))
 
 
-def test_options_of_ones_own_are_globbed(tmp_path):
+def test_user_options_are_matched_by_glob(tmp_path):
     (tmp_path / "trainer").mkdir()
     for name in ("short", "shorter", "long"):
         (tmp_path / "trainer" / f"{name}.yaml").write_text("lr: 1e-3\n")
@@ -106,13 +106,13 @@ def test_options_of_ones_own_are_globbed(tmp_path):
         ),
         pytest.param(
             ["trainer.lr=interval(1e-5,1e-3)"],
-            "command line: trainer.lr=interval(1e-5,1e-3): interval() has no list of values; write them out, or"
-            " range(start,stop,step)\n  fix: write trainer.lr=VALUE,VALUE",
+            "command line: trainer.lr=interval(1e-5,1e-3): interval() has no finite list of values; list them, or"
+            " use range(start,stop,step)\n  fix: write trainer.lr=VALUE,VALUE",
             id="interval",
         ),
         pytest.param(
             ["trainer.seed=range(5,1)"],
-            "command line: trainer.seed=range(5,1) has no value at all\n  fix: write trainer.seed=VALUE,VALUE",
+            "command line: trainer.seed=range(5,1) has no value\n  fix: write trainer.seed=VALUE,VALUE",
             id="empty",
         ),
         pytest.param(
@@ -146,7 +146,7 @@ def test_all_mistakes_at_once():
     assert len(caught.value.errors) == 3
 
 
-def test_many_command_lines_compose_as_each_does_alone(tmp_path):
+def test_composing_with_a_cache_equals_composing_alone(tmp_path):
     """What Hydra made of a choice is kept: values set by one line must not show in the next, nor a recipe's place."""
     (tmp_path / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\ntrainer:\n  lr: 5e-3\n")
     lines = [

@@ -1,4 +1,4 @@
-"""Keys of trainer: what does not fit together, what nothing would read, and what other tools call it."""
+"""Keys of ``trainer``: conflicts, keys without effect, and names in other tools."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from sft_cli.errors import SftError
     [
         (
             ["trainer.optimizer=muon"],
-            "trainer.optimizer is muon with adapter=lora: Muon is for the matrices of the network itself",
+            "trainer.optimizer is muon with adapter=lora: Muon trains the weight matrices of the model itself",
             "set trainer.optimizer=adamw, or choose adapter=none",
         ),
         (
@@ -53,7 +53,7 @@ from sft_cli.errors import SftError
         ),
         (
             ["speed.gradient_checkpointing=layers"],
-            "speed.gradient_checkpointing is layers, but speed.checkpointed_layers does not say how many",
+            "speed.gradient_checkpointing is layers, but speed.checkpointed_layers is not set",
             "set speed.checkpointed_layers=8, or speed.gradient_checkpointing=auto",
         ),
         (
@@ -63,7 +63,7 @@ from sft_cli.errors import SftError
         ),
         (
             ["trainer.retention.stop=true"],
-            "trainer.retention.stop is true, but there is no probe to judge by",
+            "trainer.retention.stop is true, but there are no probes",
             "add trainer.retention.probes.NAME.path=FILE",
         ),
         (
@@ -84,7 +84,7 @@ from sft_cli.errors import SftError
         ),
     ],
 )
-def test_what_does_not_fit_together(words, problem, fix):
+def test_conflicting_keys_are_errors(words, problem, fix):
     with pytest.raises(SftError) as refused:
         compose(words)
 
@@ -117,19 +117,19 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
         (
             ["trainer.min_lr_ratio=0.2"],
             "trainer.min_lr_ratio",
-            "only three schedules read it",
+            "only the schedules cosine_with_min_lr, polynomial and wsd read it",
             "set trainer.schedule=cosine_with_min_lr, polynomial or wsd",
         ),
         (
             ["trainer.average=last", "trainer.ema_decay=0.9"],
             "trainer.ema_decay",
-            "there is no exponential average",
+            "only trainer.average=ema reads it",
             "set trainer.average=ema",
         ),
         (
             ["trainer.average=ema", "trainer.average_last=3"],
             "trainer.average_last",
-            "the last steps are not averaged",
+            "only trainer.average=last reads it",
             "set trainer.average=last",
         ),
         (
@@ -153,7 +153,7 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
         (
             ["trainer.retention.every=4"],
             "trainer.retention.every",
-            "there is no probe to measure",
+            "there are no probes",
             "add trainer.retention.probes.NAME.path=FILE",
         ),
         (
@@ -164,7 +164,7 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
         ),
     ],
 )
-def test_what_nothing_would_read(words, key, why, fix):
+def test_keys_without_effect_are_errors(words, key, why, fix):
     with pytest.raises(SftError) as refused:
         compose(words)
 
@@ -230,7 +230,7 @@ def test_paged_state_needs_cuda():
     assert refused.value.fix == "set trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU"
 
 
-def test_paths_of_probes_mean_the_same_anywhere(tmp_path, monkeypatch):
+def test_paths_of_probes_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text("")
     config = absolute(compose(["trainer.retention.probes.math.path=rows.jsonl"]))
@@ -238,7 +238,7 @@ def test_paths_of_probes_mean_the_same_anywhere(tmp_path, monkeypatch):
     assert config.trainer.retention.probes["math"].path == str(tmp_path / "rows.jsonl")
 
 
-def test_what_fits():
+def test_valid_keys_have_no_errors():
     config = compose(
         [
             "adapter=none",

@@ -1,4 +1,4 @@
-"""What is said of models and files that are not where they are looked for."""
+"""Fixes for models and files that do not exist."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A fix works when it is pasted: each mistake of a long list is made, and every word of its fix is typed.
+"""Fixes work when pasted: each mistake of a long list is made, and every word of its fix is typed.
 
 What is typed goes through the real entry point. After pasting, the command must get past the error: not the same one
 again, and none about the same key.
@@ -273,7 +273,7 @@ class Told(NamedTuple):
 
 
 def rows() -> list[tuple[list[str], list[str], str]]:
-    """Context, the words of the mistake, and its name."""
+    """Return context, words and name of each mistake."""
     found = []
     for line in MISTAKES.strip().splitlines():
         context, mistake = (part.strip() for part in line.split("|", 1))
@@ -300,7 +300,7 @@ def world(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sft(world, monkeypatch, capsys):
-    """A command line through the entry point: exit code, and what was told."""
+    """Run a command line through the entry point, and return exit code and output."""
 
     def run(words: list[str]) -> tuple[int, list[Told]]:
         loaded = "torch" in sys.modules
@@ -326,25 +326,25 @@ def parsed(error: str) -> Told:
 
 
 def attempts(fix: Fix, context: list[str]) -> list[list[str]]:
-    """The command lines that a fix stands for."""
+    """Return the command lines of a fix."""
     typed = list(fix.commands)
     typed += [[*context, *setting] for setting in fix.settings if context]
     return typed + ([list(context)] if fix.leave and context else [])
 
 
 def concerns(error: Told, key: str) -> bool:
-    """Whether an error is about a key."""
+    """Return whether an error is about a key."""
     named = error.where == key or error.where.startswith(f"{key}=")
     return named or re.match(rf"(there is no key |')?{re.escape(key)}\b", error.problem) is not None
 
 
 def keys(words: list[str]) -> set[str]:
-    """The keys of settings among words."""
+    """Return the keys of settings among words."""
     return {word.partition("=")[0].lstrip("+~-") for word in words if "=" in word}
 
 
 @pytest.mark.parametrize(("context", "mistake", "name"), rows(), ids=[name for _, _, name in rows()])
-def test_what_a_fix_says_works(sft, context, mistake, name):
+def test_pasted_fix_works(sft, context, mistake, name):
     code, told = sft([*context, *mistake])
 
     assert (code, len(told)) == (2, 1), told
@@ -383,7 +383,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize("text", RECIPES, ids=[text.replace("\n", " / ") for text in RECIPES])
-def test_what_a_fix_says_of_a_recipe_works(sft, world, text):
+def test_pasted_fix_in_a_recipe_works(sft, world, text):
     recipe = world / "mine.yaml"
     recipe.write_text(f"run_name: mine\n{text}\n")
     code, told = sft(["show", "recipe=./mine.yaml"])
@@ -435,7 +435,7 @@ def test_rows_and_models_are_named_directly_on_the_command_line(world):
     assert compose(["template=my.jinja"]).template.path == "my.jinja"
 
 
-def test_the_list_is_long_enough_and_says_each_thing_once():
+def test_list_of_mistakes_is_long_and_unique():
     names = [name for _, _, name in rows()]
     assert len(names) == len(set(names)) >= 200
     assert {name.partition("| ")[2] for name in names} >= PROSE.keys()

@@ -1,4 +1,4 @@
-"""No password and no signature of an address is in anything that is written or printed of a config."""
+"""Passwords and signatures of addresses are never written or printed."""
 
 import pytest
 import yaml
@@ -35,7 +35,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("address", "expected"), MASKED)
-def test_what_opens_an_address_is_masked(address, expected):
+def test_secrets_in_addresses_are_masked(address, expected):
     assert masked_address(address) == expected
     assert masked_address(expected) == expected
     assert is_masked(expected) == ("?" in expected and "***" in expected.partition("?")[2])
@@ -43,13 +43,13 @@ def test_what_opens_an_address_is_masked(address, expected):
 
 
 @pytest.mark.parametrize("address", KEPT)
-def test_what_opens_nothing_is_kept(address):
+def test_addresses_without_secrets_are_unchanged(address):
     assert masked_address(address) == address
     assert not is_masked(address)
 
 
 @given(st.text(), st.text())
-def test_any_text_is_masked_once_and_for_all(before, after):
+def test_masking_is_idempotent(before, after):
     for text in (before, f"https://{before}?{after}", f"{before}://{after}"):
         assert masked_address(masked_address(text)) == masked_address(text)
 
@@ -76,7 +76,7 @@ def test_no_signature_is_shown_or_dumped(tmp_path):
     assert dump_config(again) == dump_config(config)
 
 
-def test_what_is_no_address_is_dumped_as_it_is():
+def test_texts_that_are_not_addresses_are_dumped_unchanged():
     words = ["data.system='see https://h/?token=1'", "data.mix.a.path=rows?token=x.jsonl"]
     values = yaml.safe_load(dump_config(compose(words)))["data"]
     assert (values["system"], values["mix"]["a"]["path"]) == ("see https://h/?token=1", "rows?token=x.jsonl")

@@ -1,4 +1,4 @@
-"""The value that was meant is made of what was typed: numbers, lists and choices are found in their misspellings."""
+"""Suggestions of numbers, lists and choices for misspelt values."""
 
 import string
 
@@ -39,7 +39,7 @@ def test_a_whole_number_is_found_in_a_fraction_and_in_thousands(key: Key, number
 
 @quick
 @given(st.sampled_from([key for key in FLOATS if key.limits.get("lt", key.limits.get("le")) == 1]), st.integers(2, 99))
-def test_a_share_above_one_is_meant_in_percent(key: Key, number: int):
+def test_share_above_one_suggests_percent(key: Key, number: int):
     assert suggest_values(key.kind, key.limits, number) == [f"{number}%"]
     assert is_valid_value(float, key.limits, f"{number}%")
 
@@ -60,7 +60,7 @@ def test_a_mapping_is_found_with_any_sign(values, sign):
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
-def test_a_default_is_never_proposed_for_what_says_nothing(key: Key):
+def test_meaningless_text_gets_no_suggestion(key: Key):
     """A text that is like no value of any kind: whatever is proposed for it would be made up."""
     if not is_valid_value(key.kind, key.limits, "zqxj") and "list" not in str(key.kind):
         assert suggest_values(key.kind, key.limits, "zqxj") == []
@@ -94,11 +94,11 @@ def test_a_default_is_never_proposed_for_what_says_nothing(key: Key):
         (list[str], {}, [1, True], [["1", "true"]]),
     ],
 )
-def test_what_is_meant(kind, limits, typed, meant):
+def test_suggest_values(kind, limits, typed, meant):
     assert suggest_values(kind, limits, typed) == meant
 
 
-def test_a_word_is_what_a_shell_passes_on():
+def test_quote_override_round_trips_through_a_shell():
     assert override_word("trainer.lr", 2e-05) == "trainer.lr=2e-5"
     assert override_word("trainer.lr", 1e-4) == "trainer.lr=0.0001"
     assert override_word("a", ["b", "c"]) == "a=[b,c]"

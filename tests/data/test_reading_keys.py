@@ -153,7 +153,7 @@ def test_an_encoding_that_is_wrong_is_refused(tmp_path):
     assert "the file is not utf-16" in refusal(write(tmp_path / "odd.jsonl", b'{"a": 1}\n'), encoding="utf-16")
 
 
-UNKNOWN = "which Python does not know as an encoding of text"
+UNKNOWN = "which is not a text encoding of Python"
 LEFT_OUT = "data.mix.mine.ignore leaves out 'x'"
 
 

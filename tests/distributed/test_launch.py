@@ -16,7 +16,7 @@ SHORT = ("recipe=quickstart", "trainer.dtype=float32", "eval.compare_after_train
 
 @pytest.fixture
 def sft(tmp_path):
-    """Starts the command with these words; standard error and output together."""
+    """Run the command with these words, and return standard error and output."""
 
     def begin(*words):
         environment = {**os.environ, "SFT_HOME": str(tmp_path / "home")}
@@ -32,7 +32,7 @@ def losses(run):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_print_once_and_learn_what_one_does(sft, tmp_path):
+def test_two_processes_print_once_and_train_like_one(sft, tmp_path):
     said = []
     for size in (1, 2):
         process = sft(*SHORT, "trainer.max_steps=3", f"run_dir={size}", f"launcher.nproc={size}")
@@ -54,7 +54,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(sft):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1], ids=["Ctrl-C", "USR1"])
-def test_a_signal_to_the_command_stops_all_behind_a_saved_step(sft, tmp_path, number):
+def test_signal_stops_all_processes_after_saving(sft, tmp_path, number):
     process = sft(*SHORT, "trainer.max_steps=2000", "launcher.nproc=2", "run_dir=stopped")
     metrics = tmp_path / "stopped" / "metrics.jsonl"
     deadline = time.monotonic() + 120

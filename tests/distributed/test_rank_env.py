@@ -1,4 +1,4 @@
-"""Who a process is among several, by what each launcher says."""
+"""Rank of a process from the environment of each launcher."""
 
 import pytest
 import torch
@@ -122,7 +122,7 @@ def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
     assert launch.count_gpus() == 2
 
 
-def test_alone_everything_is_ones_own():
+def test_collectives_of_a_single_process():
     """What several processes agree on, a single one has by itself, with its own exceptions."""
     ranks = World()
     assert (ranks.broadcast_object("a"), ranks.all_gather_object("a"), ranks.all_reduce_max([3, 1])) == (

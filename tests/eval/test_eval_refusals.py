@@ -69,9 +69,10 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
     error = refusal(str(run_of("lora")), "trainer.lr=1e-3", "eval.samples=3", "eval.batch_size=2", "quant=nf4")
     assert isinstance(error, Mistakes)
     assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
-    assert error.errors[0].problem == "sft eval does not read it; the run's own value is used"
+    assert error.errors[0].problem == "sft eval does not read this key; it uses the value of the run"
     assert error.errors[0].fix == (
-        "leave it out; what can be set: data=FILE, model.path, model.revision, model.dtype, model.trust_remote_code,"
+        "leave it out; keys that can be set: data=FILE, model.path, model.revision, model.dtype,"
+        " model.trust_remote_code,"
         " trainer.device, trainer.dtype, trainer.max_length, speed.tokens_per_micro_batch, speed.logits_chunk,"
         " and the other keys of eval"
     )
@@ -124,8 +125,8 @@ def test_another_base_is_refused(run_of, build, tmp_path):
     [
         ("data.mix.questions.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
         ("data.mix.capitals.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
-        ("data.mix.capitals.weight=2", "leave it out; what can be set: data=FILE"),
-        ("data.strategy=equal", "leave it out; what can be set: data=FILE"),
+        ("data.mix.capitals.weight=2", "leave it out; keys that can be set: data=FILE"),
+        ("data.strategy=equal", "leave it out; keys that can be set: data=FILE"),
     ],
 )
 def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
@@ -133,7 +134,7 @@ def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
     error = refusal(str(run), word)
     assert (error.where, error.problem) == (
         word.partition("=")[0],
-        "sft eval does not read it; the run's own value is used",
+        "sft eval does not read this key; it uses the value of the run",
     )
     assert error.fix.startswith(fix.format(run=run))
 
@@ -147,7 +148,7 @@ def test_there_are_no_suites(run_of):
 def test_a_run_that_is_named_in_other_ways_is_named_in_the_fix(run_of, tmp_path, monkeypatch):
     run = run_of("lora")
     assert str(refusal(f"run={run}", "--compare", "base")) == (
-        f"command line: run= is no config key\n  fix: type sft eval {run} --compare base"
+        f"command line: run= is not a config key\n  fix: type sft eval {run} --compare base"
     )
     assert str(refusal(f"run_dir={run}")) == f"sft eval: no run is named\n  fix: sft eval {run}"
     monkeypatch.chdir(tmp_path)

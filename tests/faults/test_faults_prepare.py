@@ -102,8 +102,8 @@ def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_p
         # Behind it Python may tell of semaphores: a forked process leaves without its exit functions.
         assert ended.code == 2
         assert ended.err.startswith(
-            "error: a worker process: it was killed, most likely because the machine ran out of memory\n"
-            "  fix: try again with fewer: data.workers=1 (what was finished is kept)\n"
+            "error: a worker process: the process was killed, probably because the machine ran out of memory\n"
+            "  fix: try again with fewer processes: data.workers=1 (finished parts are kept)\n"
         )
         assert list(home.glob("prepared/*")) == []
         assert sft(*line(rows), SFT_HOME=str(home)).wait().code == 0

@@ -358,11 +358,11 @@ def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, toke
     ("kind", "problem"),
     [
         (AdapterKind.bitfit, "the biases themselves were trained, so there is no adapter to merge"),
-        (AdapterKind.prefix, "an adapter of kind prefix acts beside the weights and cannot be added to them"),
-        (AdapterKind.prompt, "an adapter of kind prompt acts beside the weights and cannot be added to them"),
+        (AdapterKind.prefix, "an adapter of kind prefix is not an update of the weights and cannot be merged"),
+        (AdapterKind.prompt, "an adapter of kind prompt is not an update of the weights and cannot be merged"),
         (
             AdapterKind.llama_adapter,
-            "an adapter of kind llama_adapter acts beside the weights and cannot be added to them",
+            "an adapter of kind llama_adapter is not an update of the weights and cannot be merged",
         ),
     ],
 )
@@ -523,10 +523,13 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
         assert told.startswith(f"--max-kl {wrong}: ")
         assert told.endswith(f"\n  fix: {fix}")
     assert refused([str(run.path), "trainer.lr=1"]) == (
-        "trainer.lr: sft merge does not read it; the run's own value is used\n  fix: leave it out; what can be set:"
+        "trainer.lr: sft merge does not read this key; it uses the value of the run\n  fix: leave it out; keys"
+        " that can be set:"
         " model.path, model.revision, model.trust_remote_code, trainer.device"
     )
-    assert refused([str(run.path), "--out", ""]) == ("--out: it has no value\n  fix: write --out DIR, or leave it out")
+    assert refused([str(run.path), "--out", ""]) == (
+        "--out: the option has no value\n  fix: write --out DIR, or leave it out"
+    )
     assert refused([str(run.path), "--into", "dequantized"]) == (
         "--into dequantized: the run's base was not quantised\n"
         "  fix: leave --into out: the adapter is added to the base as it is"

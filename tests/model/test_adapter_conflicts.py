@@ -114,13 +114,13 @@ def test_tied_matrices_without_an_adapter_stay_tied(capsys):
     [
         (
             ["adapter=dora", "quant=int8"],
-            "quant.kind is int8 with adapter.dora, which reads the weights back: bitsandbytes then loses their scales\n"
+            "quant.kind is int8 with adapter.dora, which dequantises the weights: bitsandbytes then loses their"
+            " scales\n"
             "  fix: set quant=nf4, or adapter.dora=false",
         ),
         (
             ["adapter=prompt", "adapter.virtual.text=' '"],
-            "adapter.virtual.text is empty: there is nothing to begin with\n"
-            "  fix: write a text such as 'Answer briefly.', or leave it out",
+            "adapter.virtual.text is empty\n  fix: write a text such as 'Answer briefly.', or leave it out",
         ),
     ],
 )

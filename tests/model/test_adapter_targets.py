@@ -164,7 +164,7 @@ def test_untrained_stop_token_is_refused_for_kinds_without_trained_rows(build):
     assert str(caught.value) == (
         "adapter.kind=ia3: the embedding of stop token [120] looks untrained, so the model would never learn to stop,"
         " and only LoRA can train single rows\n"
-        "  fix: adapter=lora, or a template whose stop token the model knows;"
+        "  fix: adapter=lora, or a template whose stop token is trained;"
         " adapter.train_stop_token=never trains anyway"
     )
     config.train_stop_token = TrainStopToken.never

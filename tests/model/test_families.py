@@ -136,7 +136,7 @@ def test_a_layer_that_an_adapter_would_not_change_is_refused_by_name():
     assert str(refused.value) == (
         "adapter.target_modules: 'out_proj' names model.layers.0.mamba.out_proj of a state-space layer, whose weight is"
         " used without calling the layer: an adapter would have no effect\n"
-        "  fix: leave out_proj out; [all-linear] alone takes every layer that can carry one"
+        "  fix: leave out_proj out; [all-linear] selects every layer that can be adapted"
     )
 
 

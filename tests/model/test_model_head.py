@@ -87,7 +87,7 @@ def test_unknown_rescaling_uses_the_models_logits(build, lay):
     assert find_rescaling(model) is None
     assert loss_model.path is LogitsPath.positions
     torch.testing.assert_close(packed_loss(model, laid), expected, rtol=1e-6, atol=0)
-    with pytest.raises(AssertionError, match="not made as the configuration says"):
+    with pytest.raises(AssertionError, match="not computed as the configuration states"):
         LossModel(model, packed=True, chunk=4, path=LogitsPath.chunks)
 
 

@@ -101,13 +101,13 @@ def pickled(directory):
         ),
         pytest.param(
             lambda directory: (directory / "model.safetensors").unlink(),
-            "it holds a config.json, but no weights",
+            "the directory holds a config.json, but no weights",
             "copy *.safetensors there, or name a directory that has them: ls {path.parent}",
             id="no-weights",
         ),
         pytest.param(
             pickled,
-            "it holds no safetensors weights, and pickled weights are not read",
+            "the directory holds no safetensors weights, and pickled weights are not read",
             "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
             id="pickled",
         ),

@@ -82,7 +82,7 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
     names = [name.removeprefix("base_model.model.") for name, _ in made.model.named_parameters() if "lora_" in name]
     assert len(names) == 2 * 2 * (7 if targets == ["all-linear"] else 3)
     assert not [name for name in names if is_inside(name, beside)]
-    assert made.notes == (f"the language model alone is trained: {', '.join(beside)} stay frozen and get no adapter",)
+    assert made.notes == (f"only the language model is trained: {', '.join(beside)} stay frozen and get no adapter",)
 
     use_default_attention(made.model)
     made.model.save_pretrained(tmp_path / "adapter")

@@ -78,8 +78,8 @@ def test_a_text_is_searched_for(inspect, prepared):
         ("nowhere at all", "--text nowhere at all: no example matches\n  fix: --text is a regular expression"),
         (
             "(",
-            "--text (: no regular expression: missing ), unterminated subpattern at position 0\n"
-            "  fix: --text '\\(' finds",
+            "--text (: not a regular expression: missing ), unterminated subpattern at position 0\n"
+            "  fix: to find the text literally: --text '\\('",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The cluster of the session."""
+"""The SLURM cluster of the test session."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: two nodes, loopback, its own MUNGE key and socket, all in one directory."""
+"""A real SLURM on this machine: two nodes, loopback, its own MUNGE key and socket, in one directory."""
 
 import json
 import os
@@ -80,7 +80,7 @@ class Cluster:
         return subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=60)
 
     def job(self, job_id: str) -> dict[str, str]:
-        """What SLURM knows of a job, such as ``JobState`` and ``Restarts``."""
+        """Return SLURM's record of a job, such as ``JobState`` and ``Restarts``."""
         shown = self.call("scontrol", "show", "job", "--oneliner", job_id)
         assert shown.returncode == 0, shown.stderr
         return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
@@ -96,7 +96,7 @@ class Cluster:
             self.call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def wait(self, job_id: str, seconds: float) -> str:
-        """The state in which the job ended, e.g. ``COMPLETED``."""
+        """Return the state in which the job ended, e.g. ``COMPLETED``."""
 
         def final_state() -> str | None:
             self.hasten(job_id)
@@ -107,7 +107,7 @@ class Cluster:
 
 
 def waited_for(look: Callable[[], Found | None], what: str, seconds: float) -> Found:
-    """The first true thing ``look`` returns; a ``TimeoutError`` when there is none in time."""
+    """Return the first true result of ``look``; raise ``TimeoutError`` if there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
@@ -118,7 +118,7 @@ def waited_for(look: Callable[[], Found | None], what: str, seconds: float) -> F
 
 
 def free_ports(num_ports: int) -> list[int]:
-    """Different TCP ports of the loopback device that nobody listens on."""
+    """Return different free TCP ports of the loopback device."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(num_ports)]
     ports = [listening.getsockname()[1] for listening in sockets]
     for listening in sockets:
@@ -148,7 +148,7 @@ def configure(home: Path) -> dict[str, str]:
 
 
 def daemons(home: Path) -> list[list[str]]:
-    """The commands of the daemons, in the order they start; each stays in the foreground."""
+    """Return the commands of the daemons, in start order; each stays in the foreground."""
     munged = ["munged", "--foreground"]
     for option in ("socket", "key-file", "pid-file", "seed-file", "log-file"):
         munged.append(f"--{option}={home}/munge.{option.removesuffix('-file')}")
@@ -168,7 +168,7 @@ def start(cluster: Cluster, home: Path, running: list[subprocess.Popen[bytes]]) 
 
 
 def logs(home: Path) -> str:
-    """What the daemons said, for the message of a cluster that does not come up."""
+    """Return the logs of the daemons, for the error of a cluster that does not start."""
     return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(home.glob("*.output")))
 
 
@@ -185,7 +185,7 @@ def submitted(cluster: Cluster, *arguments: str, cwd: Path, **environment: str) 
 
 
 def job_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The job id in what submit.sh printed."""
+    """Return the job id in the output of submit.sh."""
     found = re.match(r"job     (\d+)\n", result.stdout)
     assert found, result.stdout + result.stderr
     return found[1]
@@ -196,6 +196,6 @@ def log_of(run: Path, job: str) -> str:
 
 
 def losses(run: Path) -> dict[int, float]:
-    """Step -> training loss."""
+    """Return step -> training loss."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: row["loss"] for row in rows if not row.get("eval")}

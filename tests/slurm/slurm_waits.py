@@ -1,4 +1,4 @@
-"""A trainer that only waits to be stopped, in place of ``sft``, and what stops it."""
+"""A fake trainer that waits to be stopped, in place of ``sft``, and the signals that stop it."""
 
 from pathlib import Path
 

@@ -38,7 +38,7 @@ def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_member_that_is_warned_requeues_itself_alone(inside, tmp_path):
+def test_warned_member_requeues_only_itself(inside, tmp_path):
     """The second task has the array's own job id, by which SLURM would requeue both."""
     runs = [tmp_path / "a", tmp_path / "b"]
     config = compose([*NO_GPU, trainer(tmp_path, 1)])
@@ -64,7 +64,7 @@ def test_a_member_that_is_warned_requeues_itself_alone(inside, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_refused_array_leaves_nothing(inside, tmp_path):
+def test_refused_array_leaves_no_files(inside, tmp_path):
     config = compose([*NO_GPU, "launcher.partition=nowhere"])
     with pytest.raises(SftError, match="invalid partition specified: nowhere"):
         submit_array(tmp_path / "sweep", [tmp_path / "a"], config, 1)
@@ -78,6 +78,6 @@ def test_an_array_is_not_chained(tmp_path, monkeypatch):
     with pytest.raises(SftError) as refused:
         submit_array(tmp_path / "sweep", [tmp_path / "a"], compose([*NO_GPU, "launcher.chain=2"]), 1)
     assert str(refused.value) == (
-        "launcher.chain: 2: the members of an array requeue themselves, and are not chained\n"
+        "launcher.chain: 2: members of an array requeue themselves and cannot be chained\n"
         "  fix: leave launcher.chain out"
     )

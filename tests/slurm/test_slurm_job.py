@@ -65,7 +65,7 @@ def test_a_requeued_job_keeps_its_log(cluster, fake_sft, tmp_path):
     assert log_of(tmp_path / "x", job) == "trains\ntrains\n"
 
 
-def test_the_job_gets_what_is_passed_on_purpose_and_no_file_holds_it(cluster, tmp_path):
+def test_passed_variables_reach_the_job_but_no_file(cluster, tmp_path):
     tool = tmp_path / "bin" / "sft"
     tool.parent.mkdir()
     tool.write_text(
@@ -85,7 +85,7 @@ def test_the_job_gets_what_is_passed_on_purpose_and_no_file_holds_it(cluster, tm
     assert "hunter2" not in (run / "config.yaml").read_text() + (run / "job.sbatch").read_text() + result.stdout
 
 
-def test_sbatch_knows_every_option_and_what_is_asked_for_arrives(cluster, fake_sft, tmp_path):
+def test_sbatch_accepts_every_option(cluster, fake_sft, tmp_path):
     words = ["launcher.constraint=tests", "launcher.account=team", "launcher.memory=100M", "launcher.cpus=2"]
     words += ["launcher.mail=me@host.example", "launcher.time=1-2:03:00", "launcher.signal_seconds=300"]
     result = submitted(cluster, "run_dir=x", *words, "launcher.partition=short", fake_sft, cwd=tmp_path)
@@ -154,7 +154,7 @@ def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tm
     ],
 )
 @pytest.mark.parametrize("existing", [False, True], ids=["new-directory", "empty-directory"])
-def test_a_refusal_is_sbatchs_own_sentence_and_leaves_nothing(cluster, tmp_path, override, said, existing):
+def test_refusal_by_sbatch_is_printed_and_leaves_no_files(cluster, tmp_path, override, said, existing):
     if existing:
         (tmp_path / "x").mkdir()
     result = submitted(cluster, "run_dir=x", override, cwd=tmp_path)

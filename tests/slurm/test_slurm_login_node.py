@@ -1,11 +1,11 @@
-"""`sft train` with launcher=slurm trains inside a job alone; on a login node it names what submits."""
+"""``sft train`` with launcher=slurm outside a job suggests submitting it."""
 
 import pytest
 
 from sft_cli.cli import execute
 from sft_cli.errors import SftError
 
-PROBLEM = "launcher=slurm trains in a SLURM job, and this shell is in none"
+PROBLEM = "launcher=slurm trains in a SLURM job, and this shell is not in one"
 
 
 def refusal(words: list[str], config_dirs: tuple[str, ...] = ()) -> SftError:
@@ -33,12 +33,12 @@ def test_a_new_run_is_submitted_with_the_same_words(shell):
     assert list(shell.iterdir()) == [shell / "own"]
 
 
-def test_so_is_one_whose_recipe_chooses_slurm(shell):
+def test_recipe_with_slurm_is_refused_on_a_login_node(shell):
     (shell / "mine.yaml").write_text("launcher: slurm\n")
     assert refusal(["recipe=mine.yaml"]).fix == "submit it: sft submit recipe=mine.yaml"
 
 
-def test_a_run_is_submitted_again_with_its_job_or_trained_here(shell):
+def test_resuming_on_a_login_node_suggests_sbatch_or_local_training(shell):
     run = shell / "run"
     run.mkdir()
     (run / "config.yaml").write_text("launcher: {kind: slurm}\n")

@@ -1,4 +1,4 @@
-"""The text of job scripts, and what cannot become a job.
+"""Texts of job scripts, and jobs that are refused.
 
 The scripts lie in tests/golden/slurm; ``python -m tests.slurm.test_slurm_script`` writes them anew, to be read.
 """
@@ -113,7 +113,7 @@ def test_bash_can_read_the_script(name):
     assert (read.returncode, read.stderr) == (0, "")
 
 
-def test_a_variable_of_ones_own_wins_over_ours():
+def test_user_variable_overrides_the_default():
     """OMP_NUM_THREADS is the cores of a process unless somebody says otherwise, here or in the submitting shell."""
     ours, own, passed = (
         job_script(config(**launcher), "/runs/x", PLAIN)
@@ -125,7 +125,7 @@ def test_a_variable_of_ones_own_wins_over_ours():
     assert re.search(r"#SBATCH --export=\S+,OMP_NUM_THREADS\n", passed)
 
 
-def test_a_container_sees_its_mounts_and_where_the_run_lies_once():
+def test_container_mounts_are_listed_once():
     container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif", mounts=["/work", "/data:/mnt"])
     seen = container_mounts(slurm(container=container), SubmissionContext("/work", "/venv/bin", "/sft"), ["/runs/x"])
     assert seen == ["/work", "/data:/mnt", "/runs/x", "/sft"]
@@ -159,7 +159,7 @@ def test_paths_that_a_container_does_not_see(kind, mounted, unseen):
     assert found == unseen
 
 
-def test_apptainer_shows_the_home_and_tmp_unasked():
+def test_apptainer_mounts_home_and_tmp_by_default():
     container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif")
     for path in (str(Path.home() / "m"), "/tmp/m"):
         validate_job(
@@ -192,7 +192,7 @@ def test_a_word_of_a_directive(value, word):
             Config(),
             "/runs/x",
             PLAIN,
-            "launcher: launcher=local trains in this shell; there is nothing to submit\n"
+            "launcher: launcher=local trains in this shell and submits no job\n"
             "  fix: type launcher=slurm, or sft train instead",
             id="local",
         ),
@@ -200,7 +200,7 @@ def test_a_word_of_a_directive(value, word):
             config(gpus=0, nproc=Auto.auto),
             "/runs/x",
             PLAIN,
-            "launcher.nproc: auto is one process for each GPU, and launcher.gpus is 0\n"
+            "launcher.nproc: auto is one process per GPU, but launcher.gpus is 0\n"
             "  fix: write a number, such as launcher.nproc=2",
             id="auto-without-gpus",
         ),
@@ -209,7 +209,7 @@ def test_a_word_of_a_directive(value, word):
             "/runs/x",
             PLAIN,
             "launcher.pass_env: HF_TOKEN, OTHER are not set in this shell\n"
-            "  fix: export HF_TOKEN=…, or take the name out of launcher.pass_env",
+            "  fix: export HF_TOKEN=…, or remove the name from launcher.pass_env",
             id="absent-variables",
         ),
         pytest.param(
@@ -217,30 +217,31 @@ def test_a_word_of_a_directive(value, word):
             "/runs/x",
             PLAIN,
             "launcher.setup: 'true\\n#SBATCH --exclusive' holds a line break or control character, "
-            "which a job script cannot carry\n  fix: write it on one line, in plain characters",
+            "which a job script cannot contain\n  fix: write it on one line, without control characters",
             id="line-break-in-setup",
         ),
         pytest.param(
             Config(run_name="a\nb", launcher=slurm(partition="p\r", env={"A": "\t"}, modules=["a", "b\n"])),
             "/runs/x",
             SubmissionContext("/work", "/venv/bin", "\x1b"),
-            "run_name: 'a\\nb' holds a line break or control character, which a job script cannot carry\n"
-            "  fix: write it on one line, in plain characters\n"
-            "launcher.partition: 'p\\r' holds a line break or control character, which a job script cannot carry\n"
-            "  fix: write it on one line, in plain characters\n"
-            "launcher.modules: 'ab\\n' holds a line break or control character, which a job script cannot carry\n"
-            "  fix: write it on one line, in plain characters\n"
-            "launcher.env.A: '\\t' holds a line break or control character, which a job script cannot carry\n"
-            "  fix: write it on one line, in plain characters\n"
-            "SFT_HOME: '\\x1b' holds a line break or control character, which a job script cannot carry\n"
-            "  fix: write it on one line, in plain characters",
+            "run_name: 'a\\nb' holds a line break or control character, which a job script cannot contain\n"
+            "  fix: write it on one line, without control characters\n"
+            "launcher.partition: 'p\\r' holds a line break or control character, which a job script cannot contain\n"
+            "  fix: write it on one line, without control characters\n"
+            "launcher.modules: 'ab\\n' holds a line break or control character, which a job script cannot contain\n"
+            "  fix: write it on one line, without control characters\n"
+            "launcher.env.A: '\\t' holds a line break or control character, which a job script cannot contain\n"
+            "  fix: write it on one line, without control characters\n"
+            "SFT_HOME: '\\x1b' holds a line break or control character, which a job script cannot contain\n"
+            "  fix: write it on one line, without control characters",
             id="all-at-once",
         ),
         pytest.param(
             config(),
             "/runs/a\\b",
             PLAIN,
-            "run_dir: '/runs/a\\\\b' holds a backslash, after which sbatch no longer fills in the job id of the log\n"
+            "run_dir: '/runs/a\\\\b' holds a backslash, after which sbatch does not expand the job id in the name"
+            " of the log\n"
             "  fix: choose a run_dir without one",
             id="backslash-in-run-dir",
         ),
@@ -248,8 +249,8 @@ def test_a_word_of_a_directive(value, word):
             replace(config(container=PYXIS), model=ModelConfig(path="/models/m")),
             "/runs/x",
             PLAIN,
-            "model.path: '/models/m' is outside of what the container sees\n"
-            "  fix: launcher.container.mounts=[/models], or the path it has inside",
+            "model.path: '/models/m' is outside of the mounts of the container\n"
+            "  fix: launcher.container.mounts=[/models], or write its path inside the container",
             id="path-outside-of-the-container",
         ),
         pytest.param(
@@ -262,7 +263,7 @@ def test_a_word_of_a_directive(value, word):
         ),
     ],
 )
-def test_what_cannot_be_a_job_is_refused(wrong, directory, place, message):
+def test_invalid_jobs_are_refused(wrong, directory, place, message):
     with pytest.raises(SftError) as refused:
         validate_job(wrong, {"run_dir": directory}, place, {"HOME": "/home/me"})
     assert str(refused.value) == message

@@ -1,4 +1,4 @@
-"""A job on a signed address: its config.yaml keeps no signature, so that the file has to be there already."""
+"""A job with a signed address: its config.yaml stores no signature, so the file must be downloaded already."""
 
 from slurm_cluster import submit_sh
 
@@ -13,11 +13,11 @@ def test_a_signed_address_is_refused_before_the_job(tmp_path):
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: data.mix.a.path: '{ADDRESS}***' is signed, and the job's config.yaml must not keep the signature\n"
-        "  fix: run sft prepare with the same words first, on a disk the job shares (SFT_HOME)\n"
+        "  fix: first run sft prepare with the same words, with SFT_HOME on a disk that the job can read\n"
     )
 
 
-def test_what_was_downloaded_with_it_is_enough(tmp_path, monkeypatch):
+def test_cached_download_of_a_signed_address_is_enough(tmp_path, monkeypatch):
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
     file = remote.RemoteFile(f"{ADDRESS}secret-word", "https://host.example/rows.jsonl", "ETag=1", 2, "data.mix.a.path")
     folder = remote.version_dir(file)

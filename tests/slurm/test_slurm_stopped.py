@@ -1,4 +1,4 @@
-"""A job that is stopped: by its time limit, by a job that matters more, by its owner. A real one-node SLURM."""
+"""A job stopped by its time limit, a preemption, or its owner, on a real one-node SLURM."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def said(run: Path, job: str) -> list[str]:
     return [line for line in log_of(run, job).splitlines() if line.startswith(ours)]
 
 
-def test_a_warned_job_saves_requeues_itself_and_goes_on(cluster, waiting, tmp_path):
+def test_warned_job_saves_requeues_and_resumes(cluster, waiting, tmp_path):
     run = tmp_path / "x"
     job = job_of(submitted(cluster, "run_dir=x", waiting, cwd=tmp_path))
     begun(cluster, job, run)
@@ -31,7 +31,7 @@ def test_a_warned_job_saves_requeues_itself_and_goes_on(cluster, waiting, tmp_pa
     assert said(run, job) == ["saved behind USR1", "slurm     stopped; requeued, time 1 of 100", "finished"]
 
 
-def test_behind_its_last_requeue_it_says_how_to_go_on(cluster, tmp_path):
+def test_job_after_its_last_requeue_prints_how_to_resume(cluster, tmp_path):
     run = tmp_path / "x"
     job = job_of(submitted(cluster, "run_dir=x", "launcher.requeues=1", trainer(tmp_path, 9), cwd=tmp_path))
     for life in (1, 2):
@@ -46,7 +46,7 @@ def test_behind_its_last_requeue_it_says_how_to_go_on(cluster, tmp_path):
     ]
 
 
-def test_a_preempted_job_goes_on_behind_the_one_that_matters_more(cluster, waiting, tmp_path):
+def test_preempted_job_resumes_after_the_more_important_one(cluster, waiting, tmp_path):
     """SLURM warns the steps with SIGTERM, the script not at all, and kills both after the grace."""
     run = tmp_path / "x"
     job = job_of(submitted(cluster, "run_dir=x", "launcher.cpus=2", waiting, cwd=tmp_path))
@@ -57,7 +57,7 @@ def test_a_preempted_job_goes_on_behind_the_one_that_matters_more(cluster, waiti
     assert said(run, job) == ["saved behind TERM", "slurm     stopped; requeued, time 1 of 100", "finished"]
 
 
-def test_a_job_preempted_without_a_grace_is_requeued_by_slurm_alone(cluster, waiting, tmp_path):
+def test_job_preempted_without_grace_is_requeued_by_slurm(cluster, waiting, tmp_path):
     """Requeued by the script as well, it would begin twice, or be held."""
     run = tmp_path / "x"
     words = ["launcher.cpus=2", "launcher.partition=loose"]
@@ -106,7 +106,7 @@ def test_a_job_that_fails_is_not_requeued(cluster, tmp_path):
     assert said(tmp_path / "x", job) == ["error: data: wrong"]
 
 
-def test_the_next_job_of_a_chain_goes_on(cluster, tmp_path):
+def test_next_job_of_a_chain_resumes(cluster, tmp_path):
     run = tmp_path / "x"
     result = submitted(cluster, "run_dir=x", "launcher.chain=3", trainer(tmp_path, 1), cwd=tmp_path)
     first, second, third = result.stdout.splitlines()[0].split()[1:]

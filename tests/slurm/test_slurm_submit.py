@@ -46,17 +46,17 @@ def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
     assert result.returncode == 2
     assert result.stdout == ""
     assert re.sub(r"quickstart-[0-9-]+", "quickstart-DATE", result.stderr) == (
-        "error: launcher.nproc: auto is one process for each GPU, and launcher.gpus is 0\n"
+        "error: launcher.nproc: auto is one process per GPU, but launcher.gpus is 0\n"
         "  fix: write a number, such as launcher.nproc=2\n"
         f"error: run_dir: '{tmp_path}/a\\nb/runs/quickstart-DATE' holds a line break or control character, "
-        "which a job script cannot carry\n"
-        "  fix: write it on one line, in plain characters\n"
-        "error: SFT_HOME: 'a\\nb' holds a line break or control character, which a job script cannot carry\n"
-        "  fix: write it on one line, in plain characters\n"
+        "which a job script cannot contain\n"
+        "  fix: write it on one line, without control characters\n"
+        "error: SFT_HOME: 'a\\nb' holds a line break or control character, which a job script cannot contain\n"
+        "  fix: write it on one line, without control characters\n"
     )
 
 
-def test_slurm_is_implied_where_no_launcher_is_chosen(tmp_path):
+def test_submit_defaults_to_launcher_slurm(tmp_path):
     """By the command line or the recipe; keys of the launcher need no choice of it, either."""
     result = submit_sh("recipe=quickstart", "launcher.partition=gpu", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
@@ -69,11 +69,11 @@ def test_slurm_is_implied_where_no_launcher_is_chosen(tmp_path):
         assert "#SBATCH --partition=mine\n" in result.stdout, result.stderr
 
 
-def test_with_the_local_launcher_there_is_nothing_to_submit(tmp_path):
+def test_local_launcher_cannot_be_submitted(tmp_path):
     result = submit_sh("recipe=quickstart", "launcher=local", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: launcher: launcher=local trains in this shell; there is nothing to submit\n"
+        "error: launcher: launcher=local trains in this shell and submits no job\n"
         "  fix: type launcher=slurm, or sft train instead\n"
     )
 
@@ -83,11 +83,11 @@ def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_
     assert result.returncode == 2
     assert result.stderr == (
         "error: model.path: no model is named\n"
-        "  fix: add model.path=DIR_OR_HUB_ID, or start from a recipe: `sft recipes` lists them\n"
+        "  fix: add model.path=DIR_OR_HUB_ID, or start from a recipe (list them: sft recipes)\n"
     )
 
 
-def test_what_the_job_would_find_missing_is_said_before_it_waits_in_the_queue(tmp_path):
+def test_missing_inputs_are_refused_on_submission(tmp_path):
     """All at once: the rows, the held-out rows, and a template without a stop token."""
     (tmp_path / "here.jsonl").write_text("{}\n")
     (tmp_path / "mine.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
@@ -118,12 +118,12 @@ def test_a_machine_without_sbatch(tmp_path):
     assert result.returncode == 2
     assert result.stderr == (
         "error: sbatch: is not on PATH; this machine cannot submit to SLURM\n"
-        "  fix: run sft submit on the cluster's login node, or look at the job with --dry-run\n"
+        "  fix: run sft submit on the cluster's login node, or print the job script with --dry-run\n"
     )
     assert not (tmp_path / "x").exists()
 
 
-def test_a_chain_that_is_refused_in_its_middle_says_what_was_submitted(tmp_path):
+def test_chain_refused_halfway_names_submitted_jobs(tmp_path):
     """A limit of jobs is the usual reason: here an sbatch that takes one job and refuses the next."""
     tool = tmp_path / "tools" / "sbatch"
     tool.parent.mkdir()
@@ -159,7 +159,7 @@ def test_an_environment_without_sft_cli(tmp_path):
     result = submit_sh("recipe=quickstart", "launcher=slurm", cwd=tmp_path, PYTHON=str(python))
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: {python}: cannot import sft_cli\n  fix: activate the environment it is installed in, or set PYTHON\n"
+        f"error: {python}: cannot import sft_cli\n  fix: activate the environment of sft_cli, or set PYTHON\n"
     )
 
 
@@ -181,7 +181,7 @@ def test_a_used_run_directory_is_refused(tmp_path, files, fix):
         (x / name).write_text("kept")
     result = submit_sh("recipe=quickstart", "launcher=slurm", "run_dir=x", "--dry-run", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr == f"error: {x}: exists already and is not an empty directory\n  fix: {fix.format(x=x)}\n"
+    assert result.stderr == f"error: {x}: the directory exists and is not empty\n  fix: {fix.format(x=x)}\n"
     assert {path.name: path.read_text() for path in x.iterdir()} == dict.fromkeys(files, "kept")
 
 
@@ -195,7 +195,7 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
     )
 
 
-def test_modules_of_the_working_directory_are_not_ours(tmp_path):
+def test_modules_of_the_working_directory_are_not_imported(tmp_path):
     (tmp_path / "argparse.py").write_text("raise AssertionError('the working directory is searched for modules')\n")
     result = submit_sh("recipe=quickstart", "launcher=slurm", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""A sweep as an array of jobs on a real one-node SLURM: submitted, looked at in between, ranked behind them."""
+"""A sweep as an array job on a real one-node SLURM: submitted, inspected while running, ranked at the end."""
 
 import json
 import os
@@ -21,14 +21,14 @@ WORDS = [
 
 
 def sweep(cluster: Cluster, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """``sft sweep`` on the login node."""
+    """Run ``sft sweep`` on the login node."""
     environment = {**os.environ, **cluster.environment, "SFT_HOME": str(home)}
     command = [sys.executable, "-m", "sft_cli", "sweep", *words]
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=250)
 
 
 @pytest.mark.slow
-def test_an_array_of_jobs_is_ranked_behind_them(cluster, tmp_path):
+def test_array_job_is_ranked_after_it_ends(cluster, tmp_path):
     """The second member's modules do not exist; the data are prepared before anything is submitted."""
     words = [*WORDS, "adapter.target_modules=[all-linear],[nothing]", "--parallel", "1"]
     submitted = sweep(cluster, tmp_path, *words)

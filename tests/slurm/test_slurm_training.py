@@ -1,4 +1,4 @@
-"""The quickstart trained for real by jobs of a one-node SLURM: alone, in two tasks, and over a time limit."""
+"""The quickstart trained by jobs of a one-node SLURM: single, in two tasks, and over a time limit."""
 
 import os
 import re
@@ -77,7 +77,7 @@ def test_two_tasks_that_are_warned_save_together_and_go_on(cluster, alone, home,
     assert losses(run) == pytest.approx(alone, rel=1e-5 * ROUNDING)
 
 
-def test_a_run_over_its_time_limit_learns_what_an_uninterrupted_one_does(cluster, home, tmp_path):
+def test_run_over_its_time_limit_equals_an_uninterrupted_one(cluster, home, tmp_path):
     """The limit is real: one minute, at which SLURM warns the job, until a life of it has trained; then there is time.
 
     The uninterrupted run is a job on the other core.

@@ -1,18 +1,18 @@
-"""A sweep as its directory holds it, written by hand: two keys, four members, one of them failed."""
+"""A sweep directory for tests: two keys, four members, one of them failed."""
 
 import json
 from pathlib import Path
 
 from sft_cli.config.compose import compose, dump_config
 from sft_cli.sweep.metric import HELD_OUT, SweepMetric
-from sft_cli.sweep.plan import Trial
-from sft_cli.sweep.state import SweepRecord, TrialOutcome, read_outcome
+from sft_cli.sweep.plan import Member
+from sft_cli.sweep.state import MemberOutcome, SweepRecord, read_outcome
 
 MEMBERS = (
-    Trial(1, "001-lr=1e-3_rank=4", ("1e-3", "4")),
-    Trial(2, "002-lr=1e-3_rank=8", ("1e-3", "8")),
-    Trial(3, "003-lr=1e-2_rank=4", ("1e-2", "4")),
-    Trial(4, "004-lr=1e-2_rank=8", ("1e-2", "8")),
+    Member(1, "001-lr=1e-3_rank=4", ("1e-3", "4")),
+    Member(2, "002-lr=1e-3_rank=8", ("1e-3", "8")),
+    Member(3, "003-lr=1e-2_rank=4", ("1e-2", "4")),
+    Member(4, "004-lr=1e-2_rank=8", ("1e-2", "8")),
 )
 LOSSES = {1: [3.0, 2.0], 2: [3.0, 1.5], 3: [2.5, 1.0]}
 """Held-out loss of each finished member behind steps 2 and 4."""
@@ -20,7 +20,7 @@ SENTENCE = "step 2: training diverged\n  fix: start a new run with a smaller tra
 
 
 def swept(directory: Path, *, words: tuple[str, ...] = ("recipe=quickstart", "trainer.lr=1e-3,1e-2")) -> SweepRecord:
-    """The sweep, with the run directories of its members as sft train leaves them."""
+    """Write the run directories of the members as sft train leaves them, and return the sweep."""
     record = SweepRecord(
         directory, words, ("trainer.lr", "adapter.rank"), MEMBERS, SweepMetric("loss", "min", HELD_OUT), parallel=2
     )
@@ -40,6 +40,6 @@ def swept(directory: Path, *, words: tuple[str, ...] = ("recipe=quickstart", "tr
     return record
 
 
-def outcomes(record: SweepRecord) -> dict[Trial, TrialOutcome]:
-    """How the members stand."""
+def outcomes(record: SweepRecord) -> dict[Member, MemberOutcome]:
+    """Return the outcomes of the members."""
     return {member: read_outcome(record, member) for member in record.members}

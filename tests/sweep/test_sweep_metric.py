@@ -1,4 +1,4 @@
-"""What a member is ranked by, read from lines of metrics.jsonl written by hand."""
+"""Metrics of members, read from lines of metrics.jsonl."""
 
 import pytest
 
@@ -57,12 +57,12 @@ def test_the_value_of_a_member(name, mode, kind, value, at):
 
 
 @pytest.mark.parametrize("name", ["sources.b", "sources.c"])
-def test_what_was_not_measured_has_no_value(name):
+def test_unmeasured_metric_has_no_value(name):
     assert metric_value(SweepMetric(name, "min", HELD_OUT), LINES) is None
     assert metric_value(SweepMetric("loss", "min", HELD_OUT), LINES[:1]) is None
 
 
-def test_the_course_is_every_value():
+def test_metric_curve_has_every_value():
     assert metric_curve(SweepMetric("loss", "min", HELD_OUT), LINES) == [
         MetricValue(4.0, 1),
         MetricValue(2.0, 2),
@@ -70,7 +70,7 @@ def test_the_course_is_every_value():
     ]
 
 
-def test_a_torn_line_ends_what_is_read(tmp_path):
+def test_reading_metrics_stops_at_an_incomplete_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_metrics(RunDir(tmp_path)) == [{"step": 1}, {"step": 2}]
     assert read_metrics(RunDir(tmp_path / "nothing")) == []
@@ -95,12 +95,12 @@ PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
         pytest.param(("retention.old", None), [PROBE], SweepMetric("retention.old", "max", PROBES), id="exact-match"),
     ],
 )
-def test_the_metric_that_was_asked_for(asked, words, metric):
+def test_parse_metric(asked, words, metric):
     config = compose(["recipe=quickstart", "eval.compare_after_training=false", *words])
     assert parse_metric(*asked, [config]) == metric
 
 
-def test_a_metric_nobody_records_is_refused_before_anything_runs():
+def test_unrecorded_metric_is_refused_before_any_run():
     config = compose(["recipe=quickstart"])
     with pytest.raises(SftError) as caught:
         parse_metric("perplexety", None, [config])

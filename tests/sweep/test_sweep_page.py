@@ -1,4 +1,4 @@
-"""The page of a sweep: what it says, that it needs nothing from elsewhere, and the places in its drawings."""
+"""The page of a sweep: texts, no external resources, and positions in its charts."""
 
 import json
 import re
@@ -9,13 +9,13 @@ import pytest
 from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, axis_scale, key_effect, metric_curves, tick_label
 from sft_cli.sweep.metric import STEPS, MetricValue, SweepMetric
 from sft_cli.sweep.page import write_sweep_page
-from sft_cli.sweep.plan import Trial
+from sft_cli.sweep.plan import Member
 from tests.sweep.helpers import MEMBERS, outcomes, swept
 
 HOSTILE = "</style><script>alert(1)</script>\x1b[2J\u202e"
 
 
-def test_the_page_names_every_member_and_needs_nothing_from_elsewhere(tmp_path):
+def test_page_lists_every_member_and_loads_nothing(tmp_path):
     record = swept(tmp_path)
     text = write_sweep_page(record, outcomes(record)).read_text()
 
@@ -60,7 +60,7 @@ def test_a_short_value_is_not_broken(tmp_path):
 def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
     """Values, typed words and the sentences of a log may come from anybody."""
     record = swept(tmp_path, words=("recipe=quickstart", HOSTILE))
-    hostile = Trial(1, MEMBERS[0].name, (HOSTILE, "4"))
+    hostile = Member(1, MEMBERS[0].name, (HOSTILE, "4"))
     found = {hostile if member.number == 1 else member: one for member, one in outcomes(record).items()}
     found[MEMBERS[3]] = replace(found[MEMBERS[3]], error=HOSTILE)
     record = replace(record, members=(hostile, *MEMBERS[1:]))
@@ -74,7 +74,7 @@ def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
     assert text.count("&lt;script&gt;") >= 3
 
 
-def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
+def test_page_of_a_sweep_without_finished_members(tmp_path):
     record = swept(tmp_path)
     for member in MEMBERS[:3]:
         record.run(member).adapter.rmdir()
@@ -95,9 +95,9 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
 )
 def test_a_scale(low, high, places, labels):
     found = axis_scale(low, high, 100)
-    assert {value: found.place(value) for value in places} == places
+    assert {value: found.position(value) for value in places} == places
     assert [label for _, label in found.ticks] == labels
-    assert axis_scale(low, high, 100, upwards=True).place(high) in (0.0, 50.0)
+    assert axis_scale(low, high, 100, upwards=True).position(high) in (0.0, 50.0)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
     ]
 
 
-def test_a_key_of_whose_values_one_finished_has_no_drawing():
+def test_key_with_one_finished_value_has_no_chart():
     values = dict.fromkeys(MEMBERS, "1") | {MEMBERS[3]: "2"}
     assert key_effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
 
@@ -136,7 +136,7 @@ def test_steps_are_equally_far_apart():
     assert [float(point.split(",")[0]) for point in found.lines[0].points.split()] == [0.0, WIDTH / 2, WIDTH]
 
 
-def test_long_courses_are_thinned_and_keep_their_end():
+def test_long_curves_are_downsampled_with_their_last_value():
     course = [MetricValue(1.0 / step, step) for step in range(1, 1001)]
     found = metric_curves({MEMBERS[0]: course, MEMBERS[1]: course[:1]}, None)
     assert found is not None

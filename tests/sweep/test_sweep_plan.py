@@ -1,4 +1,4 @@
-"""Members before they run: their names, what is checked of all of them, and which share prepared data."""
+"""Members before they run: names, checks of all members, and shared prepared data."""
 
 import pytest
 
@@ -44,12 +44,12 @@ def test_a_name_is_one_short_part_of_a_path():
     ]
 
 
-def test_prepared_data_are_shared_by_members_that_differ_in_training_alone():
+def test_members_with_equal_data_settings_share_prepared_data():
     found = plan_sweep([QUICK, "trainer.lr=1e-3,2e-3", "trainer.max_length=128,256", "adapter.rank=4,8"])
     assert [config.trainer.max_length for config in found.distinct_data()] == [128, 256]
 
 
-def test_the_mistakes_of_all_members_are_told_once_each():
+def test_mistakes_of_members_are_reported_once():
     with pytest.raises(Mistakes) as caught:
         plan_sweep([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
     assert [str(error) for error in caught.value.errors] == [
@@ -77,13 +77,13 @@ def test_the_mistakes_of_all_members_are_told_once_each():
         ),
         pytest.param(
             ["trainer.max_length=128,256", "prepared_dir=x"],
-            "prepared_dir: the members need data prepared in different ways, and one directory holds one of them\n"
-            "  fix: leave prepared_dir out: each is then kept under its fingerprint",
+            "prepared_dir: the members need different prepared data, but one directory holds only one data set\n"
+            "  fix: leave prepared_dir out: each data set is then stored under its fingerprint",
             id="prepared-dir",
         ),
         pytest.param(
             ["launcher=local,slurm"],
-            "command line: some members would run here and some as SLURM jobs\n"
+            "command line: some members would run in this shell and some as SLURM jobs\n"
             "  fix: choose launcher=local or launcher=slurm for all",
             id="two-launchers",
         ),
@@ -95,13 +95,13 @@ def test_the_mistakes_of_all_members_are_told_once_each():
         ),
         pytest.param(
             ["trainer.lr=1,2", "data.mix.quickstart.validation_path=null", "data.val_fraction=0", "trainer.patience=2"],
-            "trainer.patience: trainer.patience is set, but no rows are held out to judge by\n"
+            "trainer.patience: trainer.patience is set, but no rows are held out to evaluate\n"
             "  fix: set data.val_fraction=0.05, or a source's validation_path",
             id="what-only-train-needs",
         ),
     ],
 )
-def test_what_no_member_has_wrong_alone(words, sentence):
+def test_errors_in_combinations_of_members(words, sentence):
     extra = ["eval.compare_after_training=false"] if "trainer.patience=2" in words else []
     with pytest.raises(SftError) as caught:
         plan_sweep([QUICK, *words, *extra])

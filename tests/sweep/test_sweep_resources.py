@@ -1,10 +1,10 @@
-"""What each of the members that run at a time gets of a machine."""
+"""Share of each parallel member in the machine's resources."""
 
 import pytest
 
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
-from sft_cli.sweep.resources import split_resources, trial_environments
+from sft_cli.sweep.resources import member_environments, split_resources
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_shares(parallel, cards, cores, given, found):
 def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     config = compose(["recipe=quickstart", "launcher.nproc=2"])
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in trial_environments(2, [config])] == ["0,1", "2,3"]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in member_environments(2, [config])] == ["0,1", "2,3"]
     with pytest.raises(SftError) as caught:
-        trial_environments(4, [config])
+        member_environments(4, [config])
     assert str(caught.value) == (
         "--parallel 4: each member has 2 processes, but 4 GPUs give it 1\n"
         "  fix: set --parallel 2, or a smaller launcher.nproc"
@@ -50,5 +50,5 @@ def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
 
 def test_a_sweep_under_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SftError, match="WORLD_SIZE=2: a sweep is one process"):
-        trial_environments(1, [compose(["recipe=quickstart"])])
+    with pytest.raises(SftError, match="WORLD_SIZE=2: a sweep must run in one process"):
+        member_environments(1, [compose(["recipe=quickstart"])])

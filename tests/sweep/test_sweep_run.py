@@ -1,4 +1,4 @@
-"""Whole sweeps as a shell runs them: the same learning as sft train, failures, signals, a sweep that is killed."""
+"""Whole sweeps in a shell: equal to sft train, failures, signals, a killed sweep."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def start(home: Path, *words: str, command: str = "sweep") -> subprocess.Popen[s
 
 
 def run(home: Path, *words: str, command: str = "sweep") -> tuple[int, str]:
-    """Exit code and output."""
+    """Return exit code and output."""
     process = start(home, *words, command=command)
     output, _ = process.communicate(timeout=250)
     return process.returncode, output
@@ -79,7 +79,7 @@ def steps(directory: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_member_learns_what_sft_train_learns_and_one_that_fails_stops_nobody(home):
+def test_member_trains_like_sft_train_despite_a_failed_one(home):
     """The second member's modules do not exist; the others are the two runs a person would have typed alone."""
     words = [*SHORT, "adapter.target_modules=[all-linear],[nothing],[q_proj]", "--parallel", "2", "--out", "s"]
     code, output = run(home, *words)
@@ -107,7 +107,7 @@ def test_a_member_learns_what_sft_train_learns_and_one_that_fails_stops_nobody(h
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
+def test_killed_sweep_resumes_without_losing_steps(home):
     """Killed in the middle of the second of three members: the first is left alone, the second resumes."""
     words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "--out", "s"]
     first, second, third = (home / "s" / f"{number:03}-lr={number}e-3" for number in (1, 2, 3))
@@ -136,7 +136,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
+def test_signal_lets_members_save_and_prints_how_to_resume(home, number):
     words = [*SHORT, "trainer.max_steps=500", "trainer.lr=1e-3,2e-3,3e-3", "--parallel", "2", "--out", "s"]
     members = [home / "s" / f"{place:03}-lr={place}e-3" for place in (1, 2, 3)]
     process = start(home, *words)
@@ -159,18 +159,21 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
     [
         (["recipe=quickstart"], "error: command line: no word has several values, so there is nothing to sweep over\n"),
         (["trainer.lr=1,2", "--parallel", "0"], "error: --parallel 0: input should be greater than or equal to 1\n"),
-        (["trainer.lr=1,2", "--metric", ""], "error: --metric: it has no value\n"),
-        (["--resume", "nowhere"], "error: --resume nowhere: no sweep's directory (no sweep.json there)\n"),
-        (["--resume", "nowhere", "trainer.lr=1"], "error: trainer.lr=1: a sweep that has begun keeps its settings\n"),
-        (["--resume", "nowhere", "-d", "."], "error: -d .: a sweep that has begun keeps its settings\n"),
+        (["trainer.lr=1,2", "--metric", ""], "error: --metric: the option has no value\n"),
+        (["--resume", "nowhere"], "error: --resume nowhere: not the directory of a sweep (it has no sweep.json)\n"),
+        (
+            ["--resume", "nowhere", "trainer.lr=1"],
+            "error: trainer.lr=1: the settings of an existing sweep cannot be changed\n",
+        ),
+        (["--resume", "nowhere", "-d", "."], "error: -d .: the settings of an existing sweep cannot be changed\n"),
         (
             ["recipe=quickstart", "trainer.lr=1,2", "--metric", "accuracy"],
             "error: --metric accuracy: no member of the sweep records it\n",
         ),
-        (["recipe=quickstart", "trainer.lr=1,2", "--out", "."], "error: --out .: it exists already\n"),
+        (["recipe=quickstart", "trainer.lr=1,2", "--out", "."], "error: --out .: the path exists\n"),
     ],
 )
-def test_a_newcomers_mistake_is_one_sentence_and_leaves_nothing(home, words, sentence):
+def test_mistake_is_one_message_and_leaves_no_files(home, words, sentence):
     (home / "something").touch()
     code, output = run(home, *words)
     assert code == 2, output

@@ -1,4 +1,4 @@
-"""The pool, with members that are real processes but train nothing: ends of every kind, and how many run at a time."""
+"""The runner with real processes that train nothing: all kinds of ends, and parallel members."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sft_cli.sweep import runner
-from sft_cli.sweep.runner import SweepCallbacks, run_trials
+from sft_cli.sweep.runner import SweepCallbacks, run_members
 from tests.sweep.helpers import MEMBERS, swept
 
 ENDS = {
@@ -41,19 +41,19 @@ def told(events):
     )
 
 
-def test_every_end_has_its_reason_and_stops_nobody(record):
+def test_failed_members_have_a_reason_and_do_not_stop_others(record):
     for member in MEMBERS:
         program(record, member, ENDS[member.number])
     record.log(MEMBERS[0]).write_text("error: of an earlier session: x\n  fix: y\n")
     events = []
 
-    assert run_trials(record, MEMBERS, [{}, {}], told(events)) == 0
+    assert run_members(record, MEMBERS, [{}, {}], told(events)) == 0
 
     ended = dict(event for event in events if isinstance(event, tuple) and event[1] != "starts")
     assert ended == {
         1: "",
         2: "a: b\n  fix: c",
-        3: "it was killed by SIGKILL, as a machine does that runs out of memory",
+        3: "the process was killed by SIGKILL, probably because the machine ran out of memory",
         4: "ValueError: a bug",
     }
     assert max(event for event in events if isinstance(event, int)) == 2
@@ -63,12 +63,12 @@ def test_every_end_has_its_reason_and_stops_nobody(record):
 def test_each_slot_has_its_environment_one_member_at_a_time(record):
     for member in MEMBERS:
         program(record, member, "import os, time; print(os.environ['SLOT']); time.sleep(0.3)")
-    run_trials(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], told([]))
+    run_members(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], told([]))
     slots = [record.log(member).read_text().strip() for member in MEMBERS]
     assert sorted(slots[:2]) == sorted(slots[2:]) == ["a", "b"]
 
 
-def test_a_signal_is_passed_on_and_nothing_more_starts(record):
+def test_signal_is_forwarded_and_no_member_starts(record):
     program(
         record,
         MEMBERS[0],
@@ -83,7 +83,7 @@ def test_a_signal_is_passed_on_and_nothing_more_starts(record):
             time.sleep(0.3)
 
     before = signal.getsignal(signal.SIGTERM)
-    stopped = run_trials(
+    stopped = run_members(
         record,
         MEMBERS[:2],
         [{}],

@@ -1,4 +1,4 @@
-"""How members stand, read from their directories; the sweep's own file; the order and what is printed of it."""
+"""Outcomes of members, sweep.json, ranking and its output."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 from sft_cli.errors import SftError
 from sft_cli.sweep import ranking
 from sft_cli.sweep.metric import STEPS, MetricValue, SweepMetric
-from sft_cli.sweep.state import NAME, TrialOutcome, TrialState, last_error, load_record, read_outcome, save_record
+from sft_cli.sweep.state import NAME, MemberOutcome, MemberState, last_error, load_record, read_outcome, save_record
 from tests.sweep.helpers import MEMBERS, SENTENCE, outcomes, swept
 
 
@@ -20,14 +20,14 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
     (record.run(MEMBERS[0]).adapter).rmdir()
 
     assert outcomes(record) == {
-        MEMBERS[0]: TrialOutcome(TrialState.waiting),
-        MEMBERS[1]: TrialOutcome(TrialState.interrupted, MetricValue(1.5, 4), 5, 7.5),
-        MEMBERS[2]: TrialOutcome(TrialState.finished, MetricValue(1.0, 4), 5, 7.5),
-        MEMBERS[3]: TrialOutcome(TrialState.failed, None, 1, 1.5, SENTENCE),
+        MEMBERS[0]: MemberOutcome(MemberState.waiting),
+        MEMBERS[1]: MemberOutcome(MemberState.interrupted, MetricValue(1.5, 4), 5, 7.5),
+        MEMBERS[2]: MemberOutcome(MemberState.finished, MetricValue(1.0, 4), 5, 7.5),
+        MEMBERS[3]: MemberOutcome(MemberState.failed, None, 1, 1.5, SENTENCE),
     }
     assert read_outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
     behind = read_outcome(record, MEMBERS[2], "it was killed")
-    assert (behind.state, behind.error) == (TrialState.finished, "it was killed")
+    assert (behind.state, behind.error) == (MemberState.finished, "it was killed")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_sentence_a_log_ends_with(tmp_path, text, found):
     assert last_error(tmp_path / "log") == found
 
 
-def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
+def test_saved_record_loads_after_moving(tmp_path):
     record = swept(tmp_path / "a")
     save_record(record, outcomes(record))
     shutil.move(tmp_path / "a", tmp_path / "b")
@@ -84,24 +84,24 @@ def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
         pytest.param(lambda values: values.update(members=3), id="no-list"),
     ],
 )
-def test_a_file_that_is_not_ours_is_refused(tmp_path, broken):
+def test_invalid_sweep_json_is_refused(tmp_path, broken):
     record = swept(tmp_path)
     save_record(record, outcomes(record))
     values = json.loads((tmp_path / NAME).read_text())
     broken(values)
     (tmp_path / NAME).write_text(json.dumps(values))
-    with pytest.raises(SftError, match="it is not what sft sweep writes"):
+    with pytest.raises(SftError, match="the file was not written by sft sweep"):
         load_record(tmp_path)
 
 
-def test_no_sweep_there_names_the_newest(tmp_path):
+def test_missing_sweep_suggests_the_newest(tmp_path):
     record = swept(tmp_path / "a")
     save_record(record, outcomes(record))
     with pytest.raises(SftError) as caught:
         load_record(tmp_path / "b")
     assert str(caught.value) == (
-        f"--resume {tmp_path}/b: no sweep's directory (no sweep.json there)\n"
-        f"  fix: sft sweep --resume {tmp_path}/a, the newest sweep there"
+        f"--resume {tmp_path}/b: not the directory of a sweep (it has no sweep.json)\n"
+        f"  fix: sft sweep --resume {tmp_path}/a, the newest sweep in that folder"
     )
 
 
@@ -109,13 +109,13 @@ def test_no_sweep_there_names_the_newest(tmp_path):
 def test_the_best_finished_member_comes_first_and_the_failed_last(tmp_path, mode, numbers):
     record = swept(tmp_path)
     record = record.with_metric(SweepMetric("loss", mode, record.metric.kind))
-    assert [member.number for member in ranking.rank_trials(record, outcomes(record))] == numbers
+    assert [member.number for member in ranking.rank_members(record, outcomes(record))] == numbers
 
 
 def test_a_finished_member_without_a_value_is_not_the_best(tmp_path):
     record = swept(tmp_path)
     record = record.with_metric(SweepMetric("kl", "min", STEPS))
-    assert ranking.best_trial(record, outcomes(record)) is None
+    assert ranking.best_member(record, outcomes(record)) is None
 
 
 def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
@@ -142,23 +142,23 @@ def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
             ("loss.kl",),
             "training",
             1,
-            "the members' losses are not the same measure; what they share: --metric nll",
+            "the members' losses are different measures; compare them with --metric nll",
         ),
         (
             ("loss.reduction",),
             "held-out",
             1,
-            "the members' losses are not the same measure; what they share: --metric perplexity",
+            "the members' losses are different measures; compare them with --metric perplexity",
         ),
         (
             ("data",),
             "held-out",
             2,
-            "the members learned from 2 data sets, and may be measured on different held-out rows",
+            "the members trained on 2 data sets, and may be evaluated on different held-out rows",
         ),
     ],
 )
-def test_what_cannot_be_compared_is_said(tmp_path, keys, kind, datasets, warning):
+def test_incomparable_values_give_a_warning(tmp_path, keys, kind, datasets, warning):
     record = swept(tmp_path)
     changed = type(record)(
         tmp_path, (), keys, record.members, SweepMetric("loss", "min", kind), parallel=1, datasets=datasets

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.save_every=1", "trainer.schedule=constant",
          "trainer.keep_best=false", "speed.threads=1", "eval.max_new_tokens=2"]  # fmt: skip
-BESIDE = "acts beside the weights and cannot be added to them"
+BESIDE = "is not an update of the weights and cannot be merged"
 WHOLE = "trained, so there is no adapter to merge"
 METHODS: dict[str, tuple[list[str], bool, str | None]] = {
     "lora": ([], True, None),

@@ -58,7 +58,7 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
     ]  # fmt: skip
     done = runs.start("r", *settings)
     said, steps = capsys.readouterr().out, metrics(done)
-    assert f"the language model alone is trained: {', '.join(beside)} stay frozen" in said
+    assert f"only the language model is trained: {', '.join(beside)} stay frozen" in said
     assert "packing   verified" in said
     assert "of 2 decoder layers" in said or "all 2 decoder layers" in said or "recompute nothing" in said
     assert min(step["loss"] for step in steps) < steps[0]["loss"]

@@ -1,4 +1,4 @@
-"""Work over processes: the order of the tasks, state made once a process, and what a killed process leaves behind."""
+"""Tasks in several processes: order, one state per process, and killed processes."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from sft_cli.utils import workers
 
 
 class Adder:
-    """Adds, slowly for even numbers, so that results would come out of order."""
+    """Adds numbers, slowly for even ones, so that results finish out of order."""
 
     def __init__(self, amount):
         self.amount = amount
@@ -38,7 +38,7 @@ class Adder:
 
 
 class Broken:
-    """Cannot be made."""
+    """State whose creation fails."""
 
     def __init__(self):
         raise RowError(where="rows.jsonl", reason="no", problem="it cannot begin", fix="repair it")
@@ -48,7 +48,7 @@ class Broken:
 
 
 class Begun(Adder):
-    """Leaves a file every time it is made."""
+    """State that leaves a file every time it is created."""
 
     def __init__(self, folder):
         super().__init__(0)
@@ -79,16 +79,16 @@ def test_a_problem_found_in_a_process_arrives_whole(processes):
     assert (str(caught.value), caught.value.reason) == ("rows.jsonl:3: it is three\n  fix: write two", "odd")
 
 
-def test_a_process_that_was_killed_is_one_sentence():
+def test_killed_process_is_one_error():
     with pytest.raises(SftError) as caught:
         list(workers.run(Adder, (0,), Adder.die, [1, 2, 3, 4], 2))
     assert str(caught.value) == (
-        "a worker process: it was killed, most likely because the machine ran out of memory\n"
-        "  fix: try again with fewer: data.workers=1 (what was finished is kept)"
+        "a worker process: the process was killed, probably because the machine ran out of memory\n"
+        "  fix: try again with fewer processes: data.workers=1 (finished parts are kept)"
     )
 
 
-def test_nothing_to_do_starts_nothing():
+def test_no_tasks_start_no_process():
     assert list(workers.run(Adder, (0,), Adder.die, [], 2)) == []
 
 
@@ -97,7 +97,7 @@ def test_few_rows_are_not_worth_a_process():
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_what_cannot_begin_says_why(processes):
+def test_sweep_start_errors(processes):
     with pytest.raises(RowError, match="it cannot begin"):
         list(workers.run(Broken, (), Broken.work, [1, 2, 3], processes))
 
@@ -126,6 +126,6 @@ def test_no_more_is_handed_out_than_can_be_kept(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_state_is_made_once_in_each_process(tmp_path, processes):
+def test_state_is_created_once_per_process(tmp_path, processes):
     found = list(workers.run(Begun, (tmp_path,), Begun.work, list(range(12)), processes))
     assert len(list(tmp_path.iterdir())) == len({process for _, process in found})

@@ -1,4 +1,4 @@
-"""Check that a text shows what a message contains, and that tool calls are written correctly."""
+"""Check that a text contains the content of a message, and that tool calls are written correctly."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +52,6 @@ def tool_function(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _encoded_twice(arguments: str) -> bool:
-    """Whether a text is JSON of a string that is itself JSON of an object."""
+    """Return whether a text is JSON of a string that is itself JSON of an object."""
     value = json_or_none(arguments)
     return isinstance(value, str) and isinstance(json_or_none(value), dict)

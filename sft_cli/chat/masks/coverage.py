@@ -1,7 +1,7 @@
 """Check that a rendered conversation shows the content of each message once and in its turn; reject the row otherwise.
 
 The rules are in coverage_rules.py. The positions of the texts are not searched for; they are read from a second
-rendering with sentinels (text_positions.py). The layout, which is what a template writes around the texts, is cached by
+rendering with sentinels (text_positions.py). The layout, the template's own text around the messages, is cached by
 the structure of the messages. A text with a known layout is accepted without a second rendering.
 """
 
@@ -84,14 +84,14 @@ class CoverageChecker:
                 break
         if traced_positions is None:
             raise RenderError(
-                "the template writes different text when its messages contain sentinels: what it shows cannot be proven"
+                "the template writes different text when its messages contain sentinels: its output cannot be proven"
             )
         CoverageRules(text, answers, messages, *traced_positions).check()
         for stretch in sections:
             self._remember(text, stretch, *traced_positions)
 
     def _is_known(self, text: str, section: "_Section") -> bool:
-        """Whether a section has a layout that was checked before."""
+        """Return whether a section has a layout that was checked before."""
         layouts = self._layouts.get(section.shape)
         if layouts is None:
             return False

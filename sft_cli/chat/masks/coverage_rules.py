@@ -65,7 +65,7 @@ class CoverageRules:
         self._check_calls()
 
     def _is_repeated_name(self, position: PiecePosition) -> bool:
-        """Whether a position shows the name of a call again, above the result of that call."""
+        """Return whether a position shows the name of a call again, above the result of that call."""
         piece, positions = self._pieces[position.piece], self._positions
         answer = self._answers.get(piece.message)
         if piece.kind != "name":
@@ -88,7 +88,7 @@ class CoverageRules:
 
     def _check_count(self, piece: TracedPiece, count: int) -> None:
         """Reject a piece that is missing or shown twice."""
-        if piece.kind == "tool":  # names stand in lists of what is required, too
+        if piece.kind == "tool":  # names also occur in lists of required arguments
             wrong = count == 0
         elif piece.kind == "reasoning" and piece.message not in self._answers:
             wrong = count > 1

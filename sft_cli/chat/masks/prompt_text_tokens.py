@@ -36,7 +36,7 @@ class PromptTextTokens:
             spans: The token ranges of its spans.
 
         Returns:
-            Index ranges of ``input_ids``, one for each prompt range and empty where it has no token of its own; or the
+            Index ranges of ``input_ids``, one for each prompt range and empty where it has no separate token; or the
             text that cannot be separated.
         """
         starts, found = [span.start for span in rendered.spans], []
@@ -125,7 +125,7 @@ class PromptTextTokens:
         return first, max(first, until)
 
     def _by_decoding(self, ids: list[int], follows_text: bool, decoded: str, start: int, end: int) -> Range | None:
-        """As ``_by_bytes``, by decoding prefixes; None if the parts of the ids decode to something else."""
+        """Find the tokens like ``_by_bytes``, by decoding prefixes; None if the parts of the ids decode differently."""
         reach = partial(self._reader.prefix_length, ids, follows_text)
         first = bisect_left(range(len(ids) + 1), start, key=reach)
         until = max(first, bisect_right(range(len(ids) + 1), end, key=reach) - 1)
@@ -137,5 +137,5 @@ class PromptTextTokens:
 
 
 def _is_inside_character(data: bytes, at: int) -> bool:
-    """Whether a position is inside a UTF-8 character."""
+    """Return whether a position is inside a UTF-8 character."""
     return at < len(data) and data[at] & 0xC0 == 0x80

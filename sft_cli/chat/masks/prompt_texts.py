@@ -141,7 +141,7 @@ def _ranges(
         wrapped = {j: mark_ranges(messages[j]["content"], pieces[j]) for j in indices}
         try:
             rendered = render([{**one, "content": wrapped.get(j, one["content"])} for j, one in enumerate(messages)])
-        except RenderError:  # it reads what is in a text: it does not write it as it is
+        except RenderError:  # the template parses the text instead of writing it unchanged
             continue
         found = find_ranges(rendered)
         expected = [text for one in wrapped.values() for text in _BETWEEN.findall(one)]
@@ -152,7 +152,7 @@ def _ranges(
             ]
     also = " and what data.no_loss_patterns matches in them" if kind.no_loss_patterns else ""
     raise RenderError(
-        f"the template does not write the {kind.plural}{also} as they are, one after the other (it escapes, cuts,"
+        f"the template does not write the {kind.plural}{also} unchanged and in order (it escapes, cuts,"
         f" merges, moves or repeats them), so that {kind.key}{'' if '=' in kind.key else '=true'} cannot train them"
     )
 

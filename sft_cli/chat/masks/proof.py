@@ -24,7 +24,7 @@ MARKED_LITERAL = re.compile(f"{MARK_START}([^{MARK_END}]*){MARK_END}|[{MARK_STAR
 
 
 class MaskNotProven(Exception):
-    """The loss mask of a text cannot be proven; the message says what differs."""
+    """The loss mask of a text cannot be proven; the message describes the difference."""
 
 
 @dataclass(frozen=True, slots=True)

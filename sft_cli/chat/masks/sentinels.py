@@ -1,7 +1,7 @@
 """Sentinel characters in messages: marks around special-token strings, and sentinels around ranges to locate.
 
 The sentinels are characters that Unicode reserves for internal use. Marks wrap each special-token string in a message
-before rendering and stay in the rendered text: the encoder uses them to tell what a person wrote from the control
+before rendering and stay in the rendered text: the encoder uses them to distinguish user text from the control
 tokens that the template writes. The second pair surrounds a range whose position in a rendering is needed
 (chat/masks/no_loss_spans.py, chat/masks/prompt_texts.py); it never leaves those modules.
 """
@@ -62,7 +62,7 @@ class SentinelMarker:
         return self._mark_matches(self._control, value)
 
     def _mark_matches(self, control: re.Pattern[str], value: Any) -> Any:
-        """As ``mark``, for the special-token strings that ``control`` matches."""
+        """Mark the special-token strings that ``control`` matches, like ``mark``."""
         if isinstance(value, str):
             if not value.isascii() and _RESERVED.search(value):
                 raise RenderError("it holds one of U+FDD0 to U+FDEF, which Unicode reserves for internal use")

@@ -2,7 +2,7 @@
 
 For assistant turn i, the prompt is the rendering of the messages before it with a generation prompt. The text of the
 turn is the rendering up to and including it. Where the template renders the answer differently from what the prompt
-begins (reasoning blocks in the prompt, a system message that moves), the text is what the model has to write after the
+begins (reasoning blocks in the prompt, a system message that moves), the text is the model's required output after the
 prompt; where there is no such text, the row is rejected.
 """
 
@@ -123,7 +123,7 @@ class ServingRenderer:
             serving_text = serving_text or self._after_lone_question(talk, messages[-1], text, prompt)
             if serving_text is None:
                 raise RenderError(
-                    f"what a server sends before message {i} (assistant) is not the beginning of the trained text"
+                    f"the server's prompt before message {i} (assistant) is not the start of the trained text"
                     f" (they differ at {excerpt_at_difference(prompt, text)!r})"
                 )
             return serving_text

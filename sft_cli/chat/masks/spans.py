@@ -1,4 +1,4 @@
-"""Find what is trained: character spans of the rendered text.
+"""Find the trained parts: character spans of the rendered text.
 
 For assistant turn i, let P be the prompt that a server would send for it, and Q the text up to and including the turn
 (serving_text.py). The span is the text of Q after P, up to and including the stop token: exactly what the model must
@@ -59,7 +59,7 @@ class SpanFinder:
         """Return one text, or one per trained turn if the template rewrites history or ``unroll`` is set.
 
         Raises:
-            RenderError: The mask cannot be proven; the message says why.
+            RenderError: The mask cannot be proven; the message gives the reason.
         """
         if conversation.text is not None:
             return [self._document(conversation.text)]
@@ -208,6 +208,6 @@ class SpanFinder:
 
 
 def _assistant_speaks_first(messages: Sequence[Message]) -> bool:
-    """Whether the first message other than the system message is an assistant's."""
+    """Return whether the first message other than the system message is an assistant's."""
     first_role = next((message.role for message in messages if message.role != "system"), None)
     return first_role == "assistant"

@@ -149,7 +149,7 @@ class Trace:
         return found
 
     def _content(self, i: int, content: str, answers: bool) -> str:
-        """Return a content with sentinels; in an assistant's, reasoning between tags is a piece of its own."""
+        """Return a content with sentinels; in an assistant's, reasoning between tags is a separate piece."""
         if not answers or "</think>" not in content:
             return self._wrap(content, i, "content")
         parts = _TAGS.split(content)
@@ -234,7 +234,7 @@ class Trace:
 
 
 def is_spelling_of(written: str, text: str) -> bool:
-    """Whether what a template wrote is the text: literally, or escaped once or twice as in JSON or Python."""
+    """Return whether a template wrote the text: literally, or escaped once or twice as in JSON or Python."""
     for _ in range(3):
         if written == text:
             return True
@@ -260,7 +260,7 @@ def unescape(text: str) -> str | None:
 
 
 def _is_long(text: str) -> bool:
-    """Whether a text is long enough to have an inside."""
+    """Return whether a text is long enough to have an inside."""
     return len(text) > 2 * EDGE + 1
 
 

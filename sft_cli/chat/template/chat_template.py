@@ -93,7 +93,7 @@ class ChatTemplate:
                 problem=f"not a valid Jinja template: {error.message}",
                 fix="correct that line, or choose another template=",
             ) from error
-        except Exception as error:  # compiling what a stranger wrote may fail in any way
+        except Exception as error:  # compiling an untrusted template may fail in any way
             message = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
             raise SftError(
                 where=self.label, problem=f"cannot be compiled: {message:.200}", fix="choose another template="
@@ -196,7 +196,7 @@ class ChatTemplate:
         prompt: bool,
         generated: list[str],
     ) -> str:
-        """Return the text, and append what is inside generation tags to ``generated``."""
+        """Return the text, and append the parts inside generation tags to ``generated``."""
         values = {
             "messages": messages,
             "tools": tools,

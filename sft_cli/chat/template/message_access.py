@@ -26,7 +26,7 @@ class MessageAccessLog:
         self.record_index(self._count)
 
     def main_loop(self, messages: Any) -> Any:
-        """Return what the template's main loop iterates over."""
+        """Return the expression that the template's main loop iterates over."""
         if not isinstance(messages, TracedMessages) or self._looped:
             self._reached = 0
             self.record_length()

@@ -91,7 +91,7 @@ def _gaps(template: ChatTemplate, roles: Sequence[str]) -> list[str] | None:
 
 
 def _prompt(template: ChatTemplate) -> str:
-    """Return what the template adds for ``add_generation_prompt``."""
+    """Return the text that the template adds for ``add_generation_prompt``."""
     question = [{"role": "user", "content": "Wq0w"}]
     try:
         without_prompt, prompt = (template.render(question, None, prompt=prompt) for prompt in (False, True))

@@ -59,7 +59,7 @@ def conversation_variants(
     Args:
         conversation: The conversation as its row gives it.
         find_formats: Returns where the template reads reasoning, the best first: a key, ``IN_PARTS`` or ``IN_CONTENT``;
-            empty for a template without a reasoning format, for which reasoning goes into the content, between tags.
+            empty for a template without a reasoning format, for which reasoning is part of the content, between tags.
     """
     if not any(message.extra or "</think>" in message.content for message in conversation.messages):
         yield ConversationVariant(conversation)
@@ -127,7 +127,7 @@ def _with_id(call: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _is_blank(value: Any) -> bool:
-    """Whether reasoning is empty."""
+    """Return whether reasoning is empty."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 

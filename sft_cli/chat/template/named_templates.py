@@ -46,7 +46,7 @@ def read_named_templates(directory: Path, config: Mapping[str, Any]) -> dict[str
         raise SftError(
             where=f"{directory}/tokenizer_config.json",
             problem="chat_template is neither a text nor a list of {name, template}",
-            fix="correct it there, or name a template of your own: template.path=FILE.jinja",
+            fix="correct it there, or choose a template file: template.path=FILE.jinja",
         )
     return dict(value)
 

@@ -78,7 +78,7 @@ class PrefixRenderer:
         return PrefixTexts(ends, self._closings)
 
     def _find_closings(self) -> tuple[str, str] | None:
-        """Return what the template writes after its loop, without and with a generation prompt."""
+        """Return the text after the template's loop, without and with a generation prompt."""
         talk = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
         texts = [self._run(talk, None, prompt, MessageAccessLog(3)) for prompt in (False, True)]
         found = [text.rpartition(MESSAGE_BOUNDARY) for text in texts if text is not None]
@@ -94,7 +94,7 @@ class PrefixRenderer:
             return self._render(
                 {**values, "add_generation_prompt": prompt, _MAIN: log.main_loop, _LOOKAHEAD: log.record_lookahead}
             )
-        except Exception:  # a template is a program of someone else's; the plain rendering says what is wrong
+        except Exception:  # a template may raise anything; the plain rendering reports the error
             return None
 
 
@@ -139,7 +139,7 @@ def _reads(tree: nodes.Node, name: str) -> bool:
 
 
 def _is_constant(tree: nodes.Template, after_loop: list[nodes.Node]) -> bool:
-    """Whether nodes write the same text for every conversation."""
+    """Return whether nodes write the same text for every conversation."""
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
     stored |= {node.name for node in tree.find_all(nodes.Macro)} | {"messages", "tools", "documents"}
     every = [node for top in after_loop for node in (top, *top.find_all(nodes.Node))]

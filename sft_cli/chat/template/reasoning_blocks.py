@@ -1,7 +1,7 @@
 """The reasoning of an assistant message: ``<think>…</think>`` in its content, or a separate key.
 
 Some templates write the beginning of a reasoning block, or an empty one, into the prompt, and leave it out of completed
-turns. Such a turn is trained as it is served: the prompt as the server sends it, then what the model has to write.
+turns. Such a turn is trained as it is served: the prompt as the server sends it, then the model's output.
 """
 
 import re
@@ -31,9 +31,9 @@ class ReasoningBlock(NamedTuple):
 
 
 def find_block(content: str) -> ReasoningBlock | None:
-    """The reasoning block that a content begins with; None if it has none.
+    """Return the reasoning block that a content begins with; None if it has none.
 
-    ``</think>`` on a line of its own closes a block whose opening was part of the prompt.
+    ``</think>`` on a separate line closes a block whose opening was part of the prompt.
     """
     if "</think>" not in content:
         return None
@@ -44,12 +44,12 @@ def find_block(content: str) -> ReasoningBlock | None:
 
 
 def empty_block(text: str, start: int, end: int) -> bool:
-    """Whether the characters ``start`` to ``end`` of a text begin with an empty reasoning block."""
+    """Return whether the characters ``start`` to ``end`` of a text begin with an empty reasoning block."""
     return text.startswith("<think>", start) and _EMPTY.match(text, start, end) is not None
 
 
 def has_unclosed_block(content: str) -> bool:
-    """Whether a content opens a reasoning block and never closes it."""
+    """Return whether a content opens a reasoning block and never closes it."""
     return content.lstrip().startswith("<think>") and "</think>" not in content
 
 

@@ -44,7 +44,7 @@ def _probes(format: str) -> Iterator[tuple[dict[str, Any], list[Any] | None]]:
 
 
 def _shows_reasoning(template: ChatTemplate, message: dict[str, Any], tools: list[Any] | None) -> bool:
-    """Whether the reasoning of a message is rendered once, as text and before the answer."""
+    """Return whether the reasoning of a message is rendered once, as text and before the answer."""
     try:
         text = template.render([{"role": "user", "content": _QUESTION}, message], tools, prompt=False)
     except RenderError:

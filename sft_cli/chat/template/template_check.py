@@ -26,7 +26,7 @@ PROBES = tuple(
     )
 )
 """Conversations of which a template must support one: some templates are for reasoning or for tools only."""
-_OWN_TEMPLATE_FIX = "name a template of your own whose answers end in a special token: template.path=FILE.jinja"
+_OWN_TEMPLATE_FIX = "choose a template file whose answers end in a special token: template.path=FILE.jinja"
 
 
 class TemplateCheck:
@@ -74,7 +74,7 @@ class TemplateCheck:
             return f"choose one that fits this tokenizer{fits}: template={', '.join(names)}"
         if not (needs := describe_features(features)):
             return _OWN_TEMPLATE_FIX
-        return f"name a template that shows what the rows hold ({needs}): template.path=FILE.jinja"
+        return f"choose a template that renders these parts of the rows ({needs}): template.path=FILE.jinja"
 
     def fitting_templates(self, features: frozenset[ConversationFeatures]) -> list[str]:
         """Return the other templates that support such rows: the tokenizer's own (``auto``) and the packaged ones."""
@@ -85,7 +85,7 @@ class TemplateCheck:
         return self._fitting_by_features[features]
 
     def _fits(self, name: str, features: frozenset[ConversationFeatures]) -> bool:
-        """Whether another template works with this tokenizer and supports the features of the rows."""
+        """Return whether another template works with this tokenizer and supports the features of the rows."""
         try:
             template = load_template(TemplateConfig(name=name), self._tokenizer)
         except SftError:
@@ -101,7 +101,7 @@ class TemplateCheck:
         return self._template.for_tools if conversation.tools else self._template
 
     def _problem(self, probe: Conversation) -> RenderError | MaskNotProven | None:
-        """Return what is wrong with a conversation, all of whose answer carries loss."""
+        """Return the error of a conversation whose whole answer carries loss."""
         renderer = SpanFinder(self._template_for(probe), self._tokenizer, DataConfig())
         try:
             result = self._encoder.encode(

@@ -64,7 +64,7 @@ def added_ids(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> list[int]:
 
 
 def is_control_token(token: str) -> bool:
-    """Whether an added token is a control token."""
+    """Return whether an added token is a control token."""
     return token.startswith("<|") and token.endswith("|>")
 
 

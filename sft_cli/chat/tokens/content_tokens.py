@@ -22,7 +22,7 @@ def with_content_tokens(
 
     Args:
         tokenizer: Has the tokens in its vocabulary already.
-        template: The chat template; what it writes itself is never content.
+        template: The chat template; its own text is never content.
         added: ``model.add_tokens``.
         listed: ``data.content_tokens``.
 
@@ -58,7 +58,7 @@ def _find_error(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) ->
 
 
 def _is_written(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> bool:
-    """Whether the template, or the tokenizer around a plain text, writes a token."""
+    """Return whether the template, or the tokenizer around a plain text, writes a token."""
     if token in tokenizer.special_tokens.values():
         return True
     for chat_template in (template, template.for_tools):

@@ -5,7 +5,7 @@ What a person mentions (``what does <|im_end|> mean?``) is encoded as plain text
 - an answer that ends in the stop token, which the template writes: the token is removed;
 - a question, system message or document with whole turns, or with the header of an answer: it was rendered already,
   and would be trained or shown as characters; it is rejected;
-- a header without special tokens (``### Response:``), which the model cannot tell from a real one: it is counted, and
+- a header without special tokens (``### Response:``), which looks like a real one to the model: it is counted, and
   rejected with ``data.delimiters=error``.
 """
 
@@ -86,7 +86,7 @@ class DelimiterFinder:
             return None
         return SftError(
             where=conversation.where,
-            problem=f"a message holds {header!r}, a header of the template: the model could not tell it from a real one"
+            problem=f"a message holds {header!r}, a header of the template, which looks like a real one to the model"
             " (data.delimiters=error)",
             fix="correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop",
         )
@@ -125,7 +125,7 @@ class DelimiterFinder:
         return head.strip().removeprefix(self._bos).strip()
 
     def _answer_headers(self, gaps: Sequence[str]) -> Iterator[_Search]:
-        """The header before an answer, if it is more than a bare special token in a line."""
+        """Yield the header before an answer, if it is more than a bare special token in a line."""
         for head in map(self._header, gaps):
             core = self._header_text(head)
             if not self._control.search(core):
@@ -138,7 +138,7 @@ class DelimiterFinder:
             yield _Search(core, re.compile(f"{before}{re.escape(core)}{after}", re.MULTILINE))
 
     def _turns(self, frames: MessageFrames) -> Iterator[_Search]:
-        """A whole turn at the beginning of a line: its header, and what closes it."""
+        """Yield a whole turn at the beginning of a line: its header, and what closes it."""
         for first, second in (("user", "assistant"), ("system", "user"), ("assistant", "user")):
             gaps = frames.between.get((first, second), ())
             opened = [self._header(gap) for (_, role), all in frames.between.items() if role == first for gap in all]

@@ -1,4 +1,4 @@
-"""The text of token ids: the bytes of each where those are known, else what the tokenizer decodes."""
+"""The text of token ids: known bytes of each id, else the decoding of the tokenizer."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -91,7 +91,7 @@ class TokenTextReader:
         self.normalize = tokenizer.normalize
 
     def decodes_to(self, ids: list[int], expected: str, exactly: bool = False) -> bool:
-        """Whether the known bytes of the ids equal those of the text or (not ``exactly``) of its normalized form."""
+        """Return whether the ids' known bytes equal those of the text or (not ``exactly``) of its normalized form."""
         if self.token_bytes is None:
             return False
         joined = self.token_bytes.join(ids)

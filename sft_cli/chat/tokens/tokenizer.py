@@ -56,7 +56,7 @@ class ChatTokenizer:
     def control_tokens(self) -> dict[str, int]:
         """Special-token strings and their ids: text from a user must never become one of them.
 
-        Reasoning tags are not among them, whatever the tokenizer says: assistants write them, and templates read them.
+        Reasoning tags are excluded even if the tokenizer lists them: assistants write them, and templates read them.
         """
         added = self.backend.get_added_tokens_decoder()
         strings = {t.content: id for id, t in added.items() if t.special and t.content not in REASONING_TAGS}
@@ -82,7 +82,7 @@ class ChatTokenizer:
         return self.named_templates.get(TOOL_USE, self.chat_template) if tools else self.chat_template
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, special-token strings read as special tokens, none added around it."""
+        """Return the ids of each text; special-token strings become special tokens, and none are added around it."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_as_text(self, text: str) -> list[int]:
@@ -121,7 +121,7 @@ class ChatTokenizer:
         return found
 
     def save(self, directory: Path) -> None:
-        """Copy the tokenizer's files with this chat template: what a server will read."""
+        """Copy the tokenizer's files with this chat template, for use by a server."""
         directory.mkdir(parents=True)
         for file in self.files():
             shutil.copy(file, directory / file.name)
@@ -189,7 +189,7 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
         *TOKENIZER_FILES,
         f"{named_templates.FOLDER}/*",
         "config.json",
-    ]  # which says how many tokens a model takes
+    ]  # the context window of the model
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

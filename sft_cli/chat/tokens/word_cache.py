@@ -6,9 +6,9 @@ library, and a word seen before need not be merged again.
 
 A text with other characters is split at the spaces around the words that contain them; only those words go to the
 tokenizer, once each. A text may be split at a space between two visible characters if the expression consists of
-``SPLITTABLE_PATTERN``: no match extends across such a space, none looks behind, and nothing composes with a space.
+``SPLITTABLE_PATTERN``: no match extends across such a space, none has a lookbehind, and nothing composes with a space.
 
-Everything else (other tokenizers, expressions with parts not in the lists below) goes to the tokenizer as a whole.
+Everything else (other tokenizers, expressions with parts not in the lists below) is passed to the tokenizer as a whole.
 """
 
 import itertools
@@ -113,7 +113,7 @@ class _IdCache(dict[str, tuple[int, ...]]):
 
 
 def _is_visible(character: str) -> bool:
-    """Whether there is a character that every library treats as not white space."""
+    """Return whether there is a character that every library treats as not white space."""
     return character != "" and character.isprintable()
 
 
@@ -153,7 +153,7 @@ def _expression(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None
 
 
 def _patterns_agree(pattern: re.Pattern[str], pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> bool:
-    """Whether both split every three characters of a kind in the same way."""
+    """Return whether both split every three characters of a kind in the same way."""
     assert pre_tokenizer is not None
     text = "".join(map("".join, itertools.product(PROBES, repeat=3)))
     words = [word.translate(BYTE_LETTERS) for word in pattern.findall(text)]

@@ -1,1 +1,1 @@
-"""What a check computes with torch: a small model, the memory of a large one, the devices of this machine."""
+"""Checks that need torch: a small model, the memory of the real one, and the devices of this machine."""

@@ -1,4 +1,4 @@
-"""One of two processes that meet (``python -m sft_cli.check.torch_checks.rendezvous``); prints their sum."""
+"""One of two connecting processes (``python -m sft_cli.check.torch_checks.rendezvous``); prints their sum."""
 
 from datetime import timedelta
 
@@ -7,7 +7,11 @@ import torch.distributed as dist
 
 
 def run_rendezvous() -> int:
-    """1 of rank 0 and 2 of rank 1, added up."""
+    """Connect to the other process.
+
+    Returns:
+        The sum of rank + 1 over both processes.
+    """
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
     number = torch.tensor(dist.get_rank() + 1)
     dist.all_reduce(number)

@@ -1,4 +1,4 @@
-"""What needs the model's configuration: parity, the small model's step, memory, disk, time. No weights."""
+"""Checks that need the model's configuration, but no weights: parity, a step, memory, disk and time."""
 
 from dataclasses import replace
 
@@ -32,46 +32,46 @@ from sft_cli.train.setup import preflight
 from sft_cli.utils.disks import free_bytes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""What families call the number of their experts."""
+"""Names of the number of experts in configurations of models."""
 
 
-def run_model_checks(report: CheckReport, config: Config, found: DataSample, options: CheckOptions) -> None:
-    """Tell what there is to tell, as far as the mistakes that are found allow."""
+def run_model_checks(report: CheckReport, config: Config, sample: DataSample, options: CheckOptions) -> None:
+    """Run the checks of a model and report them, as far as earlier mistakes allow."""
     with report.section("model"):
         architecture = load_model_config(config.model)
         with report.section("parity"):
-            number = preflight.check_golden_prompts(config, architecture, found.prepared)
-            report.add(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
-        away = options.gpu is not None or trains_on_cluster(config)
-        trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
-        here = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
-        goal = memory_target(config, options.gpu, here, free_memory(here.device))
+            number = preflight.check_golden_prompts(config, architecture, sample.prepared)
+            report.add(ok("parity", f"{number} complete rows, of every kind: a server computes the trained ids"))
+        elsewhere = options.gpu is not None or trains_on_cluster(config)
+        trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if elsewhere else config.trainer
+        local = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
+        target = memory_target(config, options.gpu, local, free_memory(local.device))
         problems, countable = preflight.find_config_problems(
-            config, architecture, found.prepared, goal.machine.device.type
+            config, architecture, sample.prepared, target.machine.device.type
         )
         with report.section("model"):
             raise_all(problems)
-            report.add(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
+            report.add(ok("model", f"{architecture.model_type}: supports adapter, storage, context and vocabulary"))
         if not countable:
             return
-        budget = MemoryPlanner(config, architecture, goal, found.longest, preflight.typical_length(found.prepared))
+        budget = MemoryPlanner(config, architecture, target, sample.longest, preflight.typical_length(sample.prepared))
         report.add(*memory_checks(budget))
         need = budget.need(config)
         report.add(disk_check(config, need))
         with report.section("time"):
-            card = goal.card or _local_gpu(here.device)
-            done, sums = run_size(config, found), flop_model(config, architecture, need)
-            operations = sums.per_token(found.tokens_per_example, found.trained_share)
-            report.add(cost_check(options, found, done, goal.processes, card, operations))
+            card = target.card or _local_gpu(local.device)
+            size, flops = run_size(config, sample), flop_model(config, architecture, need)
+            operations = flops.per_token(sample.tokens_per_example, sample.trained_share)
+            report.add(cost_check(options, sample, size, target.processes, card, operations))
         status("check: trying a step of a small model")
         lines = list[CheckResult]()
         with report.section("step"), suppress_output():
-            lines += step_checks(config, architecture, found.prepared)
+            lines += step_checks(config, architecture, sample.prepared)
         report.add(*lines)
 
 
 def _local_gpu(device: torch.device) -> Gpu | None:
-    """This machine's card, one of the table where it is known; None without one."""
+    """Return this machine's GPU, with the figures of the table if it is known; None without one."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name()
@@ -79,7 +79,7 @@ def _local_gpu(device: torch.device) -> Gpu | None:
 
 
 def disk_check(config: Config, need: MemoryNeed) -> CheckResult:
-    """Room for the checkpoints."""
+    """Return the check of disk space for the checkpoints."""
     directory = run_directory(config)
     problem = preflight.disk_problem(config, need.memory, directory)
     if problem is not None:
@@ -89,14 +89,14 @@ def disk_check(config: Config, need: MemoryNeed) -> CheckResult:
 
 
 def flop_model(config: Config, architecture: PretrainedConfig, need: MemoryNeed) -> FlopModel:
-    """Sizes that decide how many operations a token takes; of experts, those that each token goes through."""
+    """Return the sizes that determine the operations per token, counting active experts only."""
     model = empty_model(architecture, config.model.trust_remote_code)
     text = architecture.get_text_config()
     values = text.to_dict()
     block = sum(a * b for a, b in map(layer_features, inner_linears(model).values()))
     experts = sum(value.numel() for value in model.parameters() if value.dim() == 3)
-    many = next((values[name] for name in EXPERTS if values.get(name)), 1)
-    block += experts * (values.get("num_experts_per_tok") or many) // many
+    count = next((values[name] for name in EXPERTS if values.get(name)), 1)
+    block += experts * (values.get("num_experts_per_tok") or count) // count
     head = model.get_output_embeddings()
     layers = text.num_hidden_layers
     return FlopModel(

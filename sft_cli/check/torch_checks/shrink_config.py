@@ -1,7 +1,7 @@
-"""A model of the same architecture, small enough to try a step on any machine: a few narrow layers, random weights.
+"""Shrink a model's configuration so that a step runs on any machine: few narrow layers, random weights.
 
-What decides how it computes stays: family, attention with its groups, windows and caps, experts, positions, norms, tied
-embeddings, the vocabulary. Sizes are multiples of 64, which four-bit weights on a CPU want.
+Everything that determines the computation stays: family, attention with its groups, windows and caps, experts,
+positions, norms, tied embeddings, the vocabulary. Sizes are multiples of 64, which four-bit weights on a CPU need.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 WIDTH, HEADS, HEAD_WIDTH, INNER, EXPERT = 128, 2, 64, 256, 64
 WINDOW = 16
-"""Tokens of a sliding window: shorter than most examples, so that windows count."""
+"""Tokens of a sliding window: shorter than most examples, so that windows have an effect."""
 MOST_LAYERS = 8
 SIZES = {
     "hidden_size": WIDTH,
@@ -41,15 +41,15 @@ SIZES = {
     "rotary_dim": 32,
     "sliding_window": WINDOW,
 }
-"""Most that each size may be, by the common name; one that is smaller, or not used (0, null), stays."""
+"""Largest value of each size, by its common name; smaller or unused values (0, null) stay."""
 TOWER_LAYERS = ("num_hidden_layers", "encoder_layers", "depth", "num_layers")
-"""What towers for images and sound call the number of their layers; text goes through none of them."""
+"""Names of the number of layers in image and audio towers, which text does not use."""
 MANY = ("hidden_size", "intermediate_size", "head_dim")
-"""Sizes that take the small value even where the family's own is smaller: the others are made to fit them."""
+"""Sizes that are set even if the model's own is smaller, because the other sizes depend on them."""
 
 
 def shrink_config(architecture: PretrainedConfig) -> PretrainedConfig:
-    """The small configuration; the one given stays as it is."""
+    """Return a small copy of the configuration."""
     small = deepcopy(architecture)
     for name in ("quantization_config", "torch_dtype", "dtype"):
         vars(small).pop(name, None)
@@ -63,11 +63,11 @@ def shrink_config(architecture: PretrainedConfig) -> PretrainedConfig:
 
 
 def shrunk_values(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """What differs in the small configuration.
+    """Return the values that differ in the small configuration.
 
     Args:
-        values: The configuration's own.
-        names: Common name -> the family's own, where they differ.
+        values: The values of the configuration.
+        names: Common name -> name in this family, where they differ.
     """
 
     def own(name: str) -> str:
@@ -97,22 +97,22 @@ def shrunk_values(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
 
 
 def shrink_layer_list(layers: int, values: Mapping[str, Any]) -> int:
-    """The first layers, at least two, up to one of each kind that the configuration lists."""
+    """Return the number of layers to keep: at least two, up to one of each kind listed."""
     kinds = [value for value in values.values() if isinstance(value, list) and len(value) == layers]
     if not kinds:
         return min(2, layers)
-    together = [str(one) for one in zip(*kinds, strict=True)]
-    last = max(together.index(kind) for kind in set(together))
+    combined = [str(values) for values in zip(*kinds, strict=True)]
+    last = max(combined.index(kind) for kind in set(combined))
     return min(max(2, last + 1), MOST_LAYERS, layers)
 
 
 def _rope(value: Mapping[str, Any], values: Mapping[str, Any], own: Callable[[str], str]) -> dict[str, Any]:
-    """Rotary settings whose lists count the pairs of a small head.
+    """Return the rotary settings with lists cut to the pairs of a small head.
 
     Args:
         value: The settings.
-        values: The configuration that they are part of.
-        own: Common name -> the family's own.
+        values: The configuration that contains them.
+        own: Function from the common name to the name in this family.
     """
     found = {
         name: part[: HEAD_WIDTH // 2] if isinstance(part, list) and name.endswith("_factor") else part

@@ -1,4 +1,4 @@
-"""What the small model shows: packing proven, an optimizer step taken, the layout without effect. A line each."""
+"""Checks with the small model: packing, one optimizer step, and the effect of the layout."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 def step_checks(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[CheckResult]:
-    """Lines about packing, one optimizer step, and, the figures of which are long, layouts.
+    """Yield the checks of packing, of one optimizer step, and of layouts with their figures.
 
     Raises:
         SftError: The adapter or the storage does not suit the architecture.
@@ -38,10 +38,10 @@ def step_checks(config: Config, architecture: PretrainedConfig, prepared: Prepar
         except SftError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError) as error:
-            # Families have sizes of their own that must fit together; not to have met them is no mistake of the run.
+            # Some families constrain their sizes; a small model that violates them is not an error of the run.
             yield warn(
                 "step",
-                f"no small model of {architecture.model_type} could be made: {str(error).splitlines()[0]}",
+                f"no small model of {architecture.model_type} could be created: {str(error).splitlines()[0]}",
                 "continue: the run checks packing on the real model before its first step",
             )
             return
@@ -50,42 +50,42 @@ def step_checks(config: Config, architecture: PretrainedConfig, prepared: Prepar
 
 
 def _packing(small: TinyModel) -> CheckResult:
-    """What the proof at the start of a run will find."""
+    """Return the check that packing is exact, as the run itself makes it."""
     probed = small.probed
     if probed.packed_ok:
-        shared = "beginnings can be shared" if probed.shared_ok else f"no beginning is shared: {probed.reason}"
+        shared = "prefixes can be shared" if probed.shared_ok else f"prefixes are not shared: {probed.reason}"
         return ok("packing", f"packed and unpacked logits agree ({probed.difference:.1e}); {shared}")
     return warn(
         "packing",
         f"one example a row: {probed.reason}",
-        "nothing, the loss is the same; short examples take longer than they would packed",
+        "nothing, the loss is the same; short examples take longer than with packing",
     )
 
 
 def _steps(small: TinyModel, prepared: PreparedData) -> Iterator[CheckResult]:
-    """The same step in several layouts, then its update."""
+    """Yield the checks of the update and of the same step in several layouts."""
     examples = pick_examples(small.config, prepared)
     lengths = [int(prepared.train.lengths[index]) for index in examples]
     total, longest = sum(lengths), max(lengths)
     first = step_gradient(small, small.loss_model, prepared, examples, total)
     half = max(longest, -(-first.tokens // 2))
     layouts = {"half-size micro-batches": half, "one example a row": 0}
-    found = {name: step_gradient(small, small.loss_model, prepared, examples, size) for name, size in layouts.items()}
-    found["one example a row, plain transformers"] = step_gradient(
+    others = {name: step_gradient(small, small.loss_model, prepared, examples, size) for name, size in layouts.items()}
+    others["one example a row, plain transformers"] = step_gradient(
         small, as_plain_transformers(small), prepared, examples, 0
     )
-    layouts_line = _layouts(small, first, found, len(examples), total)  # before the update changes the model
+    layouts_line = _layouts(small, first, others, len(examples), total)  # before the update changes the model
     yield _update(small, first)
     yield layouts_line
 
 
 def _layouts(
-    small: TinyModel, first: StepGradient, found: dict[str, StepGradient], examples: int, tokens: int
+    small: TinyModel, first: StepGradient, others: dict[str, StepGradient], examples: int, tokens: int
 ) -> CheckResult:
-    """How far apart loss and gradient of the layouts lie."""
-    differences = {name: _relative_differences(first, other) for name, other in found.items()}
+    """Return the check of the differences in loss and gradient between layouts."""
+    differences = {name: _relative_differences(first, other) for name, other in others.items()}
     more = [
-        f"{name} ({found[name].batches}): loss {loss:.1e}, gradient {slope:.1e}"
+        f"{name} ({others[name].batches}): loss {loss:.1e}, gradient {slope:.1e}"
         for name, (loss, slope) in differences.items()
     ]
     notes = "".join(f", {note}" for note in small.notes)
@@ -96,21 +96,21 @@ def _layouts(
         return ok("layout", text, more=more)
     return fail(
         "layout",
-        f"the layout changes what is learned by {worst:.1e}, more than {TOLERANCE:g}: {text}",
-        "speed.packing=false speed.fused=false speed.share_prefixes=never, and tell us the model and these lines",
+        f"the layout changes loss or gradient by {worst:.1e}, more than {TOLERANCE:g}: {text}",
+        "speed.packing=false speed.fused=false speed.share_prefixes=never, and report the model and these lines",
         more,
     )
 
 
-def _relative_differences(one: StepGradient, other: StepGradient) -> tuple[float, float]:
-    """Relative differences of the losses, and of the gradients as vectors."""
-    loss = abs(one.loss - other.loss) / abs(one.loss)
-    slope = ((one.values - other.values).norm() / one.values.norm()).item()
+def _relative_differences(reference: StepGradient, other: StepGradient) -> tuple[float, float]:
+    """Return the relative differences of the losses, and of the gradients as vectors."""
+    loss = abs(reference.loss - other.loss) / abs(reference.loss)
+    slope = ((reference.values - other.values).norm() / reference.values.norm()).item()
     return loss, slope
 
 
 def _update(small: TinyModel, first: StepGradient) -> CheckResult:
-    """One step of the run's own optimizer on the gradient of the last layout."""
+    """Take a step of the run's optimizer with the gradient of the last layout, and return the check of it."""
     config = small.config
     moved = optimizer_step(small)
     what = f"{config.adapter.kind.value}, quant {config.quant.kind.value}, {config.trainer.optimizer.value}"

@@ -1,7 +1,7 @@
 """A small random model of the run's architecture, with the run's own adapter, storage, loss and optimizer.
 
-Everything runs in float32 on the CPU, with dropout, noise and the balancing loss of routers off: they depend on the
-layout by their nature.
+Everything runs in float32 on the CPU, without dropout, noise and the balancing loss of routers, which depend on the
+layout.
 """
 
 from collections.abc import Sequence
@@ -40,21 +40,21 @@ from sft_cli.train.step import batch_kwargs
 
 CPU = torch.device("cpu")
 TOKENS = 2048
-"""Tokens of the step that is tried: examples of the run's first step until there are so many, two at least."""
+"""Most tokens of the step: examples of the run's first step up to this number, at least two."""
 NOISE = 0.02
-"""Standard deviation given to trained tensors that begin at zero, so that all gradients say something."""
+"""Standard deviation given to trained tensors that start at zero, so that all gradients are nonzero."""
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """The model on trial.
+    """The small model and its settings.
 
     Attributes:
-        config: The run's settings, as far as they are tried.
+        config: The run's settings, adapted to the small model.
         model: The model with its adapter.
-        loss_model: The same with its loss, packed if that is proven.
-        probed: What the proof found.
-        notes: What is not tried as the run has it, in clauses.
+        loss_model: The model with its loss, packed if packing is proven exact.
+        probed: Result of the packing probe.
+        notes: Differences from the run's settings, in clauses.
     """
 
     config: Config
@@ -66,7 +66,7 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class StepGradient:
-    """A step's loss in nats, the gradient of all trained parameters end to end, its micro-batches, computed tokens."""
+    """A step's loss in nats, flattened gradient of all trained parameters, micro-batches and computed tokens."""
 
     loss: float
     values: torch.Tensor = field(repr=False)
@@ -77,64 +77,63 @@ class StepGradient:
 def make_tiny_model(
     config: Config, architecture: PretrainedConfig, prepared: PreparedData, directory: Path
 ) -> TinyModel:
-    """Make the small model, save it, and load it back the way a run loads its own.
+    """Create the small model, save it, and load it the way a run loads its own.
 
     Args:
-        config: The run's.
-        architecture: The model's own configuration.
-        prepared: Tokenizer and stop tokens.
-        directory: An empty one, for the small model's files.
+        config: The config of the run.
+        architecture: The configuration of the model.
+        prepared: Prepared data, with tokenizer and stop tokens.
+        directory: An empty directory for the small model's files.
 
     Raises:
         SftError: The adapter or the storage does not suit the architecture.
     """
-    tried, notes = tiny_settings(config, architecture, directory)
+    settings, notes = tiny_settings(config, architecture, directory)
     disable_progress_bar()
     torch.manual_seed(config.trainer.seed)
-    made = auto_class(architecture).from_config(
+    random_model = auto_class(architecture).from_config(
         shrink_config(architecture), trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
     )
-    made.save_pretrained(directory)
+    random_model.save_pretrained(directory)
     tokenizer = load_tokenizer(str(prepared.tokenizer_directory))
     new = added_ids(tokenizer, config.model.add_tokens)
     base = load_model(
-        tried.model,
-        tried.quant,
-        full=tried.adapter.kind in WHOLE,
+        settings.model,
+        settings.quant,
+        full=settings.adapter.kind in WHOLE,
         device=CPU,
         compute_dtype=torch.float32,
         added_ids=new,
     )
     stops = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
-    text = tried.adapter.virtual.text
+    text = settings.adapter.virtual.text
+    examples = pick_examples(settings, prepared)
     model = add_adapter(
         base,
-        tried.adapter,
+        settings.adapter,
         stops,
-        seed=tried.trainer.seed,
-        rows=[
-            {"input_ids": prepared.train.tokens(index).input_ids.tolist()} for index in pick_examples(tried, prepared)
-        ],
-        source=tried.model,
+        seed=settings.trainer.seed,
+        rows=[{"input_ids": prepared.train.tokens(index).input_ids.tolist()} for index in examples],
+        source=settings.model,
         added_ids=new,
         text_ids=() if text is None else tokenizer.encode_batch([text])[0],
     ).model
-    _randomise_zeros(model, tried.trainer.seed)
-    speed = tried.speed
+    _randomise_zeros(model, settings.trainer.seed)
+    speed = settings.speed
     loss_model, probed = build_loss_model(
-        model, speed.logits_chunk, tried.loss, speed.share_prefixes, packing=speed.packing
+        model, speed.logits_chunk, settings.loss, speed.share_prefixes, packing=speed.packing
     )
     if speed.fused:
         replace_rms_norms(model)
-        if tried.adapter.kind is AdapterKind.lora:
+        if settings.adapter.kind is AdapterKind.lora:
             fuse_lora(model)
         if probed.packed_ok:
             skip_unused_positions(model)
-    return TinyModel(tried, model, loss_model, probed, tuple(notes))
+    return TinyModel(settings, model, loss_model, probed, tuple(notes))
 
 
 def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Path) -> tuple[Config, list[str]]:
-    """The run's settings for the small model on a CPU, and what differs, in clauses."""
+    """Return the run's settings for the small model on a CPU, and the differences, in clauses."""
     notes, adapter, loss, quant = list[str](), config.adapter, config.loss, config.quant
     if adapter.dropout or loss.neftune:
         notes.append("without dropout and noise, which depend on the layout")
@@ -146,7 +145,7 @@ def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Pat
         notes.append("unquantised")
     optimizer = config.trainer.optimizer
     if optimizer is OptimizerName.paged_adamw_8bit:
-        notes.append("with adamw_8bit: paged state is in CUDA's memory")
+        notes.append("with adamw_8bit: paged state needs CUDA")
         optimizer = OptimizerName.adamw_8bit
     adapter = replace(_fit_adapter(adapter, notes), dropout=0.0)
     trainer = replace(config.trainer, optimizer=optimizer, lr_factors={}, dtype=Dtype.float32)
@@ -155,9 +154,9 @@ def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Pat
 
 
 def _fit_adapter(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
-    """The adapter without what names a layer by its number or a size that the small model has not."""
+    """Return the adapter without settings that depend on layer numbers or on sizes of the full model."""
     if adapter.start_from is not None or adapter.frozen_adapters:
-        notes.append("without the adapters it begins with")
+        notes.append("without the initial adapters")
         adapter = replace(adapter, start_from=None, frozen_adapters=[])
     if adapter.init is not Init.default and adapter.rank > WIDTH // 2:
         notes.append(f"with rank {WIDTH // 2}")
@@ -179,35 +178,35 @@ def _randomise_zeros(model: nn.Module, seed: int) -> None:
 
 
 def pick_examples(config: Config, prepared: PreparedData) -> list[int]:
-    """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
+    """Return examples of the run's first step, up to ``TOKENS`` tokens; at least two, if there are two."""
     trainer = config.trainer
     steps = make_step_plan(
         prepared.stages, resolved(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled()
     )
-    found, tokens = list[int](), 0
+    picked, tokens = list[int](), 0
     for index in steps.examples(0):
         length = int(prepared.train.lengths[index])
-        if len(found) >= 2 and tokens + length > TOKENS:
+        if len(picked) >= 2 and tokens + length > TOKENS:
             break
-        found.append(index)
+        picked.append(index)
         tokens += length
-    return found
+    return picked
 
 
 def step_gradient(
     small: TinyModel, loss_model: LossModel, prepared: PreparedData, examples: Sequence[int], budget: int
 ) -> StepGradient:
-    """The step's gradient when it is laid out so.
+    """Return the loss and gradient of the step with a given layout.
 
     Args:
-        small: The model on trial.
-        loss_model: Its loss, packed or not.
-        prepared: The data.
-        examples: Those of the step.
-        budget: Most tokens of a micro-batch; 0 gives each example its own.
+        small: The small model.
+        loss_model: The model with its loss, packed or not.
+        prepared: The prepared data.
+        examples: Examples of the step.
+        budget: Most tokens of a micro-batch; 0 puts each example into its own.
     """
     config = small.config
-    noisy = config.speed.share_prefixes is Choice.never or not small.loss_model.shares_prefixes
+    unshared = config.speed.share_prefixes is Choice.never or not small.loss_model.shares_prefixes
     with Prefetcher(
         prepared.train,
         lambda _: examples,
@@ -216,24 +215,27 @@ def step_gradient(
         reduction=config.loss.reduction,
         max_tokens=budget,
         packed=loss_model.packed and budget > 0,
-        share=Choice.never if noisy or not loss_model.packed else config.speed.share_prefixes,
+        share=Choice.never if unshared or not loss_model.packed else config.speed.share_prefixes,
         replay_weight=config.loss.replay,
         replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
         device=CPU,
     ) as feed:
-        laid = feed.get(0)
+        step = feed.get(0)
     loss_model.zero_grad()
     loss = 0.0
-    for batch in laid.batches:
+    for batch in step.batches:
         objective = loss_model(**batch_kwargs(batch))["loss"]
         objective.backward()
         loss += objective.item()
     values = [value.grad for value in loss_model.parameters() if value.requires_grad and value.grad is not None]
-    return StepGradient(loss, torch.cat([value.flatten() for value in values]), len(laid.batches), laid.computed_tokens)
+    return StepGradient(loss, torch.cat([value.flatten() for value in values]), len(step.batches), step.computed_tokens)
 
 
 def as_plain_transformers(small: TinyModel) -> LossModel:
-    """The same model as transformers and PEFT compute it, for one example a row; nothing of it is packed any more."""
+    """Return the model as transformers and PEFT compute it, unpacked.
+
+    The fused and packed forms are removed from ``small`` in place.
+    """
     restore_all_positions(small.model)
     unfuse_lora(small.model)
     restore_rms_norms(small.model)
@@ -248,7 +250,7 @@ def as_plain_transformers(small: TinyModel) -> LossModel:
 
 
 def optimizer_step(small: TinyModel) -> float:
-    """One optimizer step on the gradients that are there; how far the trained parameters moved at most."""
+    """Take one optimizer step with the current gradients, and return the largest change of a trained parameter."""
     trainer = small.config.trainer
     optimizer = make_optimizer(small.loss_model, trainer, small.config.adapter)
     trained = [value for value in small.loss_model.parameters() if value.requires_grad]

@@ -1,6 +1,7 @@
-"""What other tools call the keys and values here: one name for one name, in the same unit.
+"""Keys and values of other tools, and their names here.
 
-Where units differ, or the value decides, see translate.py; what nobody needs here is in unsupported.py.
+A key is listed here if it has one counterpart in the same unit. Keys whose unit differs, or whose value decides the
+answer, are in translate.py; keys without a counterpart are in unsupported.py.
 """
 
 KEY_ALIASES = {
@@ -161,7 +162,7 @@ RENAMED = {
     "trainer.logits_chunk": "speed.logits_chunk",
     "trainer.threads": "speed.threads",
 }
-"""Keys of earlier versions, as they are called now."""
+"""Keys of earlier versions -> their current names."""
 
 VALUE_ALIASES: dict[str, tuple[str, ...]] = {
     "4": ("nf4",),
@@ -216,4 +217,4 @@ VALUE_ALIASES: dict[str, tuple[str, ...]] = {
     "cosine_warmup_with_min_lr": ("cosine_with_min_lr",),
     "warmup_stable_decay": ("wsd",),
 }
-"""What other tools call a value: those here that may be meant, as far as a key has them."""
+"""Values of other tools -> the values here that may be meant, of which a key accepts some."""

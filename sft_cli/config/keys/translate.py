@@ -1,4 +1,4 @@
-"""What another tool's key and its value are here, where the unit differs or the value decides."""
+"""Translate keys of other tools whose unit differs here, or whose value decides the answer."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,24 +11,24 @@ from sft_cli.config.keys.typos import format_typed, override_word, shell_quote
 from sft_cli.run_dir import latest_runs
 
 DATA_FILE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
-"""Names of files that hold rows."""
+"""Names of files that contain rows."""
 _OFF = (False, None, "no", "none", "false", "off")
 _PER_DEVICE = ("micro_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size", "device_batch_size")
 _ACCUMULATED = ("gradient_accumulation_steps", "grad_accum_steps", "accumulate_grad_batches", "gradient_accumulation")
 BATCH = (*_PER_DEVICE, *_ACCUMULATED)
-"""Keys whose product is what one optimizer step sees on one device."""
+"""Keys whose product is the number of examples of one optimizer step on one device."""
 
 
 def is_data_path(text: str) -> bool:
-    """Whether a text names rows: a file of a known kind, a path, an address, a hub id or a pattern."""
+    """Return whether a text names rows: a file of a known kind, a path, an address, a hub id or a pattern."""
     return DATA_FILE.fullmatch(text) is not None or "/" in text or "*" in text
 
 
 def translate_batch_size(values: Mapping[str, Any]) -> str:
-    """One answer for the keys of ``BATCH`` among a config's unknown ones, with the arithmetic."""
-    factors = {_leaf(key): value for key, value in values.items()}
-    micro = next((factors[name] for name in _PER_DEVICE if name in factors), None)
-    steps = next((factors[name] for name in _ACCUMULATED if name in factors), None)
+    """Return one answer, with the arithmetic, for all unknown keys of ``BATCH`` in a config."""
+    values_by_name = {_leaf(key): value for key, value in values.items()}
+    micro = next((values_by_name[name] for name in _PER_DEVICE if name in values_by_name), None)
+    steps = next((values_by_name[name] for name in _ACCUMULATED if name in values_by_name), None)
     numbers = [value for value in (steps, micro) if isinstance(value, int) and value > 0]
     product = numbers[0] * numbers[-1] if len(numbers) == 2 else numbers[0] if numbers else None
     terms = " x ".join(
@@ -44,21 +44,21 @@ def translate_batch_size(values: Mapping[str, Any]) -> str:
 
 
 def translate_by_value(name: str, value: Any, source: str) -> str | None:
-    """The answer to a key that depends on its value; None for a key that has no answer here.
+    """Return the answer to a key that depends on its value; None for a key without an answer.
 
     Args:
-        name: The key as the other tool has it, without what stands before its last dot.
-        value: What it was set to.
-        source: Name of the source of rows that it belongs to.
+        name: Last part of the other tool's key.
+        value: The value that was typed.
+        source: Name of the source of rows to use in the answer.
     """
-    found = _SPECIAL.get(name)
-    return found(value, source) if found else None
+    answer = _SPECIAL.get(name)
+    return answer(value, source) if answer else None
 
 
 def translate_constant(meant: str, value: Any) -> str:
-    """The answer where ours is a whole word: ``load_in_4bit`` is ``quant=nf4``, if it is true."""
+    """Return the answer to a key whose counterpart includes the value: ``load_in_4bit`` is ``quant=nf4``, if true."""
     off = value in _OFF or (isinstance(value, str) and value.lower() in _OFF)
-    return f"leave it out; set to true, it is here called {meant}" if off else f"here it is called {meant}"
+    return f"leave it out; set to true, it is called {meant} here" if off else f"here it is called {meant}"
 
 
 def _leaf(key: str) -> str:
@@ -66,7 +66,7 @@ def _leaf(key: str) -> str:
 
 
 def _resume(value: Any, _: str) -> str:
-    """Return how to resume a run: by its directory."""
+    """Return the answer to a key that names a run or checkpoint to resume."""
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
     path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(latest_runs()), "DIR")
     return f"resume a run by its directory: sft train --resume {shell_quote(path)}"
@@ -78,7 +78,7 @@ def _seconds(value: Any, _: str) -> str:
 
 
 def _max_length(value: Any, _: str) -> str:
-    """The longest row of a tool that truncates what is longer."""
+    """Return the answer to a maximum length of a tool that truncates longer rows."""
     return (
         f"here it is called trainer.max_length: write {override_word('trainer.max_length', value)}, with"
         " data.overflow=truncate to cut longer rows as there (left out, they are an error)"
@@ -119,7 +119,7 @@ def _cadence(key: str) -> Callable[[Any, str], str]:
 
 def _held_out(value: Any, _: str) -> str:
     if isinstance(value, int) and value > 1:
-        return f"a number of rows is here called data.val_rows: write data.val_rows={value}"
+        return f"here a number of rows is called data.val_rows: write data.val_rows={value}"
     return f"here it is called data.val_fraction: write {override_word('data.val_fraction', value)}"
 
 
@@ -154,7 +154,7 @@ def _adapter(value: Any, _: str) -> str:
 
 
 def _options(group: str) -> list[str]:
-    """The package's options of a group."""
+    """Return the names of the package's options of a group."""
     return sorted(file.stem for file in (package_dir("configs") / group).glob("*.yaml"))
 
 
@@ -165,7 +165,7 @@ def _listed(group: str) -> str:
 def _template(value: Any, _: str) -> str:
     text = str(value)
     if text.endswith(".jinja") or "/" in text:
-        return f"a file of yours is here called template.path: write {override_word('template.path', text)}"
+        return f"here a template file is called template.path: write {override_word('template.path', text)}"
     if text.startswith("{") or "{%" in text:
         return "write the template into a file and name it: template.path=FILE.jinja"
     if text in _options("template") and text != "auto":
@@ -174,7 +174,7 @@ def _template(value: Any, _: str) -> str:
 
 
 def _data(value: Any, source: str) -> str:
-    """``datasets: [{path: a.jsonl, type: alpaca}]``, ``dataset: a.jsonl``."""
+    """Return the answer to ``datasets: [{path: a.jsonl, type: alpaca}]`` or ``dataset: a.jsonl``."""
     entries = value if isinstance(value, list) else [value]
     paths = [entry.get("path") if isinstance(entry, Mapping) else entry for entry in entries]
     paths = [str(path) for path in paths if path]
@@ -188,7 +188,7 @@ def _data(value: Any, source: str) -> str:
 def _columns(field: str) -> Callable[[Any, str], str]:
     def of(value: Any, source: str) -> str:
         renamed = override_word(f"data.mix.{source}.columns", {field: value})
-        return f"columns are renamed by what the format calls them: {renamed}"
+        return f"columns are mapped from the names that the format expects: {renamed}"
 
     return of
 
@@ -252,7 +252,7 @@ _SPECIAL: dict[str, Callable[[Any, str], str]] = {
     **dict.fromkeys(("deepspeed", "fsdp", "zero_stage"), _sharded),
     "chat_template_kwargs": _variables,
 }
-"""Key of another tool -> what answers it, from its value and a source's name."""
+"""Key of another tool -> function that answers it, from its value and a source's name."""
 
 SECTIONS = frozenset({*_SPECIAL, *KEY_ALIASES})
-"""Names that have one answer as a whole, also where they hold keys of their own."""
+"""Keys with one answer as a whole, even where they contain further keys."""

@@ -1,6 +1,6 @@
-"""The value that a mistyped one probably stands for: ``0,0001`` is 0.0001, ``q_proj,v_proj`` a list, 10 of a share 10%.
+"""Suggest a valid value for a mistyped one: 0.0001 for ``0,0001``, a list for ``q_proj,v_proj``, 10% for a share of 10.
 
-What was typed always decides; a default is never proposed.
+Suggestions come from the typed value alone; a default is never proposed.
 """
 
 import math
@@ -39,7 +39,7 @@ _POWER = re.compile(r"(?:(\d+(?:\.\d+)?)[x*·×])?10(?:\^|\*\*)\(?(-?\d+)\)?")
 _THOUSANDS = re.compile(r"\d{1,3}([,'. ]\d{3})+")
 _FACTORS = {"k": 1000, "m": 1_000_000}
 _BARE = re.compile(r"[\w.,:/@%+=~{}\[\]-]*")
-"""Characters of a word that no shell changes, brackets of a list without spaces among them."""
+"""Characters that no shell changes, including the brackets of a list without spaces."""
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "ge": lambda value, bound: value >= bound,
     "gt": lambda value, bound: value > bound,
@@ -49,32 +49,32 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 
 class Percentage(str):
-    """A share spelled in percent."""
+    """A share written in percent."""
 
 
 def in_limits(value: float, limits: Mapping[str, float]) -> bool:
-    """Whether a finite number keeps the limits of its key."""
+    """Return whether a number is finite and within the limits of its key."""
     return math.isfinite(value) and all(_COMPARISONS[name](value, bound) for name, bound in limits.items())
 
 
 def parse_percent(value: Any) -> Any:
-    """0.05 for ``5%``; anything else as it is."""
+    """Return 0.05 for ``5%``, and any other value unchanged."""
     return float(value[:-1]) / 100 if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) else value
 
 
 def override_word(key: str, value: Any) -> str:
-    """The shell word that sets a key to a value: ``trainer.lr=1e-4``, ``'data.mix.a.columns={prompt: Ticket}'``."""
+    """Return ``key=value`` quoted for a shell: ``trainer.lr=1e-4``, ``'data.mix.a.columns={prompt: Ticket}'``."""
     return shell_quote(f"{key}={format_typed(value)}")
 
 
 def shell_quote(text: str) -> str:
-    """A word of a command line, in quotes where a shell would change it."""
+    """Return a word of a command line, in quotes where a shell would change it."""
     braces = "{" in text
     return text if _BARE.fullmatch(text) and not braces else shlex.quote(text)
 
 
 def format_typed(value: Any) -> str:
-    """A value as it is typed after ``key=``."""
+    """Return a value as it is typed after ``key=``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
@@ -85,13 +85,13 @@ def format_typed(value: Any) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number as short as it can be without another value: 0.0001, 2e-5, 3."""
+    """Return the shortest text of a number, to 12 digits: 0.0001, 2e-5, 3."""
     text = f"{value:.12g}"
     return re.sub(r"e([+-])0+(?=\d)", lambda found: "e" + found[1].replace("+", ""), text)
 
 
 def is_valid_value(kind: Any, limits: Mapping[str, float], value: Any) -> bool:
-    """Whether a key of this type takes the value as it is."""
+    """Return whether a key of this type accepts the value unchanged."""
     if get_origin(kind) in (Union, types.UnionType):
         return any(is_valid_value(part, limits, value) for part in get_args(kind))
     if kind is types.NoneType or value is None:
@@ -118,22 +118,22 @@ def is_valid_value(kind: Any, limits: Mapping[str, float], value: Any) -> bool:
 
 
 def suggest_values(kind: Any, limits: Mapping[str, float], typed: Any) -> list[Any]:
-    """The values of a key's type that a wrong one may have stood for, the likeliest first; empty where none is near.
+    """Return up to two valid values that a wrong one may stand for, the likeliest first.
 
     Args:
         kind: The key's type.
-        limits: Its bounds by name: ``ge``, ``gt``, ``le``, ``lt``.
-        typed: The value as it was read, or its text where it could not be read.
+        limits: The key's bounds by name: ``ge``, ``gt``, ``le``, ``lt``.
+        typed: The parsed value, or its text where it could not be parsed.
     """
-    found: list[Any] = []
+    suggestions: list[Any] = []
     for value in _candidates(kind, limits, typed):
-        if is_valid_value(kind, limits, value) and value not in found:
-            found.append(value)
-    return found[:2]
+        if is_valid_value(kind, limits, value) and value not in suggestions:
+            suggestions.append(value)
+    return suggestions[:2]
 
 
 def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[Any]:
-    """Values to try, of any type; ``suggest_values`` keeps those that fit."""
+    """Yield values to try, of any type; ``suggest_values`` keeps the valid ones."""
     if get_origin(kind) in (Union, types.UnionType):
         parts = [part for part in get_args(kind) if part is not types.NoneType]
         if len(parts) < len(get_args(kind)) and _means_null(parts, typed):
@@ -156,25 +156,29 @@ def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[
 
 
 def _means_null(kinds: Sequence[Any], typed: Any) -> bool:
-    """Whether a value says "no limit" of a number that may be null: none, -1, and 0 where 0 is no value."""
+    """Return whether a value means "no limit" for a number that may be null: none, -1, or 0 where 0 is invalid."""
     numbers = any(kind in (int, float) for kind in kinds)
     return numbers and (_plain(typed).lower() in _NOTHING or typed is False or (typed == 0 and typed is not True))
 
 
 def suggest_choices(values: Sequence[str], typed: Any) -> list[str]:
-    """Which of several names was meant: by another tool's name for it, in other letters, or misspelt."""
+    """Return the names that may be meant: an alias, another spelling, or a misspelling."""
     text = _plain(typed)
     known = [name for name in VALUE_ALIASES.get(text, VALUE_ALIASES.get(text.lower(), ())) if name in values]
     if known:
         return known
-    bare = re.sub(r"[\s-]+", "_", text.lower())
-    same = [name for name in values if name.lower() == bare or name.replace("_", "").lower() == bare.replace("_", "")]
-    near = same[0] if same else closest_name(bare, values)
-    return [near] if near else []
+    normalised = re.sub(r"[\s-]+", "_", text.lower())
+    equal = [
+        name
+        for name in values
+        if name.lower() == normalised or name.replace("_", "").lower() == normalised.replace("_", "")
+    ]
+    similar = equal[0] if equal else closest_name(normalised, values)
+    return [similar] if similar else []
 
 
 def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[Any]:
-    """Numbers a text, or a number of the wrong kind or size, may stand for."""
+    """Yield numbers that a text, or a number of the wrong type or size, may stand for."""
     if isinstance(typed, bool) or typed is None:
         return
     for value in [float(typed)] if isinstance(typed, int | float) else _parse_numbers(kind, _plain(typed)):
@@ -190,25 +194,25 @@ def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[An
             continue
         if value < 0:
             yield int(-value) if kind is int and whole else -value
-        for name in ("ge", "le"):  # the nearest value there is
+        for name in ("ge", "le"):  # the nearest valid value
             if value != 0 and name in limits and not _COMPARISONS[name](value, limits[name]) and value > 0:
                 yield kind(limits[name])
 
 
 def _parse_numbers(kind: type, text: str) -> Iterator[float]:
-    """The numbers a text may be."""
+    """Yield the numbers that a text may stand for."""
     text = text.replace("−", "-").replace("–", "-").replace("_", "").replace(" ", "").strip("()=.,;:")
-    if found := _PERCENT.fullmatch(text.lower()):
-        yield float(found[1].replace(",", ".")) / 100
+    if match := _PERCENT.fullmatch(text.lower()):
+        yield float(match[1].replace(",", ".")) / 100
         return
-    if found := _POWER.fullmatch(text):
-        yield float(found[1] or 1) * 10.0 ** int(found[2])
-    if found := re.fullmatch(r"(\d+)/(\d+)", text):
-        yield from [int(found[1]) / int(found[2])] if int(found[2]) else []
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM])", text):
-        yield float(found[1]) * _FACTORS[found[2].lower()]
-        if kind is int and found[2] in "kK":
-            yield float(found[1]) * 1024
+    if match := _POWER.fullmatch(text):
+        yield float(match[1] or 1) * 10.0 ** int(match[2])
+    if match := re.fullmatch(r"(\d+)/(\d+)", text):
+        yield from [int(match[1]) / int(match[2])] if int(match[2]) else []
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM])", text):
+        yield float(match[1]) * _FACTORS[match[2].lower()]
+        if kind is int and match[2] in "kK":
+            yield float(match[1]) * 1024
     if kind is int and _THOUSANDS.fullmatch(text):
         yield float(re.sub(r"[,'.]", "", text))
     decimal = re.sub(r"^([-+]?\d*),(0+$|\d+)" if kind is float else r"^([-+]?\d+),(0+)$", r"\1.\2", text)
@@ -221,7 +225,7 @@ def _parse_numbers(kind: type, text: str) -> Iterator[float]:
 
 
 def _lists(typed: Any) -> Iterator[list[str]]:
-    """Texts that are separated, or one text, or a list whose items are no texts."""
+    """Yield the list that a separated text, a single text, or a list of other values may stand for."""
     if isinstance(typed, list):
         yield [format_typed(item) for item in typed]
     elif isinstance(typed, str | int | float) and not isinstance(typed, bool):
@@ -233,15 +237,15 @@ def _lists(typed: Any) -> Iterator[list[str]]:
 
 
 def _tuples(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[list[Any]]:
-    """Numbers of a pair."""
+    """Yield the pair of numbers that a list or text may stand for."""
     parts = get_args(kind)
     items = typed if isinstance(typed, list) else next(_lists(typed), []) if typed is not None else []
-    read = [next(iter(suggest_values(parts[0], limits, item)), item) for item in items]
-    yield [item if not isinstance(item, str) else next(_parse_numbers(float, item), item) for item in read]
+    values = [next(iter(suggest_values(parts[0], limits, item)), item) for item in items]
+    yield [item if not isinstance(item, str) else next(_parse_numbers(float, item), item) for item in values]
 
 
 def _mappings(kind: Any, typed: Any) -> Iterator[dict[str, Any]]:
-    """``prompt: Ticket, completion: Reply`` with or without braces, with ``=`` or ``:``."""
+    """Yield the mapping of ``prompt: Ticket, completion: Reply``, with or without braces, with ``=`` or ``:``."""
     if not isinstance(typed, str):
         return
     pairs = [re.split(r"\s*[:=]\s*", part.strip(), maxsplit=1) for part in _plain(typed).strip("{}").split(",")]
@@ -251,17 +255,17 @@ def _mappings(kind: Any, typed: Any) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> str:
-    """A value as text, without the quotes around it."""
+    """Return a value as text, without surrounding quotes."""
     return (format_typed(value) if isinstance(value, bool) else str(value)).strip().strip(_QUOTES).strip()
 
 
-def did_you_mean(key: str, found: Sequence[Any]) -> str:
-    """``did you mean trainer.epochs=2 or trainer.epochs=3?``."""
-    return f"did you mean {' or '.join(override_word(key, value) for value in found)}?"
+def did_you_mean(key: str, values: Sequence[Any]) -> str:
+    """Return a question such as ``did you mean trainer.epochs=2 or trainer.epochs=3?``."""
+    return f"did you mean {' or '.join(override_word(key, value) for value in values)}?"
 
 
 def suggest_positive(name: str, text: str, *, whole: bool = False) -> str:
-    """What to write for a command's own number above 0 instead of a text that is none."""
-    found = suggest_values(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
+    """Return the fix for an option of a command that must be a number above 0."""
+    suggestions = suggest_values(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
     noun = "a whole number of at least 1" if whole else "a number above 0"
-    return did_you_mean(name, found) if found else f"write {noun}, or leave {name} out"
+    return did_you_mean(name, suggestions) if suggestions else f"write {noun}, or leave {name} out"

@@ -1,15 +1,15 @@
-"""Keys of other tools that have no counterpart here: why each is left out, and what to do instead."""
+"""Keys of other tools without a counterpart here: the reason, and what to do instead."""
 
 import re
 
 _PACKED = (
-    "leave it out: examples always lie end to end without padding, none sees another, and"
-    " speed.tokens_per_micro_batch says how many tokens are computed at once"
+    "leave it out: examples are always packed without padding, none attends to another, and"
+    " speed.tokens_per_micro_batch sets how many tokens are computed at once"
 )
-_BALANCED = "leave it out: nothing is padded here, so that lengths need not be alike"
-_ATTENTION = "leave it out: attention over packed documents is chosen by device, and proven at the start"
+_BALANCED = "leave it out: nothing is padded here, so lengths may differ"
+_ATTENTION = "leave it out: attention over packed examples is chosen by device, and checked at the start of a run"
 _LOGGED = "leave it out: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
-_COMPILED = "leave it out: what a compiler joins is joined here already, without minutes of compiling"
+_COMPILED = "leave it out: the operations that a compiler fuses are fused here already, without minutes of compiling"
 _TRACKED = (
     "leave it out: there is no connection to a tracking service; every step is written to metrics.jsonl in the run"
     " directory, and to tensorboard/ where tensorboard is installed"
@@ -18,16 +18,14 @@ _UPLOADED = (
     "leave it out: nothing is uploaded; after training, sft merge RUN --out merged writes a plain transformers model,"
     " and hf upload NAME merged publishes it"
 )
-_FOUND_AGAIN = (
-    "leave it out: prepared data are found again by the content they were made from, and made again when it changed"
-)
-_NEVER_OVER = "leave it out: a new run gets its own directory, and nothing is overwritten"
-_ALWAYS = "leave it out: the command says what is done: sft train trains, sft eval evaluates"
-_PER_EPOCH = "leave it out, or count in steps: {key}=N; left out, it happens at the end of every epoch"
-_PROCESSES = "leave it out: the processes of a run find one another without it; distributed=fsdp shards the model"
+_FOUND_AGAIN = "leave it out: prepared data are reused as long as the content they were made from is unchanged"
+_NEVER_OVER = "leave it out: each new run gets its own directory, and nothing is overwritten"
+_ALWAYS = "leave it out: the command decides: sft train trains, sft eval evaluates"
+_PER_EPOCH = "leave it out, or count in steps: {key}=N; without it, this happens at the end of every epoch"
+_PROCESSES = "leave it out: the processes of a run connect without it; distributed=fsdp shards the model"
 _ONE_ROW = (
-    "leave it out: one row is computed by one process, because torch's ring attention knows no rows that hold several"
-    " examples; speed.gradient_checkpointing=offload and distributed=fsdp make memory for long rows"
+    "leave it out: one process computes one row, because torch's ring attention does not support rows that hold several"
+    " examples; speed.gradient_checkpointing=offload and distributed=fsdp free memory for long rows"
 )
 
 UNSUPPORTED = {
@@ -38,7 +36,7 @@ UNSUPPORTED = {
     **dict.fromkeys(("attn_implementation", "flash_attention", "flash_attn", "use_flash_attn"), _ATTENTION),
     **dict.fromkeys(("flash_attn_2", "sdp_attention", "xformers_attention", "eager_attention"), _ATTENTION),
     **dict.fromkeys(("logging_steps", "logging_strategy", "logging_dir", "log_every", "logging_first_step"), _LOGGED),
-    **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "leave it out: epsilon is 1e-8, what torch and others take"),
+    **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "leave it out: epsilon is 1e-8, the default of torch"),
     **dict.fromkeys(("compile", "torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILED),
     **dict.fromkeys(("report_to", "logger", "tracker", "use_wandb", "use_swanlab", "log_with"), _TRACKED),
     **dict.fromkeys(("push_to_hub", "upload", "huggingface_repo"), _UPLOADED),
@@ -49,20 +47,20 @@ UNSUPPORTED = {
     "saves_per_epoch": _PER_EPOCH.format(key="trainer.save_every"),
     "use_cache": "leave it out: training never keeps a cache",
     "remove_unused_columns": "leave it out: columns that no format reads are ignored",
-    "dataloader_num_workers": "leave it out: batches are laid out ahead by a worker of the run's own",
-    "dataloader_pin_memory": "leave it out: batches are copied from pinned memory wherever there is a GPU",
+    "dataloader_num_workers": "leave it out: a worker of the run prepares batches ahead",
+    "dataloader_pin_memory": "leave it out: batches are copied from pinned memory if there is a GPU",
     "dataloader_drop_last": "leave it out: every example of an epoch is trained on",
-    "tf32": "leave it out: products of float32 matrices use TF32 on every CUDA card that has it",
-    "strict": "leave it out: a key that is not read is always refused",
+    "tf32": "leave it out: float32 matrix products use TF32 on every CUDA GPU that supports it",
+    "strict": "leave it out: unknown keys are always refused",
     "plot_loss": "leave it out: no plot is written; metrics.jsonl and tensorboard/ hold the loss of every step",
     "special_tokens": "leave it out: the tokenizer's own special tokens are used; new ones: model.add_tokens=[TOKEN]",
     "include_tokens_per_second": "leave it out: every step's line in metrics.jsonl has its tokens per second",
     "include_num_input_tokens_seen": "leave it out: every step's line in metrics.jsonl has its tokens",
     "disable_tqdm": "leave it out: the progress line is shown only on a terminal",
-    "low_cpu_mem_usage": "leave it out: weights are read straight to where they are used",
-    "is_llama_derived_model": "leave it out: the model's config.json says what it is",
-    "model_type": "leave it out: the model's config.json says what it is",
-    "tokenizer_type": "leave it out: the tokenizer's own files say what it is",
+    "low_cpu_mem_usage": "leave it out: weights are loaded directly to the device",
+    "is_llama_derived_model": "leave it out: the type is read from the model's config.json",
+    "model_type": "leave it out: the type is read from the model's config.json",
+    "tokenizer_type": "leave it out: the type is read from the tokenizer's files",
     "use_fast_tokenizer": "leave it out: the fast tokenizer is always used",
     "add_generation_prompt": "leave it out: the prompt ends as the template's generation prompt does",
     "temperature": "leave it out: answers are generated greedily (data.temperature is about mixing sources)",
@@ -79,21 +77,21 @@ UNSUPPORTED = {
     **dict.fromkeys(("context_parallel", "context_parallel_size", "cp_size", "sequence_parallel_size"), _ONE_ROW),
     "max_new_seq_length": "leave it out: eval.max_new_tokens=N bounds the answers of an evaluation",
 }
-"""Name -> why it is left out here, and what to write instead if anything."""
+"""Key -> the reason it has no counterpart here, and what to write instead if anything."""
 
 _FAMILIES = (
     (r"(wandb|mlflow|comet|swanlab|neptune|trackio|clearml)(_\w+)?", _TRACKED),
     (r"(hub|hf_hub|push_to_hub)_\w+", _UPLOADED),
     (r"(ddp|fsdp|deepspeed|accelerate)_\w+", _PROCESSES),
-    (r"dataloader_\w+", "leave it out: batches are laid out ahead by a worker of the run's own"),
+    (r"dataloader_\w+", "leave it out: a worker of the run prepares batches ahead"),
     (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", UNSUPPORTED["rl"]),
-    (r"(vllm|sglang|infer)_\w+", "leave it out: the merged model (sft merge) is served by programs made for it"),
+    (r"(vllm|sglang|infer)_\w+", "leave it out: the merged model (sft merge) can be served by inference servers"),
 )
-"""Patterns of names that share an answer."""
+"""Patterns of keys that share an answer."""
 
 
 def unsupported_reason(name: str) -> str | None:
-    """Why another tool's key is not here and what to do instead; None for a name that is not known."""
+    """Return why another tool's key has no counterpart here, and what to do; None for an unknown key."""
     if (reason := UNSUPPORTED.get(name)) is not None:
         return reason
     return next((reason for pattern, reason in _FAMILIES if re.fullmatch(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""The valid keys, and which of them a wrong one was probably meant to be."""
+"""The valid keys, and suggestions for unknown ones."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ __all__ = ["KEYS", "Key", "field_limits", "find_key", "is_text", "is_text_mappin
 
 ANY_NAME = "<name>"
 SOURCE = "local"
-"""The name that advice gives to a source of rows."""
+"""Name of a source of rows in suggestions."""
 PROBES = ["trainer", "retention", "probes"]
 
 
@@ -27,9 +27,9 @@ class Key:
     """One valid key.
 
     Attributes:
-        name: Dotted; ``<name>`` stands for a name the user chooses.
-        kind: Its type, ``str | None`` for example.
-        default: What it is when nobody sets it.
+        name: The dotted name; ``<name>`` is a placeholder for a name the user chooses.
+        kind: The type, for example ``str | None``.
+        default: Its value when it is not set.
         limits: Bounds by name: ``ge``, ``gt``, ``le``, ``lt``.
         section: The dataclass it belongs to.
     """
@@ -42,12 +42,12 @@ class Key:
 
 
 def field_limits(field: Field[Any]) -> Mapping[str, float]:
-    """The bounds ``schema.number`` gave the field; none for others."""
+    """Return the bounds that ``schema.bounded`` gave the field; none for other fields."""
     return field.metadata.get("limits", {})
 
 
 def _keys(section: Any, prefix: str) -> Iterator[Key]:
-    """The keys of a section as it is by default; inside another it may differ from what its class says."""
+    """Yield the keys of a section, with the defaults of this instance, which may differ from those of its class."""
     for field in fields(section):
         name, default = prefix + field.name, vars(section)[field.name]
         if is_dataclass(default):
@@ -66,35 +66,35 @@ KEYS = {key.name: key for key in _keys(Config(), "")}
 
 
 def find_key(name: str) -> Key | None:
-    """The key behind a dotted name: ``data.mix.mine.path`` finds ``data.mix.<name>.path``; None if there is none."""
+    """Return the key of a dotted name, ``data.mix.<name>.path`` for ``data.mix.mine.path``; None if there is none."""
     parts = name.split(".")
     if parts[:3] == PROBES and len(parts) == 5:
         parts[3] = ANY_NAME
     if parts[:2] == ["data", "mix"] and len(parts) >= 4:
         parts[2] = ANY_NAME
-        above = KEYS.get(".".join(parts[:4]))
-        if above is not None and is_text_mapping(above.kind) and len(parts) == 5:
-            return Key(name, str, None, {}, above.section)
+        parent = KEYS.get(".".join(parts[:4]))
+        if parent is not None and is_text_mapping(parent.kind) and len(parts) == 5:
+            return Key(name, str, None, {}, parent.section)
     name = ".".join(parts)
-    above = KEYS.get(name.rpartition(".")[0])
-    if name not in KEYS and above is not None and get_origin(above.kind) is dict:
-        return Key(name, get_args(above.kind)[1], None, {}, above.section)
+    parent = KEYS.get(name.rpartition(".")[0])
+    if name not in KEYS and parent is not None and get_origin(parent.kind) is dict:
+        return Key(name, get_args(parent.kind)[1], None, {}, parent.section)
     return KEYS.get(name)
 
 
 def is_text_mapping(kind: Any) -> bool:
-    """Whether the type is, or may be, a mapping of names to texts."""
+    """Return whether the type is, or may be, a mapping of names to texts."""
     return any(get_origin(part) is dict and get_args(part)[1] is str for part in (kind, *get_args(kind)))
 
 
 def is_text(kind: Any) -> bool:
-    """Whether the type is text, with or without null; what may be true or false as well is none."""
+    """Return whether the type is text, with or without null; a type that also accepts booleans is not."""
     parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     return str in parts and bool not in parts
 
 
 def _with_names_of(key: str, parts: list[str], source: str = ANY_NAME) -> str:
-    """The key, with the source or the place in the list that the wrong key names."""
+    """Return the key with the source name or list index of the wrong key in place of its placeholder."""
     if parts[:2] == ["data", "mix"] and len(parts) > 3:
         return key.replace(ANY_NAME, parts[2])
     if parts[:3] == PROBES and len(parts) > 4:
@@ -104,12 +104,12 @@ def _with_names_of(key: str, parts: list[str], source: str = ANY_NAME) -> str:
 
 
 def suggest_key(name: str, value: Any = "") -> str:
-    """What to do about the unknown key ``name``: the key it means with the value that was typed, or what is instead."""
+    """Return the fix for the unknown key ``name``: the key it means, with the typed value, or an alternative."""
     parts = name.split(".")
     source = parts[2] if parts[:2] == ["data", "mix"] and len(parts) > 3 else SOURCE
-    written = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
-    if written != name and (find_key(written) or written in GROUPS):
-        return _did_you_mean([written], value)
+    normalised = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
+    if normalised != name and (find_key(normalised) or normalised in GROUPS):
+        return _did_you_mean([normalised], value)
     return (
         _translate_alias(parts, value, source)
         or _suggest_similar(name, parts, value)
@@ -118,18 +118,18 @@ def suggest_key(name: str, value: Any = "") -> str:
 
 
 def _translate_alias(parts: list[str], value: Any, source: str) -> str | None:
-    """What another tool's key is here, or why it is not."""
+    """Return the counterpart of another tool's key, or why there is none; None for an unknown key."""
     leaf = parts[-1].lower().replace("-", "_")
     if leaf in translate.BATCH:
         return translate.translate_batch_size({leaf: value})
     if leaf == "run" and value and (Path(str(value)) / "config.yaml").is_file():
         return f"the settings of a run are a recipe: write {override_word('recipe', f'{value}/config.yaml')}"
-    if (found := translate.translate_by_value(leaf, value, source)) is not None:
-        return found
-    if (meant := RENAMED.get(".".join(parts)) or KEY_ALIASES.get(leaf)) is not None:
-        key, equals, constant = _with_names_of(meant, parts, ANY_NAME).partition("=")
+    if (answer := translate.translate_by_value(leaf, value, source)) is not None:
+        return answer
+    if (counterpart := RENAMED.get(".".join(parts)) or KEY_ALIASES.get(leaf)) is not None:
+        key, equals, constant = _with_names_of(counterpart, parts, ANY_NAME).partition("=")
         if value is None and not equals:
-            return f"leave it out, it has no value; here it is called {key}"
+            return f"leave it out, since it has no value; here it is called {key}"
         if equals:
             return translate.translate_constant(f"{key}={constant}".replace(ANY_NAME, source), value)
         return f"here it is called {key}{_write_it(key.replace(ANY_NAME, source), value)}"
@@ -137,65 +137,72 @@ def _translate_alias(parts: list[str], value: Any, source: str) -> str | None:
 
 
 def _suggest_similar(name: str, parts: list[str], value: Any) -> str | None:
-    """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
+    """Return the key that a name misspells, or whose last part it is; None without one.
+
+    A key of another section is suggested only if it accepts the value.
+    """
     if len(parts) == 1 and closest_name(name, ("recipe",)):
         return f"did you mean {override_word('recipe', value)}?"
     if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
         return f"for rows write {override_word(f'data.mix.{SOURCE}.path', value)}"
     valid = [_with_names_of(key, parts, SOURCE) for key in KEYS]
-    own = ".".join(["data", "mix", SOURCE, *parts[1:]])
-    if parts[0] == "data" and find_key(own) and own in valid:
-        return _did_you_mean([own], value)
-    if ends := [key for key in valid if "." in name and key.endswith(f".{name}")]:
-        return _did_you_mean(ends[:1], value)
+    nested = ".".join(["data", "mix", SOURCE, *parts[1:]])
+    if parts[0] == "data" and find_key(nested) and nested in valid:
+        return _did_you_mean([nested], value)
+    if matches := [key for key in valid if "." in name and key.endswith(f".{name}")]:
+        return _did_you_mean(matches[:1], value)
     if {"retention", "probes"} & set(parts[:-1]) and (leaf := ".".join([*PROBES, ANY_NAME, parts[-1]])) in KEYS:
         return _did_you_mean([leaf], value)
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
-    if (meant := closest_name(name, [*siblings, *GROUPS])) is not None:
-        return _did_you_mean([meant], value)
-    suiting = [key for key in valid if _accepts(key, value)]
-    if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
-        return _did_you_mean(same, value)
-    if (meant := closest_name(name, suiting)) is not None:
-        return _did_you_mean([meant], value)
-    leaves = [(far, key) for key in suiting if (far := distance_if_similar(parts[-1], key.split(".")[-1])) is not None]
+    if (similar := closest_name(name, [*siblings, *GROUPS])) is not None:
+        return _did_you_mean([similar], value)
+    accepting = [key for key in valid if _accepts(key, value)]
+    if equal := [key for key in accepting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
+        return _did_you_mean(equal, value)
+    if (similar := closest_name(name, accepting)) is not None:
+        return _did_you_mean([similar], value)
+    leaves = [
+        (distance, key)
+        for key in accepting
+        if (distance := distance_if_similar(parts[-1], key.split(".")[-1])) is not None
+    ]
     return _did_you_mean([min(leaves, key=lambda pair: (pair[0], pair[1].count(".")))[1]], value) if leaves else None
 
 
 def _no_suggestion(name: str, parts: list[str], value: Any) -> str:
-    """The answer to a key that is like no other."""
+    """Return the fix for a key that is similar to no valid key."""
     if any(key.startswith(f"{name}.") for key in KEYS):
         return f"it is a section with keys: sft show --keys {name}"
     if len(parts) > 1 and any(key.startswith(f"{parts[0]}.") for key in KEYS):
-        return f"leave it out; what there is: sft show --keys {parts[0]}"
+        return f"leave it out; list the keys of the section: sft show --keys {parts[0]}"
     return "leave it out; `sft show --keys` lists every key"
 
 
 def _accepts(key: str, value: Any) -> bool:
-    """Whether a key could take the value, or one that it may stand for; any key does where none is known."""
+    """Return whether a key accepts the value or one it may stand for; true where the value or the key is unknown."""
     known = find_key(key) or KEYS.get(key)
     return (
         known is None or value == "" or is_valid_value(known.kind, known.limits, value) or bool(_values(known, value))
     )
 
 
-def _values(known: Key, value: Any) -> list[Any]:
-    return suggest_values(known.kind, known.limits, value)
+def _values(key: Key, value: Any) -> list[Any]:
+    return suggest_values(key.kind, key.limits, value)
 
 
 def _write_it(key: str, value: Any) -> str:
-    """``: write trainer.lr=1e-4``, if the key takes the value that was typed or one that it stands for."""
+    """Return ``: write trainer.lr=1e-4``, if the key accepts the typed value or one that it may stand for."""
     known = find_key(key) or KEYS.get(key)
     if known is None or value == "" or ANY_NAME in key:
         return ""
     if is_valid_value(known.kind, known.limits, value):
         return f": write {override_word(key, value)}"
-    if isinstance(value, Mapping) or not (found := _values(known, value)):
+    if isinstance(value, Mapping) or not (suggestions := _values(known, value)):
         return ""
-    return f": write {' or '.join(override_word(key, one) for one in found)}"
+    return f": write {' or '.join(override_word(key, suggestion) for suggestion in suggestions)}"
 
 
 def _did_you_mean(keys: list[str], value: Any) -> str:
-    """``did you mean trainer.lr=1e-4?``, of the first keys."""
+    """Return ``did you mean trainer.lr=1e-4?`` for the first two keys."""
     shown = [_write_it(key, value).removeprefix(": write ") or key for key in keys[:2]]
     return f"did you mean {' or '.join(shown)}?"

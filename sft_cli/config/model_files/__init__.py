@@ -1,1 +1,1 @@
-"""What the config needs to know about a model's files, without torch."""
+"""Facts about a model that are read from its files, without torch."""

@@ -1,4 +1,4 @@
-"""What to say about a model or tokenizer that is neither a directory here nor reachable on the hub."""
+"""Fixes for a model or tokenizer that is neither a local directory nor reachable on the hub."""
 
 import os
 from pathlib import Path
@@ -7,27 +7,27 @@ from sft_cli.config.keys.typos import override_word
 from sft_cli.utils.similar import closest_name
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Variables that keep the hub's client from the network."""
+"""Variables that keep the hub client offline."""
 
 
 def suggest_directory(path: str, key: str) -> str:
-    """The directory beside a missing one whose name is closest_name, or what else to check."""
+    """Return the directory whose name is nearest to a missing one, or what else to check."""
     missing = Path(path).expanduser()
     parent = missing.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    if (near := closest_name(missing.name, names)) is not None:
-        return f"did you mean {override_word(key, str(parent / near))}?"
+    if (similar := closest_name(missing.name, names)) is not None:
+        return f"did you mean {override_word(key, str(parent / similar))}?"
     if not parent.is_dir() and parent.parent.is_dir():
         folders = [entry.name for entry in parent.parent.iterdir() if (entry / missing.name).is_dir()]
-        if (near := closest_name(parent.name, folders)) is not None:
-            return f"did you mean {override_word(key, str(parent.parent / near / missing.name))}?"
+        if (similar := closest_name(parent.name, folders)) is not None:
+            return f"did you mean {override_word(key, str(parent.parent / similar / missing.name))}?"
     return "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
 
 
 def suggest_hub_fix(path: str, key: str) -> str:
-    """Why a hub id may not be found: a directory here is meant, the network is switched off, or the id is wrong."""
-    if (near := suggest_directory(path, key)).startswith("did you mean"):
-        return near
+    """Return the fix for a hub id that was not found: a local directory, the offline switch, or the id itself."""
+    if (suggestion := suggest_directory(path, key)).startswith("did you mean"):
+        return suggestion
     offline = [name for name in OFFLINE if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
     if offline:
         return (

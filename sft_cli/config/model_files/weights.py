@@ -1,4 +1,4 @@
-"""Whether a model directory holds weights that can be read, found out before anything is prepared for it. No torch."""
+"""Check, without torch, that a model directory contains readable weights, before anything is prepared."""
 
 import shlex
 from pathlib import Path
@@ -12,19 +12,19 @@ CONVERT = "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrain
 
 
 def require_weights(model: ModelConfig) -> None:
-    """Return if the model is a hub id, or a directory with safetensors weights; pickled weights are never read.
+    """Check that the model is a hub id, or a directory with safetensors weights; pickled weights are never read.
 
     Raises:
-        SftError: It is a directory without them.
+        SftError: The directory has no safetensors weights.
     """
     directory = Path(paths.resolve(model.path or ""))
     if not (directory / "config.json").is_file() or any(directory.glob("*.safetensors")):
         return
     if (directory / "model.safetensors.index.json").is_file():
-        return  # its parts are looked for by name
+        return  # loading checks each part by name
     if any(file for pattern in PICKLED for file in directory.glob(pattern)):
-        problem, fix = "it holds no safetensors weights, and pickled weights are not read", CONVERT
+        problem, fix = "the directory holds no safetensors weights, and pickled weights are not read", CONVERT
     else:
-        problem = "it holds a config.json, but no weights"
+        problem = "the directory holds a config.json, but no weights"
         fix = f"copy *.safetensors there, or name a directory that has them: ls {shlex.quote(str(directory.parent))}"
     raise SftError(where=f"model.path={model.path}", problem=problem, fix=fix)

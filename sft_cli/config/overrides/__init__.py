@@ -1,1 +1,1 @@
-"""Settings on the command line: their grammar, their quoting, and sweeps."""
+"""Overrides on the command line: grammar, quoting and sweeps."""

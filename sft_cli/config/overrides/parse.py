@@ -1,4 +1,4 @@
-"""The words of a command line, ``key=value`` each: which choose a group's option, which set a value."""
+"""Parse the ``key=value`` words of a command line into chosen options and values."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,27 +17,27 @@ from sft_cli.utils.similar import closest_name
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
 _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
-"""A list without quotes and without a list or mapping in it."""
+"""A list that contains no quotes, lists or mappings."""
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 NAMED_TEMPLATES = ("default", "rag", "tool_use")
-"""Names of templates that tokenizers bring themselves: ``template=rag`` is no option of ours, but a name to look up."""
+"""Names of templates inside tokenizers: ``template=rag`` is not an option here, but selects that template."""
 _CLEAR = {"data": "data=local", "model": "model=custom"}
-"""Groups for which a path may stand -> the option that leaves the choice to the path's key."""
+"""Groups whose value may be a path -> the option to choose along with the path."""
 _PATHS = {"data": "data.mix.local.path", "model": "model.path", "template": "template.path"}
 
 
 class OverrideError(Exception):
-    """A value whose grammar is broken; the message says how."""
+    """A value that cannot be parsed; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ParsedOverrides:
-    """A command line, taken apart.
+    """A parsed command line.
 
     Attributes:
-        groups: The chosen option, or list of options, by group; ``recipe`` is one of the groups.
-        values: Values by dotted key, in the order they were typed.
-        mistakes: What could not be understood.
+        groups: The chosen option, or list of options, by group; ``recipe`` counts as a group.
+        values: Values by dotted key, in typed order.
+        mistakes: Words that could not be parsed.
     """
 
     groups: Mapping[str, str | list[str]]
@@ -45,7 +45,7 @@ class ParsedOverrides:
     mistakes: tuple[SftError, ...]
 
     def explicit_keys(self) -> frozenset[str]:
-        """The keys that were set by hand; a template chosen as an option counts as its name."""
+        """Return the keys set on the command line; a template chosen as an option counts as ``template.name``."""
         return frozenset(self.values) | ({"template.name"} if "template" in self.groups else frozenset())
 
 
@@ -55,22 +55,22 @@ def parse_overrides(
     recipes: Collection[str] = (),
     options: Mapping[str, Collection[str]] | None = None,
 ) -> ParsedOverrides:
-    """Every word sorted; where a key is set twice the last one holds.
+    """Parse every word; where a key is set twice the last value holds.
 
     Args:
-        words: As typed.
-        parse: A value's text -> the value; raises ``Unreadable``.
-        recipes: Names of recipes, for a hint at a forgotten ``recipe=``.
-        options: Names of the options by group; any other text that names a file stands for its path's key.
+        words: The words as typed.
+        parse: Function from a value's text to the value; raises ``OverrideError``.
+        recipes: Names of recipes, for a hint at a missing ``recipe=``.
+        options: Names of the options by group; any other text that names a file sets the group's path.
     """
     groups: dict[str, str | list[str]] = {}
     values: dict[str, Any] = {}
-    whole, mistakes = rejoin_split_words(words)
-    whole = expand_paths(whole, options or {})
-    bare = [word for word in whole if "=" not in word and DATA_FILE.fullmatch(word)]
+    complete, mistakes = rejoin_split_words(words)
+    complete = expand_paths(complete, options or {})
+    bare = [word for word in complete if "=" not in word and DATA_FILE.fullmatch(word)]
     if bare:
         mistakes.append(_several_files(bare))
-    for word in (word for word in whole if word not in bare):
+    for word in (word for word in complete if word not in bare):
         match = _WORD.fullmatch(word)
         if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
             mistakes.append(_not_an_override(word, match, recipes))
@@ -89,33 +89,38 @@ def parse_overrides(
                 values.pop(key, None)
                 values[key] = _value(parse, key, text)
         except OverrideError as error:
-            if text and key not in GROUPS and find_key(key) is None:  # what the key should be comes first
+            if text and key not in GROUPS and find_key(key) is None:  # the unknown key is reported first
                 values[key] = text
                 continue
             mistakes.append(
                 value_error(_shortened(word), key, text, str(error))
                 if text
-                else SftError(where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it one, or leave {key} out")
+                else SftError(
+                    where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"write {key}=VALUE, or leave {key} out"
+                )
             )
     return ParsedOverrides(groups, values, tuple(mistakes))
 
 
 def expand_paths(words: Sequence[str], options: Mapping[str, Collection[str]]) -> list[str]:
-    """The words, ``data=rows.jsonl`` and a bare ``rows.jsonl`` as ``data=local data.mix.local.path=rows.jsonl``."""
+    """Return the words with ``data=rows.jsonl`` and a bare ``rows.jsonl`` expanded to options and paths.
+
+    Both become ``data=local data.mix.local.path=rows.jsonl``.
+    """
     bare = [word for word in words if "=" not in word and DATA_FILE.fullmatch(word)]
-    alone = len(bare) == 1 and not any(word.startswith("data=") for word in words)
-    found: list[str] = []
+    is_only_file = len(bare) == 1 and not any(word.startswith("data=") for word in words)
+    expanded: list[str] = []
     for word in words:
-        group, _, text = (f"data={word}" if alone and word in bare else word).partition("=")
+        group, _, text = (f"data={word}" if is_only_file and word in bare else word).partition("=")
         if group in _PATHS and text not in options.get(group, (text,)) and _is_path(group, text):
-            found += [*([_CLEAR[group]] if group in _CLEAR else []), f"{_PATHS[group]}={text}"]
+            expanded += [*([_CLEAR[group]] if group in _CLEAR else []), f"{_PATHS[group]}={text}"]
         else:
-            found.append(word)
-    return found
+            expanded.append(word)
+    return expanded
 
 
 def _is_path(group: str, text: str) -> bool:
-    """Whether the text is no option's name but a place: a file, a directory, an address or a hub id."""
+    """Return whether the text is a file, a directory, an address or a hub id, not the name of an option."""
     if text[:1] in "[{" or "," in text:
         return False
     if group == "template":
@@ -124,7 +129,7 @@ def _is_path(group: str, text: str) -> bool:
 
 
 def _takes_empty(key: str) -> bool:
-    """Whether a key may be set to an empty text."""
+    """Return whether a key may be set to an empty text."""
     known = find_key(key)
     return known is None or is_text(known.kind)
 
@@ -140,20 +145,20 @@ def reject_unused(
     """Refuse overrides that would have no effect on a command that works on a finished run.
 
     Args:
-        command: Its name.
-        words: Overrides.
-        read: The keys it reads, and groups all of whose keys it reads.
-        not_read: Patterns of keys of those groups that it does not read -> what works instead, or nothing.
-        settable: What can be set, for the advice.
+        command: Name of the command.
+        words: The overrides.
+        read: Keys that the command reads, and groups whose keys it reads.
+        not_read: Patterns of keys of those groups that it does not read -> the fix, or an empty text.
+        settable: Text that lists the keys that can be set, for the fix.
     """
     mistakes = []
     for key in (word.partition("=")[0] for word in words):
-        instead = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
-        if instead is None and (key in read or key.partition(".")[0] in read):
+        replacement = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
+        if replacement is None and (key in read or key.partition(".")[0] in read):
             continue
-        problem = f"{command} does not read it; the run's own value is used"
+        problem = f"{command} does not read this key; it uses the value of the run"
         mistakes.append(
-            SftError(where=key, problem=problem, fix=instead or f"leave it out; what can be set: {settable}")
+            SftError(where=key, problem=problem, fix=replacement or f"leave it out; keys that can be set: {settable}")
         )
     raise_all(mistakes)
 
@@ -163,14 +168,14 @@ def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
         return text
     options = parse(text)
     if not isinstance(options, list):
-        raise OverrideError("a list of options ends with its bracket, as in [a,b]")
+        raise OverrideError("a list of options must end with a bracket, as in [a,b]")
     return [str(option) for option in options]
 
 
 def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
-    """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed.
+    """Parse a value; that of a text key is the text itself, so that ``model.revision=12345e7`` is unchanged.
 
-    A list of texts that the grammar cannot read, such as ``[<tool>,</tool>]``, is what stands between its commas.
+    A list of texts that the grammar cannot parse, such as ``[<tool>,</tool>]``, is split at its commas.
     """
     known = find_key(key)
     if known is not None and known.kind == list[str] and _LIST.fullmatch(text):
@@ -188,38 +193,38 @@ def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
 
 
 def _shortened(word: str) -> str:
-    """A word as a sentence repeats it."""
+    """Return a word, truncated for a message."""
     return word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
 
 
 def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
-    """What to say about a word that is not ``key=value``."""
+    """Return the error for a word that is not ``key=value``."""
     problem = f"{_shortened(word)!r} is not of the form key=value"
     fix = "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4"
-    place = Path(word)
+    path = Path(word)
     if match is not None and match["mark"]:
-        problem = f"{_shortened(word)!r} begins with {match['mark']}, but keys can only be set"
-        known = find_key(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
+        problem = f"{_shortened(word)!r} begins with {match['mark']}, but a key can only be set"
+        is_known = find_key(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
         key, value = match["key"], match["value"]
         known_fix = f"write {shell_quote(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
-        fix = known_fix if known else suggest_key(key, value or "")
+        fix = known_fix if is_known else suggest_key(key, value or "")
         if match["mark"] == "~":
-            fix = f"leave it out: a key that is not set has its default (sft show --keys {key})"
+            fix = f"leave it out: a key without a value has its default (sft show --keys {key})"
     elif match is not None and match["value"] is not None:
         fix = suggest_key(match["key"], match["value"])
     elif word in recipes or word.endswith((".yaml", ".yml")):
         fix = f"write recipe={word}"
-    elif place.is_dir():
-        fix = _directory(place)
+    elif path.is_dir():
+        fix = _directory(path)
     elif word in KEYS or word in GROUPS:
-        fix = "give it a value after =, or leave it out"
-    elif (near := closest_name(word, recipes)) is not None:
-        fix = f"did you mean recipe={near}?"
+        fix = f"write {word}=VALUE, or leave it out"
+    elif (similar := closest_name(word, recipes)) is not None:
+        fix = f"did you mean recipe={similar}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
 
 
 def _several_files(bare: Sequence[str]) -> SftError:
-    """What to say about several files of rows without keys, or one beside a data= that was chosen."""
+    """Return the error for several files of rows without keys, or one in addition to a ``data=``."""
     names = [re.sub(r"\W", "_", Path(word).name.partition(".")[0]) for word in bare]
     words = [shell_quote(f"data.mix.{name}.path={word}") for name, word in zip(names, bare, strict=True)]
     return SftError(
@@ -229,9 +234,9 @@ def _several_files(bare: Sequence[str]) -> SftError:
     )
 
 
-def _directory(place: Path) -> str:
-    """What a directory that was typed alone may be meant for, by its files: a run, a model, or rows."""
-    if (place / "environment.json").is_file() or (place / "config.yaml").is_file():
-        return f"a run is resumed with sft train --resume {shell_quote(str(place))}"
-    key = "model.path" if (place / "config.json").is_file() else "data.mix.local.path"
-    return f"write {shell_quote(f'{key}={place}')}"
+def _directory(path: Path) -> str:
+    """Return the fix for a directory typed without a key, by its files: a run, a model, or rows."""
+    if (path / "environment.json").is_file() or (path / "config.yaml").is_file():
+        return f"a run is resumed with sft train --resume {shell_quote(str(path))}"
+    key = "model.path" if (path / "config.json").is_file() else "data.mix.local.path"
+    return f"write {shell_quote(f'{key}={path}')}"

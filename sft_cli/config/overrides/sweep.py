@@ -1,4 +1,4 @@
-"""Words with several values, ``trainer.lr=1e-4,2e-4``, as the command lines they stand for, one for each member."""
+"""Expand words with several values, ``trainer.lr=1e-4,2e-4``, into one command line per member."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +14,12 @@ from sft_cli.config.overrides.parse import OverrideError
 from sft_cli.errors import SftError, raise_all
 
 MOST = 1000
-"""Members of a sweep; who asks for more has probably mistyped a range."""
+"""Most members of a sweep; a larger number is probably a mistyped range."""
 
 
 @dataclass(frozen=True)
 class SweepOverrides:
-    """What a command line with several values stands for.
+    """The members of a sweep, from a command line with several values.
 
     Attributes:
         keys: The swept keys and groups, in the order they were typed.
@@ -33,15 +33,15 @@ class SweepOverrides:
 
 
 def expand_sweep(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SweepOverrides:
-    """Every combination of the values; the last key that was typed changes fastest.
+    """Return every combination of the values; the key typed last changes fastest.
 
-    Words that are no ``key=value`` are left as they are: composing refuses them.
+    Words that are not ``key=value`` are kept: composing them raises an error.
 
     Raises:
         SftError: No word has several values, a sweep cannot be listed, or there are more than ``MOST`` members.
     """
     kept = _drop_overridden(words)
-    options = {group: tuple(found) for group, found in search_path(config_dirs).options.items()}
+    options = {group: tuple(names) for group, names in search_path(config_dirs).options.items()}
     swept: dict[int, list[str]] = {}
     mistakes: list[SftError] = []
     for place, word in enumerate(kept):
@@ -71,20 +71,20 @@ def expand_sweep(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep
 
 
 def _drop_overridden(words: Sequence[str]) -> list[str]:
-    """The words without those whose key is set again: the last one holds."""
+    """Return the words without those whose key is set again later."""
     last = {word.partition("=")[0]: place for place, word in enumerate(words)}
     return [word for place, word in enumerate(words) if last[word.partition("=")[0]] == place]
 
 
 def _with_values(words: Sequence[str], values: Mapping[int, str]) -> tuple[str, ...]:
-    """The words with one value in each place."""
+    """Return the words with one value in place of each swept one."""
     return tuple(
         f"{word.partition('=')[0]}={values[place]}" if place in values else word for place, word in enumerate(words)
     )
 
 
 def _values(word: str, options: Mapping[str, Collection[str]]) -> list[str] | None:
-    """The values of a word; None for one with a single value, or with a text that is only Hydra's grammar away."""
+    """Return the swept values of a word; None for a single value, or a text that the grammar cannot parse."""
     key, equals, text = word.partition("=")
     if not equals:
         return None
@@ -99,13 +99,13 @@ def _values(word: str, options: Mapping[str, Collection[str]]) -> list[str] | No
 
 
 def _check_values(word: str, values: Sequence[str]) -> list[SftError]:
-    """What is wrong with the values of one sweep: none, one twice, or texts where lists are meant."""
+    """Return the mistakes in the values of one sweep: none, one twice, or texts for a key that takes lists."""
     key, _, text = word.partition("=")
     if not values:
-        return [SftError(where=COMMAND_LINE, problem=f"{word} has no value at all", fix=f"write {key}=VALUE,VALUE")]
+        return [SftError(where=COMMAND_LINE, problem=f"{word} has no value", fix=f"write {key}=VALUE,VALUE")]
     known = find_key(key)
-    bare = [value for value in values if not value.startswith("[")]
-    if known is not None and get_origin(known.kind) is list and bare:
+    texts = [value for value in values if not value.startswith("[")]
+    if known is not None and get_origin(known.kind) is list and texts:
         lists = ",".join(f"[{value}]" for value in values)
         return [
             SftError(
@@ -114,15 +114,15 @@ def _check_values(word: str, values: Sequence[str]) -> list[SftError]:
                 fix=f'write "{key}=[{text}]" for one list, or "{key}={lists}" for a sweep over {len(values)}',
             )
         ]
-    twice = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted({value for value in values if values.count(value) > 1})
     return [
         SftError(where=COMMAND_LINE, problem=f"{word} names {value} twice", fix="leave one of them out")
-        for value in twice
+        for value in repeated
     ]
 
 
 def _check_size(swept: Mapping[str, Sequence[str]]) -> None:
-    """Refuse what nobody wants to train."""
+    """Refuse a sweep with more than ``MOST`` members."""
     if (number := math.prod(len(values) for values in swept.values())) > MOST:
         counts = " x ".join(f"{len(values):,} of {key}" for key, values in swept.items())
         least = " at least" if any(len(values) > MOST for values in swept.values()) else ""

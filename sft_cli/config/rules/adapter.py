@@ -21,7 +21,7 @@ _ALL = "all-linear"
 
 
 def check_adapter_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``adapter`` and ``quant``."""
     yield from _check_full(config)
     yield from _check_dora(config.adapter)
     yield from _check_init(config)
@@ -33,7 +33,7 @@ def check_adapter_keys(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_full(config: Config) -> Iterator[ConfigError]:
-    """Kinds that train the base's own weights."""
+    """Yield errors in settings of kinds that train the base's own weights."""
     kind, full = config.adapter.kind, config.adapter.kind is AdapterKind.none
     if kind in WHOLE and config.quant.kind is not QuantKind.none:
         without = "without an adapter" if full else "with adapter.kind bitfit, which saves the whole model"
@@ -56,63 +56,63 @@ def _check_full(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_dora(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """DoRA scales the sum of weight and update: whatever else is summed must be known to it."""
+    """Yield errors in settings of DoRA, which normalises the sum of weight and one update."""
     if adapter.kind is not AdapterKind.lora or not adapter.dora:
         return
     if adapter.init in (*_CUT_OUT, Init.loftq):
         yield ConfigError(
             "adapter.init",
-            f"adapter.init is {adapter.init.value} with adapter.dora: DoRA takes its lengths from an update that"
-            " begins at zero",
+            f"adapter.init is {adapter.init.value} with adapter.dora: DoRA's magnitudes need an update that"
+            " starts at zero",
             "set adapter.init=default or eva, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.frozen_adapters:
         yield ConfigError(
             "adapter.frozen_adapters",
-            "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
+            "adapter.frozen_adapters is set with adapter.dora: DoRA's magnitudes belong to one update, not to a sum",
             "merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.target_parameters:
         yield ConfigError(
             "adapter.target_parameters",
-            "adapter.target_parameters is set with adapter.dora: PEFT knows DoRA for layers only",
+            "adapter.target_parameters is set with adapter.dora: PEFT supports DoRA for layers only",
             "set adapter.dora=false, or leave adapter.target_parameters out",
             clash="adapter.dora",
         )
 
 
 def _check_quantised(config: Config) -> Iterator[ConfigError]:
-    """Adapters that read quantised weights."""
+    """Yield an error for DoRA on int8 weights."""
     if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
         yield ConfigError(
             "quant.kind",
-            "quant.kind is int8 with adapter.dora, which reads the weights back: bitsandbytes then loses their scales",
+            "quant.kind is int8 with adapter.dora, which dequantises the weights: bitsandbytes then loses their scales",
             "set quant=nf4, or adapter.dora=false",
             clash="adapter.dora",
         )
 
 
 def _check_virtual(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Trained vectors before every example."""
+    """Yield an error for an empty initial text of virtual tokens."""
     if adapter.virtual.text is not None and not adapter.virtual.text.strip():
         yield ConfigError(
             "adapter.virtual.text",
-            "adapter.virtual.text is empty: there is nothing to begin with",
+            "adapter.virtual.text is empty",
             "write a text such as 'Answer briefly.', or leave it out",
         )
 
 
 def _check_init(config: Config) -> Iterator[ConfigError]:
-    """Beginnings of LoRA that need something."""
+    """Yield errors in combinations of ``adapter.init`` with other keys."""
     adapter = config.adapter
     if adapter.kind is not AdapterKind.lora:
         return
     if adapter.init is Init.loftq and config.quant.kind not in FOUR_BITS:
         yield ConfigError(
             "adapter.init",
-            f"adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is"
+            f"adapter.init is loftq, which starts from the rounding error of 4-bit weights, but quant.kind is"
             f" {config.quant.kind.value}",
             "set quant=nf4, or adapter.init=default",
             clash="quant.kind",
@@ -120,14 +120,14 @@ def _check_init(config: Config) -> Iterator[ConfigError]:
     if adapter.init is Init.eva and adapter.rank_pattern:
         yield ConfigError(
             "adapter.rank_pattern",
-            "adapter.rank_pattern is set with adapter.init eva, which gives layers of equal inputs equal ranks",
+            "adapter.rank_pattern is set with adapter.init eva, which gives layers with the same input equal ranks",
             "leave adapter.rank_pattern out, or set adapter.init=default",
             clash="adapter.init",
         )
     if adapter.target_parameters and adapter.init is not Init.default:
         yield ConfigError(
             "adapter.target_parameters",
-            f"adapter.target_parameters is set with adapter.init {adapter.init.value}, which knows layers only",
+            f"adapter.target_parameters is set with adapter.init {adapter.init.value}, which supports layers only",
             "set adapter.init=default, or leave adapter.target_parameters out",
             clash="adapter.init",
         )
@@ -141,7 +141,7 @@ def _check_init(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Adapters that a run begins with."""
+    """Yield errors in combinations of ``start_from`` and ``frozen_adapters`` with other keys."""
     if adapter.start_from is not None and adapter.kind in WHOLE:
         yield ConfigError(
             "adapter.start_from",
@@ -159,21 +159,21 @@ def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
     if adapter.frozen_adapters and adapter.kind is not AdapterKind.lora:
         yield ConfigError(
             "adapter.frozen_adapters",
-            f"adapter.frozen_adapters is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
+            f"adapter.frozen_adapters is set with adapter.kind {adapter.kind.value}; only LoRA adapters can be summed",
             "choose adapter=lora, or merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged",
             clash="adapter.kind",
         )
     if adapter.frozen_adapters and adapter.target_parameters:
         yield ConfigError(
             "adapter.target_parameters",
-            "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
+            "adapter.target_parameters is set with adapter.frozen_adapters, which supports layers only",
             "leave one of them out, or merge the frozen adapters: sft merge RUN",
             clash="adapter.frozen_adapters",
         )
 
 
 def _check_targets(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Where the adapter sits."""
+    """Yield errors in the names of the adapted modules."""
     if adapter.kind not in MERGEABLE:
         return
     if not adapter.target_modules and not adapter.target_parameters:
@@ -187,18 +187,18 @@ def _check_targets(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.target_modules",
             f"adapter.target_modules names {_ALL} and {others}; {_ALL} must be the only entry",
-            f"write [{_ALL}] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
+            f"write [{_ALL}] or the names of all layers; to train the head, set adapter.modules_to_save=[lm_head]",
         )
 
 
 def _check_patterns(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Regular expressions, and the values they give."""
+    """Yield an error for each invalid regular expression or value in a pattern mapping."""
     mappings = (("rank_pattern", adapter.rank_pattern, 1), ("alpha_pattern", adapter.alpha_pattern, 0))
     for name, patterns, least in mappings:
         for pattern, value in patterns.items():
             key = f"adapter.{name}"
-            if (fault := _regex_error(pattern)) is not None:
-                yield ConfigError(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
+            if (error := _regex_error(pattern)) is not None:
+                yield ConfigError(key, f"{key}: {pattern!r} is not a regular expression: {error}", _REGULAR)
             if value < least or value == 0:
                 limit = "at least 1" if least else "above 0"
                 yield ConfigError(
@@ -206,16 +206,16 @@ def _check_patterns(adapter: AdapterConfig) -> Iterator[ConfigError]:
                 )
     for name, listed in (("train", adapter.train), ("freeze", adapter.freeze)):
         for pattern in listed:
-            if (fault := _regex_error(pattern)) is not None:
+            if (error := _regex_error(pattern)) is not None:
                 key = f"adapter.{name}"
-                yield ConfigError(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
+                yield ConfigError(key, f"{key}: {pattern!r} is not a regular expression: {error}", _REGULAR)
 
 
 _REGULAR = r"write one such as 'layers\.[0-3]\.', in quotes"
 
 
 def _regex_error(pattern: str) -> str | None:
-    """Why it is no regular expression, or None."""
+    """Return why a text is not a regular expression, or None."""
     try:
         re.compile(pattern)
     except re.error as error:

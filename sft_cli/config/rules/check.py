@@ -1,4 +1,4 @@
-"""Do the values of a config fit together, and is everything there that a command needs?"""
+"""Check that the values of a config fit together, and that it contains all that a command needs."""
 
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -13,7 +13,7 @@ from sft_cli.config.rules.data import check_data_keys, check_source_keys, unused
 from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_keys
 from sft_cli.config.rules.model import check_model_keys
 from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
-from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, idle_loss_keys, unused_trainer_keys
+from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, unused_trainer_keys
 from sft_cli.config.rules.unused_adapter_keys import unused_adapter_keys
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import LauncherKind
@@ -26,38 +26,37 @@ _WRONG = re.compile(r"[^\w-]+")
 
 
 def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[ConfigError]:
-    """What does not fit together, and what was ``said`` on the command line but would have no effect."""
-    found = [*check_speed_keys(config), *_check_names(config), *check_data_keys(config.data)]
-    found += [*check_source_keys(config.data), *check_clean_keys(config.clean), *check_secrets(config)]
-    found += [
+    """Return the errors in combinations of keys, and the ``explicit`` keys that would have no effect."""
+    errors = [*check_speed_keys(config), *_check_names(config), *check_data_keys(config.data)]
+    errors += [*check_source_keys(config.data), *check_clean_keys(config.clean), *check_secrets(config)]
+    errors += [
         *check_model_keys(config),
         *check_adapter_keys(config),
         *check_loss_keys(config),
         *check_trainer_keys(config),
     ]
-    found += check_launcher_keys(config)
-    idle = [*unused_data_keys(config.data, explicit), *unused_clean_keys(config.clean, explicit)]
-    idle += [
+    errors += check_launcher_keys(config)
+    unused = [*unused_data_keys(config.data, explicit), *unused_clean_keys(config.clean, explicit)]
+    unused += [
         *unused_adapter_keys(config, explicit),
-        *idle_loss_keys(config, explicit),
         *unused_trainer_keys(config, explicit),
     ]
-    idle += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
-    return found + list(_unused_keys(config, explicit)) + idle
+    unused += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
+    return errors + list(_unused_keys(config, explicit)) + unused
 
 
 def check_required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
-    """Return if the config names all that the command needs, and nothing in it stands against the command.
+    """Check that the config contains all that the command needs.
 
-    ``prepare`` needs data and a tokenizer; ``eval`` data and a model; ``train`` also a device and held-out rows that
-    suit what it is asked to do.
+    ``prepare`` needs data and a tokenizer; ``eval`` needs data and a model; ``train`` also needs a device and held-out
+    rows that suit its settings.
 
     Raises:
-        SftError: Everything that is missing or contradictory.
+        SftError: Every missing or contradictory value.
     """
     errors = []
     if config.model.path is None and (command != "prepare" or config.model.tokenizer is None):
-        fix = "add model.path=DIR_OR_HUB_ID, or start from a recipe: `sft recipes` lists them"
+        fix = "add model.path=DIR_OR_HUB_ID, or start from a recipe (list them: sft recipes)"
         errors.append(SftError(where="model.path", problem="no model is named", fix=fix))
     if not config.data.mix:
         fix = "add data.mix.local.path=FILE_OR_HUB_ID"
@@ -67,12 +66,13 @@ def check_required(config: Config, command: Literal["prepare", "train", "eval"] 
             fix = f"add data.mix.{name}.path=FILE_OR_HUB_ID"
             errors.append(SftError(where=f"data.mix.{name}", problem="the source has no path", fix=fix))
     if command == "train":
-        found = [*_check_device(config), *_check_held_out(config)]
-        errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in found]
+        mistakes = [*_check_device(config), *_check_held_out(config)]
+        errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in mistakes]
     raise_all(errors)
 
 
 def _check_device(config: Config) -> Iterator[ConfigError]:
+    """Yield errors in the combination of device, dtype and optimizer."""
     trainer = config.trainer
     if trainer.device is Device.cpu and trainer.dtype is Dtype.float16:
         yield ConfigError(
@@ -95,14 +95,15 @@ def _check_device(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_held_out(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for each setting that needs held-out rows where there are none."""
     sources, held_out = config.data.mix, may_hold_out(config)
     fix = "set data.val_fraction=0.05, or a source's validation_path"
     if sources and not held_out and config.trainer.patience is not None:
-        yield ConfigError("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)
+        yield ConfigError("trainer.patience", "trainer.patience is set, but no rows are held out to evaluate", fix)
     if sources and not held_out and config.eval.compare_after_training:
         yield ConfigError(
             "eval.compare_after_training",
-            "eval.compare_after_training is true, but no rows are held out to compare on",
+            "eval.compare_after_training is true, but no rows are held out to compare",
             fix,
         )
     if config.eval.compare_after_training and not config.eval.generate:
@@ -114,7 +115,7 @@ def _check_held_out(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_names(config: Config) -> Iterator[ConfigError]:
-    """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
+    """Yield an error for each name that cannot be part of a file name."""
     for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
         if not _NAME.fullmatch(name):
             yield ConfigError(
@@ -137,13 +138,13 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
     (
         ("template.name",),
         lambda config: config.template.path is not None,
-        "template.path wins over it; set one of them",
+        "template.path takes precedence; set one of them",
     ),
 )
 
 
 def _unused_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
+    """Yield an error for each key on the command line that has no effect; a recipe may contain such keys."""
     for keys, idle, reason in _IDLE:
         for key in keys:
             if key in explicit and idle(config):

@@ -1,4 +1,4 @@
-"""Are the steps of cleaning filters that there are, and would every key of their blocks be read?"""
+"""Check that the cleaning steps are known filters and that every key of their sections has an effect."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
@@ -29,11 +29,11 @@ _IDLE: tuple[tuple[str, Callable[[CleanConfig], bool], str, str], ...] = (
         "add phone to clean.pii.kinds",
     ),
 )
-"""Key, when nothing reads it, why, and what to set."""
+"""Key, condition under which it has no effect, reason, and fix."""
 
 
 def check_clean_keys(clean: CleanConfig) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``clean``."""
     yield from _check_steps(clean)
     if "contamination" in clean.steps:
         yield from _check_contamination(clean)
@@ -42,11 +42,11 @@ def check_clean_keys(clean: CleanConfig) -> Iterator[ConfigError]:
 
 
 def unused_clean_keys(clean: CleanConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read."""
+    """Yield an error for each key on the command line that has no effect."""
     for key in sorted(explicit):
         parts = key.split(".")
         if parts[:2] == ["data", "mix"] and parts[3:] == ["priority"] and not set(_DUPLICATES) & set(clean.steps):
-            problem = f"{key} would have no effect: no step looks for rows that several sources have"
+            problem = f"{key} would have no effect: no step looks for duplicates across sources"
             yield ConfigError(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or leave {key} out")
         if parts[0] != "clean" or len(parts) < 3:
             continue
@@ -60,11 +60,11 @@ def unused_clean_keys(clean: CleanConfig, explicit: Collection[str]) -> Iterator
 
 
 def _check_steps(clean: CleanConfig) -> Iterator[ConfigError]:
-    """Each step is a filter, and is there once."""
+    """Yield an error for each step that is not a filter, or is listed twice."""
     for place, name in enumerate(clean.steps):
         if name not in FILTERS:
-            near = closest_name(name, FILTERS)
-            hint = f"did you mean {near}? " if near else ""
+            similar = closest_name(name, FILTERS)
+            hint = f"did you mean {similar}? " if similar else ""
             problem = f"clean.steps names {name!r}, which is not a filter"
             yield ConfigError("clean.steps", problem, f"{hint}choose from {', '.join(FILTERS)}")
         elif name in clean.steps[:place]:
@@ -72,29 +72,33 @@ def _check_steps(clean: CleanConfig) -> Iterator[ConfigError]:
 
 
 def _check_contamination(clean: CleanConfig) -> Iterator[ConfigError]:
-    """There is something to compare with, and columns belong to it."""
-    block, key = clean.contamination, "clean.contamination"
-    if not block.against:
+    """Yield an error if there is no evaluation set, or for columns of an unknown one."""
+    settings, key = clean.contamination, "clean.contamination"
+    if not settings.against:
         problem = f"clean.steps names contamination, but {key}.against names no evaluation set"
         yield ConfigError(f"{key}.against", problem, f"set {key}.against.NAME=FILE", clash="clean.steps")
-    for name in block.columns:
-        if name not in block.against:
-            near = closest_name(name, block.against)
-            hint = f"did you mean {near}? " if near else ""
+    for name in settings.columns:
+        if name not in settings.against:
+            similar = closest_name(name, settings.against)
+            hint = f"did you mean {similar}? " if similar else ""
             problem = f"{key}.columns names {name!r}, which is not in {key}.against"
-            fix = f"{hint}evaluation sets: {', '.join(block.against) or 'none'}"
+            fix = f"{hint}evaluation sets: {', '.join(settings.against) or 'none'}"
             yield ConfigError(f"{key}.columns", problem, fix)
 
 
 def _check_near_duplicates(clean: CleanConfig) -> Iterator[ConfigError]:
-    """Bands of one hash function find a pair at threshold t with probability 1 - (1 - t)^functions; none find more."""
-    block, key = clean.near_duplicates, "clean.near_duplicates"
-    found = 1 - (1 - block.threshold) ** block.permutations
-    if block.method is Method.minhash and found < _FOUND_BY_MINHASH:
+    """Yield an error for a threshold at which MinHash misses too many pairs.
+
+    Bands of one hash function find a pair at threshold t with probability 1 - (1 - t)^functions; other bands find
+    fewer.
+    """
+    settings, key = clean.near_duplicates, "clean.near_duplicates"
+    probability = 1 - (1 - settings.threshold) ** settings.permutations
+    if settings.method is Method.minhash and probability < _FOUND_BY_MINHASH:
         yield ConfigError(
             f"{key}.threshold",
-            f"{key}.threshold is {block.threshold:g}, so low that {block.permutations} hash functions would find only "
-            f"{found:.0%} of the pairs",
+            f"{key}.threshold is {settings.threshold:g}, so low that {settings.permutations} hash functions would find"
+            f" only {probability:.0%} of the pairs",
             f"raise {key}.threshold or {key}.permutations",
             clash=f"{key}.permutations",
         )

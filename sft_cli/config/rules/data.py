@@ -1,4 +1,4 @@
-"""Do the mix, its stages and the split fit together, and would every key of them be read?"""
+"""Check that the mix, its stages and the split fit together, and that every key of them has an effect."""
 
 import math
 import re
@@ -12,17 +12,18 @@ from sft_cli.utils.similar import closest_name
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ROLES = ("system", "user", "assistant", "tool", "tool_call")
-"""What a source's ``roles`` may map to."""
+"""Valid values in the ``roles`` of a source."""
 _OUR_TAGS = ("repaired", "placeholders")
 
 
 def check_source_keys(data: DataConfig) -> Iterator[ConfigError]:
-    """What is wrong with the rows' keys of any source."""
+    """Yield errors in the keys of every source."""
     for name, source in data.mix.items():
         yield from _check_source(source, f"data.mix.{name}")
 
 
 def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
+    """Yield errors in the keys of one source."""
     if source.tree.paths not in ("best", "all") and not RANKED.fullmatch(source.tree.paths):
         yield ConfigError(
             f"{key}.tree.paths",
@@ -41,19 +42,17 @@ def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
             yield ConfigError(
                 f"{key}.variables",
                 f"{key}.variables names {variable!r}; a placeholder consists of letters, digits and _",
-                "rename it, in the rows as well",
+                "rename the placeholder here and in the rows",
             )
     for tag in source.tags:
         if tag in _OUR_TAGS:
-            yield ConfigError(
-                f"{key}.tags", f"{key}.tags.{tag} is a tag that preparation itself sets", "choose another name"
-            )
-    for given, role in source.roles.items():
+            yield ConfigError(f"{key}.tags", f"{key}.tags.{tag} is a tag set by sft prepare", "choose another name")
+    for name, role in source.roles.items():
         if role not in ROLES:
             yield ConfigError(
                 f"{key}.roles",
-                f"{key}.roles.{given} is {role!r}; it must be one of {', '.join(ROLES)}",
-                f"write the file's name first and the role second, such as '{key}.roles={{bot: assistant}}'",
+                f"{key}.roles.{name} is {role!r}; it must be one of {', '.join(ROLES)}",
+                f"write the name in the file first and the role second, such as '{key}.roles={{bot: assistant}}'",
             )
     yield from _check_reading(source, key)
     if not source.format:
@@ -68,7 +67,7 @@ def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
 
 
 def _check_reading(source: SourceConfig, key: str) -> Iterator[ConfigError]:
-    """What is wrong with the keys that say how files are read, and which columns are left out."""
+    """Yield errors in the keys that set how files are read and which columns are ignored."""
     if source.delimiter not in (None, "tab", "\\t") and (len(source.delimiter) != 1 or source.delimiter in '"\r\n'):
         yield ConfigError(
             f"{key}.delimiter",
@@ -78,30 +77,30 @@ def _check_reading(source: SourceConfig, key: str) -> Iterator[ConfigError]:
     if source.encoding is not None and not _is_encoding(source.encoding):
         yield ConfigError(
             f"{key}.encoding",
-            f"{key}.encoding is {source.encoding!r}, which Python does not know as an encoding of text",
+            f"{key}.encoding is {source.encoding!r}, which is not a text encoding of Python",
             f"write a value such as {key}.encoding=cp1252, or utf-16",
         )
     read = {"columns": source.columns, "tags": source.tags, "scores": source.scores}
     for field, columns in read.items():
         for name, column in columns.items():
             if column in source.ignore:
-                left = [other for other in source.ignore if other != column]
+                remaining = [other for other in source.ignore if other != column]
                 yield ConfigError(
                     f"{key}.ignore",
                     f"{key}.ignore leaves out {column!r}, and {key}.{field}.{name} reads it",
-                    f"{format_override(f'{key}.ignore', left)}, or take {key}.{field}.{name} out",
+                    f"{format_override(f'{key}.ignore', remaining)}, or remove {key}.{field}.{name}",
                     clash=f"{key}.{field}",
                 )
     for column in source.ignore:
         if source.ignore.count(column) > 1:
-            left = list(dict.fromkeys(source.ignore))
+            remaining = list(dict.fromkeys(source.ignore))
             problem = f"{key}.ignore names {column!r} twice"
-            yield ConfigError(f"{key}.ignore", problem, format_override(f"{key}.ignore", left))
+            yield ConfigError(f"{key}.ignore", problem, format_override(f"{key}.ignore", remaining))
             break
 
 
 def _is_encoding(name: str) -> bool:
-    """Whether Python reads and writes text in an encoding of this name."""
+    """Return whether Python has a text encoding of this name."""
     try:
         return "a".encode(name).decode(name) == "a"
     except (LookupError, UnicodeError, ValueError):
@@ -112,22 +111,21 @@ _BY_SIZE = (Strategy.proportional, Strategy.temperature)
 
 
 def check_data_keys(data: DataConfig) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``data``."""
     yield from _check_stopping(data)
     if data.mix:
         yield from _check_stages(data)
     if data.val_rows is not None and not isinstance(data.val_fraction, Auto) and data.val_fraction > 0:
         yield ConfigError(
             "data.val_rows",
-            f"data.val_rows is {data.val_rows} and data.val_fraction {data.val_fraction:g}: "
-            "both say how much is held out",
+            f"data.val_rows is {data.val_rows} and data.val_fraction {data.val_fraction:g}: both set the held-out rows",
             "keep one of them",
             clash="data.val_fraction",
         )
 
 
 def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
-    """An epoch's number of rows and the rule that reads it."""
+    """Yield errors in the combination of ``total_rows`` and ``stopping_strategy``."""
     if data.stopping_strategy is StoppingStrategy.total_rows and data.total_rows is None:
         yield ConfigError(
             "data.stopping_strategy",
@@ -149,23 +147,22 @@ def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
     ):
         yield ConfigError(
             "data.stopping_strategy",
-            "data.stopping_strategy is total_rows, but every source has epochs, which alone say how many rows an epoch"
-            " has",
-            "take epochs off a source, or leave data.stopping_strategy out",
+            "data.stopping_strategy is total_rows, but every source has epochs, which already set the rows of an epoch",
+            "remove epochs from a source, or leave data.stopping_strategy out",
         )
 
 
 def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
-    """Stages name sources there are, every source is in one, and weights are numbers above 0."""
+    """Yield errors in the stages: unknown or missing sources, and weights that are not above 0."""
     for number, stage in enumerate(data.stages):
         key = f"data.stages.{number}"
         for name, weight in stage.mix.items():
             if name not in data.mix:
-                near = closest_name(name, data.mix)
-                hint = f"did you mean {near}? " if near else ""
+                similar = closest_name(name, data.mix)
+                hint = f"did you mean {similar}? " if similar else ""
                 yield ConfigError(
                     "data.stages",
-                    f"{key}.mix names {name!r}, which is no source of data.mix",
+                    f"{key}.mix names {name!r}, which is not a source of data.mix",
                     f"{hint}sources: {', '.join(data.mix)}",
                 )
             if not (math.isfinite(weight) and weight > 0):
@@ -187,53 +184,57 @@ def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
                 yield ConfigError(
                     "data.stages",
                     f"the source {name} is in no stage's mix: its rows would never be trained on",
-                    f"name it in a stage, or take data.mix.{name} out",
+                    f"name it in a stage, or remove data.mix.{name}",
                 )
 
 
 def unused_data_keys(data: DataConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read."""
+    """Yield an error for each key on the command line that has no effect."""
     for key, reason, fix in (*_unused_mix_keys(data), *_unused_source_keys(data)):
         if key in explicit:
             yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
 
 
 def _unused_mix_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
-    """Key, why nothing reads it, what to set."""
+    """Yield each key of ``data`` that has no effect, with the reason and the fix."""
     sources = data.mix.values()
     if data.strategy is not Strategy.temperature:
         yield "data.temperature", f"data.strategy is {data.strategy.value}", "set data.strategy=temperature"
     if data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows:
-        reason = "with data.strategy=proportional the weights are passes, which say how many rows an epoch has"
+        reason = "with data.strategy=proportional the weights are numbers of passes, which set the rows of an epoch"
         yield "data.stopping_strategy", reason, "set data.strategy=equal, temperature or trained_tokens"
     if data.system == "" and not data.override_system:
         yield (
             "data.system",
-            "an empty one is given to nobody",
-            "set data.override_system=true to remove others",
+            "an empty system message is not added to any conversation",
+            "set data.override_system=true to remove existing ones",
         )
     if data.mix and all(source.epochs for source in sources):
-        yield "data.strategy", "every source has epochs, whatever the strategy says", "take epochs off a source"
+        yield "data.strategy", "every source has epochs, which take precedence", "remove epochs from a source"
     if data.mix and all(source.validation_path or source.validation_split for source in sources):
         for key in ("data.val_fraction", "data.val_rows") if data.val_fraction or data.val_rows else ():
-            yield key, "every source has its own held-out rows", "take a source's validation_path or _split off"
+            yield (
+                key,
+                "every source has its own held-out rows",
+                "remove validation_path or validation_split of a source",
+            )
 
 
 def _unused_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
-    """As ``_idle_keys``, of single sources."""
+    """Yield each key of a source that has no effect, with the reason and the fix."""
     for name, source in data.mix.items():
         key = f"data.mix.{name}"
         if not source.stream:
-            yield f"{key}.shuffle_buffer", f"{name} is stored whole and chosen from", f"set {key}.stream=true"
+            yield f"{key}.shuffle_buffer", f"{name} is not streamed", f"set {key}.stream=true"
         if source.epochs is not None:
-            yield f"{key}.weight", f"{name} has epochs, which say how often it is passed over", f"set {key}.epochs=null"
-            yield f"{key}.cap", f"{name} has epochs, which say how often it is passed over", f"set {key}.epochs=null"
+            yield f"{key}.weight", f"{name} has epochs, which set the number of passes", f"set {key}.epochs=null"
+            yield f"{key}.cap", f"{name} has epochs, which set the number of passes", f"set {key}.epochs=null"
             continue
         if data.strategy not in _BY_SIZE:
             reason = f"with data.strategy={data.strategy.value} shares do not follow sizes"
             yield f"{key}.cap", reason, "set data.strategy=proportional or temperature"
-        absolute = (
+        weights_are_passes = (
             data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows
-        )  # it sets the rows
-        if data.stages and all(stage.mix for stage in data.stages) and not absolute:
+        )  # weights are numbers of passes
+        if data.stages and all(stage.mix for stage in data.stages) and not weights_are_passes:
             yield f"{key}.weight", "every stage of data.stages has its own weights", "set the weight there"

@@ -14,25 +14,26 @@ from sft_cli.config.validate import ConfigError
 _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SECRET = re.compile(r"TOKEN(?!IZER)|KEY|SECRET|PASS(WORD|WD|PHRASE)|CREDENTIAL", re.IGNORECASE)
-"""How the names of variables speak whose values are secret."""
+"""Names of variables whose values are secret."""
 _SET = re.compile(r"\b([A-Za-z_]\w*)=[\"']?[^\s$`\"';]")
-"""A variable set to a value in a line of the shell, and not to what another command or variable says."""
+"""An assignment of a literal value to a variable in a shell line."""
 _WHOLE_TENSORS = (
     OptimizerName.adamw_8bit,
     OptimizerName.paged_adamw_8bit,
     OptimizerName.adafactor,
     OptimizerName.muon,
 )
-"""Optimizers whose update of a matrix needs all of it, or kernels that know no sharded tensors."""
+"""Optimizers that cannot update sharded tensors: the update needs the whole matrix, or the kernel a plain tensor."""
 
 
 def check_launcher_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``launcher`` and ``distributed``."""
     yield from _check_slurm(config.launcher)
     yield from _check_distributed(config)
 
 
 def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
+    """Yield errors in the settings of a SLURM job."""
     if not _TIME.fullmatch(launcher.time):
         yield ConfigError(
             "launcher.time",
@@ -50,7 +51,7 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
     for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):
         for name in names:
             if not _VARIABLE.fullmatch(name):
-                yield ConfigError(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
+                yield ConfigError(key, f"{key}: {name!r} is not the name of a variable", "write letters, digits and _")
     for name, value in launcher.env.items():
         if _SECRET.search(name) or masked_address(value) != value:
             yield _secret_in_config(f"launcher.env.{name}", f"launcher.env.{name}", name)
@@ -59,7 +60,7 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
     for name in sorted({*launcher.pass_env} & {*launcher.env}):
         yield ConfigError(
             f"launcher.env.{name}",
-            f"launcher.env.{name} has a value, and launcher.pass_env takes {name} from the submitting shell",
+            f"launcher.env.{name} has a value, and launcher.pass_env also takes {name} from the submitting shell",
             "leave one of the two out",
             clash="launcher.pass_env",
         )
@@ -75,16 +76,16 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
 
 
 def _time_fix(text: str) -> str:
-    """The limit as sbatch writes it, of a number with a unit."""
-    found = re.fullmatch(r"(\d+)\s*(m|min|minutes?|h|hours?|hrs?|d|days?)", text.strip().lower())
-    if found is None:
+    """Return the fix for an invalid time limit; a number with a unit is converted."""
+    match = re.fullmatch(r"(\d+)\s*(m|min|minutes?|h|hours?|hrs?|d|days?)", text.strip().lower())
+    if match is None:
         return "write minutes, HH:MM:SS or D-HH:MM:SS, or leave launcher.time out"
-    units = {"m": f"{found[1]}", "h": f"{found[1]}:00:00", "d": f"{found[1]}-00:00:00"}
-    return f"did you mean launcher.time={units[found[2][0]]}?"
+    units = {"m": f"{match[1]}", "h": f"{match[1]}:00:00", "d": f"{match[1]}-00:00:00"}
+    return f"did you mean launcher.time={units[match[2][0]]}?"
 
 
 def _secret_in_config(key: str, what: str, name: str) -> ConfigError:
-    """A secret in a config: every run directory keeps its config, and a job script what it exports."""
+    """Return the error for a secret that a config or a job script would contain."""
     return ConfigError(
         key,
         f"{what} looks like a secret, and would be written into the run directory",
@@ -93,33 +94,34 @@ def _secret_in_config(key: str, what: str, name: str) -> ConfigError:
 
 
 def _seconds(limit: str) -> int:
-    """A time limit of sbatch's: minutes, MM:SS, HH:MM:SS, or D-HH, D-HH:MM, D-HH:MM:SS."""
+    """Return the seconds of a SLURM time limit: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
     days, dash, clock = limit.rpartition("-")
     parts = [int(part) for part in clock.split(":")]
     if dash:
-        hours, minutes, rest = (*parts, 0, 0)[:3]
-        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + rest
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
     if len(parts) < 3:
-        minutes, rest = (*parts, 0)[:2]
-        return minutes * 60 + rest
+        minutes, seconds = (*parts, 0)[:2]
+        return minutes * 60 + seconds
     return (parts[0] * 60 + parts[1]) * 60 + parts[2]
 
 
 def _check_distributed(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for each setting that FSDP does not support."""
     distributed, trainer = config.distributed, config.trainer
     if distributed.kind is DistributedKind.ddp:
         return
     if trainer.optimizer in _WHOLE_TENSORS:
         yield ConfigError(
             "trainer.optimizer",
-            f"trainer.optimizer is {trainer.optimizer.value}, which cannot update a part of a tensor, as fsdp has it",
+            f"trainer.optimizer is {trainer.optimizer.value}, which cannot update the tensor shards of fsdp",
             "set trainer.optimizer=adamw or lion, or distributed=ddp",
             clash="distributed.kind",
         )
     if trainer.dtype is Dtype.float16:
         yield ConfigError(
             "trainer.dtype",
-            "trainer.dtype is float16, whose scaled gradients fsdp does not look through together",
+            "trainer.dtype is float16, whose scaled gradients fsdp does not check across processes",
             "set trainer.dtype=bfloat16, or distributed=ddp",
             clash="distributed.kind",
         )
@@ -133,7 +135,7 @@ def _check_distributed(config: Config) -> Iterator[ConfigError]:
     if config.loss.kl > 0 and config.adapter.kind in (AdapterKind.none, AdapterKind.bitfit):
         yield ConfigError(
             "loss.kl",
-            "loss.kl holds to a frozen copy of the model, which fsdp would not shard",
+            "loss.kl needs a frozen copy of the model, which fsdp would not shard",
             "set loss.kl=0, adapter=lora, or distributed=ddp",
             clash="distributed.kind",
         )
@@ -145,7 +147,7 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
     (
         _SLURM,
         lambda config: config.launcher.kind is LauncherKind.local,
-        "this shell runs the job",
+        "the job runs in this shell",
         "choose launcher=slurm",
     ),
     (
@@ -170,7 +172,7 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
 
 
 def unused_launcher_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read."""
+    """Yield an error for each key on the command line that has no effect."""
     for keys, idle, why, fix in _IDLE:
         for key in sorted(explicit):
             if any(key == name or key.startswith(f"{name}.") for name in keys) and idle(config):

@@ -1,4 +1,4 @@
-"""Rules of added tokens and of trained vectors before every example, which cross the groups of the config."""
+"""Rules of added tokens and of prefix tuning, which involve several groups of the config."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _FREE = (Checkpointing.auto, Checkpointing.none)
 
 
 def check_model_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``model`` with other keys."""
     yield from _check_tokens(_KEY, config.model.add_tokens, "[<tool>,</tool>]")
     yield from _check_tokens("data.content_tokens", config.data.content_tokens, "[<|plan|>]")
     if config.model.add_tokens:
@@ -20,21 +20,21 @@ def check_model_keys(config: Config) -> Iterator[ConfigError]:
     yield from _check_prefix(config)
 
 
-def _check_tokens(key: str, tokens: list[str], such_as: str) -> Iterator[ConfigError]:
-    """Tokens that are none, or that are listed twice."""
+def _check_tokens(key: str, tokens: list[str], example: str) -> Iterator[ConfigError]:
+    """Yield an error for each token that is blank or listed twice."""
     for token in dict.fromkeys(tokens):
         if not token.strip():
-            yield ConfigError(key, f"{key} holds {token!r}, which is no token", f"write tokens such as {such_as}")
+            yield ConfigError(key, f"{key} holds {token!r}, which is not a token", f"write tokens such as {example}")
         elif tokens.count(token) > 1:
             yield ConfigError(key, f"{key} holds {token!r} {tokens.count(token)} times", "write it once")
 
 
 def _check_embedding_training(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Kinds that would leave the rows of new tokens as they begin, all alike."""
+    """Yield an error for an adapter that would leave the embeddings of new tokens untrained, all equal."""
     kind = adapter.kind
-    trained = kind in (AdapterKind.lora, AdapterKind.none)
-    whole = bool(adapter.modules_to_save) and kind not in (*VIRTUAL, AdapterKind.bitfit)
-    if not trained and not whole:
+    trains_rows = kind in (AdapterKind.lora, AdapterKind.none)
+    trains_module = bool(adapter.modules_to_save) and kind not in (*VIRTUAL, AdapterKind.bitfit)
+    if not trains_rows and not trains_module:
         yield ConfigError(
             _KEY,
             f"{_KEY} is set with adapter.kind {kind.value}, which does not train the embeddings of new tokens",
@@ -44,13 +44,13 @@ def _check_embedding_training(adapter: AdapterConfig) -> Iterator[ConfigError]:
 
 
 def _check_prefix(config: Config) -> Iterator[ConfigError]:
-    """A prefix is a cache, and transformers drops the cache of a layer that is computed again."""
-    asked = config.speed.gradient_checkpointing
-    if config.adapter.kind is AdapterKind.prefix and asked not in _FREE:
+    """Yield an error for checkpointing with a prefix, whose cache transformers drops when it recomputes a layer."""
+    checkpointing = config.speed.gradient_checkpointing
+    if config.adapter.kind is AdapterKind.prefix and checkpointing not in _FREE:
         yield ConfigError(
             "speed.gradient_checkpointing",
-            f"speed.gradient_checkpointing is {asked.value} with adapter.kind prefix, whose keys and values are a"
-            " cache, which layers that are computed again do not read",
+            f"speed.gradient_checkpointing is {checkpointing.value} with adapter.kind prefix, whose keys and values"
+            " are a cache that recomputed layers do not read",
             "set speed.gradient_checkpointing=none, or choose adapter=prompt",
             clash="adapter.kind",
         )

@@ -9,7 +9,7 @@ from sft_cli.config.validate import ConfigError
 
 
 def check_speed_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``speed`` with other keys."""
     speed, tokens, longest = config.speed, config.speed.tokens_per_micro_batch, config.trainer.max_length
     if tokens < longest:
         yield ConfigError(
@@ -22,7 +22,7 @@ def check_speed_keys(config: Config) -> Iterator[ConfigError]:
     if speed.gradient_checkpointing is Checkpointing.layers and speed.checkpointed_layers is None:
         yield ConfigError(
             "speed.gradient_checkpointing",
-            "speed.gradient_checkpointing is layers, but speed.checkpointed_layers does not say how many",
+            "speed.gradient_checkpointing is layers, but speed.checkpointed_layers is not set",
             "set speed.checkpointed_layers=8, or speed.gradient_checkpointing=auto",
         )
     if speed.kernels is Choice.always and config.trainer.device is Device.cpu:
@@ -46,11 +46,11 @@ _UNUSED: dict[str, tuple[Callable[[Config], bool], str, str]] = {
         "set trainer.device=cpu",
     ),
 }
-"""Key -> when nothing reads it, why, and what to set."""
+"""Key -> condition under which it has no effect, the reason, and the fix."""
 
 
 def unused_speed_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read."""
+    """Yield an error for each key on the command line that has no effect."""
     for key, (idle, why, fix) in _UNUSED.items():
         if key in explicit and idle(config):
             yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

@@ -12,7 +12,7 @@ from sft_cli.config.validate import ConfigError
 
 
 def check_loss_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``loss`` with other keys."""
     loss, sources = config.loss, config.data.mix
     if loss.neftune and config.speed.share_prefixes is Choice.always:
         yield ConfigError(
@@ -43,23 +43,18 @@ def check_loss_keys(config: Config) -> Iterator[ConfigError]:
         if len(replayed) == 1 and source.loss_weight != 1:
             yield ConfigError(
                 f"data.mix.{name}.loss_weight",
-                f"data.mix.{name}.loss_weight is {source.loss_weight:g}, but beside loss.replay it would change "
-                "nothing: the replayed tokens' loss is a mean of its own",
-                f"leave data.mix.{name}.loss_weight out, or use it alone, without loss.replay",
+                f"data.mix.{name}.loss_weight is {source.loss_weight:g}, but with loss.replay it would have no "
+                "effect: the loss of replayed tokens is a separate mean",
+                f"leave data.mix.{name}.loss_weight out, or use it without loss.replay",
                 clash="loss.replay",
             )
-
-
-def idle_loss_keys(config: Config, said: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read: there is none, a factor of 0 is a choice."""
-    yield from ()
 
 
 _NAME = re.compile(r"[\w-]+")
 
 
 def check_trainer_keys(config: Config) -> Iterator[ConfigError]:
-    """What does not fit together."""
+    """Yield errors in combinations of the keys of ``trainer`` with other keys."""
     trainer = config.trainer
     yield from _check_betas(trainer)
     yield from _check_lr_factors(trainer)
@@ -69,13 +64,14 @@ def check_trainer_keys(config: Config) -> Iterator[ConfigError]:
         kind = config.adapter.kind.value
         yield ConfigError(
             "trainer.optimizer",
-            f"trainer.optimizer is muon with adapter={kind}: Muon is for the matrices of the network itself",
+            f"trainer.optimizer is muon with adapter={kind}: Muon trains the weight matrices of the model itself",
             "set trainer.optimizer=adamw, or choose adapter=none",
             clash="adapter.kind",
         )
 
 
 def _check_betas(trainer: TrainerConfig) -> Iterator[ConfigError]:
+    """Yield an error for each beta outside [0, 1)."""
     for key, betas in (("trainer.betas", trainer.betas), ("trainer.lion_betas", trainer.lion_betas)):
         for place, beta in enumerate(betas):
             if not 0 <= beta < 1:
@@ -87,6 +83,7 @@ def _check_betas(trainer: TrainerConfig) -> Iterator[ConfigError]:
 
 
 def _check_lr_factors(trainer: TrainerConfig) -> Iterator[ConfigError]:
+    """Yield an error for each invalid pattern or factor."""
     for pattern, factor in trainer.lr_factors.items():
         key = f"trainer.lr_factors.{pattern}"
         try:
@@ -103,6 +100,7 @@ def _check_lr_factors(trainer: TrainerConfig) -> Iterator[ConfigError]:
 
 
 def _check_schedule(trainer: TrainerConfig) -> Iterator[ConfigError]:
+    """Yield errors in combinations of warm-up, decay and schedule."""
     warmup, decay = trainer.warmup_ratio, trainer.decay_ratio
     if trainer.schedule is Schedule.wsd and warmup + decay > 1:
         yield ConfigError(
@@ -121,6 +119,7 @@ def _check_schedule(trainer: TrainerConfig) -> Iterator[ConfigError]:
 
 
 def _check_retention(trainer: TrainerConfig) -> Iterator[ConfigError]:
+    """Yield errors in the retention probes."""
     for name, probe in trainer.retention.probes.items():
         key = f"trainer.retention.probes.{name}"
         if not _NAME.fullmatch(name):
@@ -132,7 +131,7 @@ def _check_retention(trainer: TrainerConfig) -> Iterator[ConfigError]:
     if trainer.retention.stop and not trainer.retention.probes:
         yield ConfigError(
             "trainer.retention.stop",
-            "trainer.retention.stop is true, but there is no probe to judge by",
+            "trainer.retention.stop is true, but there are no probes",
             "add trainer.retention.probes.NAME.path=FILE",
         )
 
@@ -141,7 +140,7 @@ _FLOORS = (Schedule.cosine_with_min_lr, Schedule.polynomial, Schedule.wsd)
 _UNUSED: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
     "trainer.min_lr_ratio": (
         lambda trainer: trainer.schedule not in _FLOORS,
-        "only three schedules read it",
+        "only the schedules cosine_with_min_lr, polynomial and wsd read it",
         "set trainer.schedule=cosine_with_min_lr, polynomial or wsd",
     ),
     "trainer.decay_ratio": (
@@ -161,25 +160,25 @@ _UNUSED: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
     ),
     "trainer.ema_decay": (
         lambda trainer: trainer.average is not Average.ema,
-        "there is no exponential average",
+        "only trainer.average=ema reads it",
         "set trainer.average=ema",
     ),
     "trainer.average_last": (
         lambda trainer: trainer.average is not Average.last,
-        "the last steps are not averaged",
+        "only trainer.average=last reads it",
         "set trainer.average=last",
     ),
     "trainer.retention.every": (
         lambda trainer: not trainer.retention.probes,
-        "there is no probe to measure",
+        "there are no probes",
         "add trainer.retention.probes.NAME.path=FILE",
     ),
 }
-"""Key -> when nothing reads it, why, and what to set."""
+"""Key -> condition under which it has no effect, the reason, and the fix."""
 
 
 def unused_trainer_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read."""
+    """Yield an error for each key on the command line that has no effect."""
     for key, (idle, why, fix) in _UNUSED.items():
         if key in explicit and idle(config.trainer):
             yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

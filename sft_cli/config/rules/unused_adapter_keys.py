@@ -1,4 +1,4 @@
-"""Keys of ``adapter`` and ``quant`` that the chosen kind does not read: typing one is told."""
+"""Find keys of ``adapter`` and ``quant`` on the command line that the chosen kind does not read."""
 
 from collections.abc import Callable, Collection, Iterator
 
@@ -8,7 +8,7 @@ from sft_cli.config.validate import ConfigError
 
 
 def _none_of(*kinds: AdapterKind) -> Callable[[Config], bool]:
-    """Whether the kind is another than these."""
+    """Return a condition: the adapter kind is none of these."""
     return lambda config: config.adapter.kind not in kinds
 
 
@@ -17,63 +17,63 @@ _LORA = (
     "target_parameters",
 )  # fmt: skip
 _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = (
-    (tuple(f"adapter.{key}" for key in _LORA), _none_of(AdapterKind.lora), "only LoRA has it", "choose adapter=lora"),
+    (tuple(f"adapter.{key}" for key in _LORA), _none_of(AdapterKind.lora), "only LoRA reads it", "choose adapter=lora"),
     (
         ("adapter.dropout",),
         _none_of(AdapterKind.lora, AdapterKind.vera),
-        "only LoRA and VeRA have it",
+        "only LoRA and VeRA read it",
         "choose adapter=lora",
     ),
     (
         ("adapter.target_modules", "adapter.modules_to_save"),
         _none_of(*MERGEABLE),
-        "the kind sits on no layers",
+        "this adapter kind is not attached to layers",
         "choose adapter=lora",
     ),
     (
         ("adapter.router",),
         _none_of(*MERGEABLE, AdapterKind.none),
-        "the kind sits on no layers",
+        "this adapter kind is not attached to layers",
         "choose adapter=lora",
     ),
     (
         ("adapter.train", "adapter.freeze"),
         _none_of(AdapterKind.none),
-        "they choose among the base's own weights",
+        "only full fine-tuning trains the base's own weights",
         "choose adapter=none",
     ),
-    (("adapter.vera.",), _none_of(AdapterKind.vera), "only VeRA has it", "choose adapter=vera"),
-    (("adapter.oft.",), _none_of(AdapterKind.oft), "only OFT has it", "choose adapter=oft"),
+    (("adapter.vera.",), _none_of(AdapterKind.vera), "only VeRA reads it", "choose adapter=vera"),
+    (("adapter.oft.",), _none_of(AdapterKind.oft), "only OFT reads it", "choose adapter=oft"),
     (
         ("adapter.virtual.tokens",),
         _none_of(*VIRTUAL),
-        "only prefix, prompt and llama_adapter have it",
+        "only prefix, prompt and llama_adapter read it",
         "choose adapter=prefix",
     ),
     (
         ("adapter.virtual.text",),
         _none_of(AdapterKind.prompt, AdapterKind.prefix),
-        "only prefix and prompt tuning have it",
+        "only prefix and prompt tuning read it",
         "choose adapter=prompt",
     ),
     (
         ("adapter.virtual.layers",),
         _none_of(AdapterKind.llama_adapter),
-        "only LLaMA-Adapter has it",
+        "only LLaMA-Adapter reads it",
         "choose adapter=llama_adapter",
     ),
     (
         ("quant.double_quant",),
         lambda config: config.quant.kind not in FOUR_BITS,
-        "only 4-bit weights have it",
+        "only 4-bit storage reads it",
         "choose quant=nf4",
     ),
 )
-"""Keys (a point at the end: all below), when nothing reads them, why, and what to do."""
+"""Keys (with a final dot: all keys below), condition under which they have no effect, reason, and fix."""
 
 
 def unused_adapter_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
+    """Yield an error for each key on the command line that has no effect; a recipe may contain such keys."""
     for keys, idle, reason, fix in _IDLE:
         if not idle(config):
             continue

@@ -1,4 +1,4 @@
-"""What is trained on which base: the keys of ``adapter`` and ``quant``. Plain dataclasses, standard library only."""
+"""Schema of ``adapter`` and ``quant``: the trained parameters and the storage of the base. Standard library only."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,7 +7,7 @@ from sft_cli.config.schema.fields import bounded
 
 
 class AdapterKind(str, Enum):
-    """What is trained: an adapter of PEFT on a frozen base, the base's biases, or (``none``) the weights themselves."""
+    """The trained parameters: a PEFT adapter on a frozen base, the base's biases, or (``none``) all weights."""
 
     lora = "lora"
     vera = "vera"
@@ -21,15 +21,15 @@ class AdapterKind(str, Enum):
 
 
 WHOLE = (AdapterKind.none, AdapterKind.bitfit)
-"""Kinds that train the base's own weights: the result is a whole model, ``model/``, and there is nothing to merge."""
+"""Kinds that train the base's own weights: the result is a whole model in ``model/``, with nothing to merge."""
 MERGEABLE = (AdapterKind.lora, AdapterKind.vera, AdapterKind.ia3, AdapterKind.oft)
-"""Kinds that sit on layers and can be added to the base's weights."""
+"""Kinds attached to layers, which can be merged into the base's weights."""
 VIRTUAL = (AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter)
-"""Kinds that train vectors beside the base."""
+"""Kinds that train vectors in addition to the frozen base."""
 
 
 class Init(str, Enum):
-    """How the matrices of LoRA begin; all but the first two read the base's weights or its activations."""
+    """Initialisation of the LoRA matrices; all but the first two read the base's weights or activations."""
 
     default = "default"
     gaussian = "gaussian"
@@ -57,7 +57,7 @@ class QuantKind(str, Enum):
 
 
 FOUR_BITS = (QuantKind.nf4, QuantKind.fp4)
-"""Kinds of storage with four bits a weight."""
+"""Kinds of storage with four bits per weight."""
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class VeraConfig:
     rank: int = bounded(256, ge=1)
     """Inner width of the shared matrices."""
     initial_scale: float = bounded(0.1, gt=0)
-    """Where the scales of the inner width begin."""
+    """Initial value of the scales of the inner width."""
 
 
 @dataclass(kw_only=True)
@@ -88,14 +88,14 @@ class VirtualTokensConfig:
     tokens: int = bounded(20, ge=1)
     """Number of trained vectors."""
     text: str | None = None
-    """prefix, prompt: the text they begin as, repeated or cut to their number; null draws its tokens at random."""
+    """prefix, prompt: initial text, repeated or cut to the number of vectors; null draws random tokens."""
     layers: int | None = bounded(None, ge=1)
-    """llama_adapter: how many of the last layers; null takes all."""
+    """llama_adapter: number of last layers with vectors; null takes all."""
 
 
 @dataclass(kw_only=True)
 class AdapterConfig:
-    """What is trained. By default a LoRA adapter on the linear layers of a frozen base (arXiv:2106.09685)."""
+    """The trained parameters. By default a LoRA adapter on the linear layers of a frozen base (arXiv:2106.09685)."""
 
     kind: AdapterKind = AdapterKind.lora
     """lora, vera, ia3, oft, prefix, prompt, llama_adapter, bitfit (biases), or none for full fine-tuning."""
@@ -110,21 +110,21 @@ class AdapterConfig:
     rank_stabilized: bool = False
     """Scale by alpha / sqrt(rank) instead (rsLoRA: Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
-    """Train length and direction of the weights apart (DoRA: Liu et al. 2024, arXiv:2402.09353)."""
+    """Train magnitude and direction of the weights separately (DoRA: Liu et al. 2024, arXiv:2402.09353)."""
     init: Init = Init.default
     """default (B = 0), gaussian, pissa (arXiv:2404.02948), olora, loftq (2310.08659) or eva (2410.07170)."""
     rank_pattern: dict[str, int] = field(default_factory=dict)
     """Other ranks for layers whose names end in a match: {q_proj: 4}, in a file {'.*layers\\.[0-3]\\..*': 4}."""
     alpha_pattern: dict[str, float] = field(default_factory=dict)
-    """Other alphas, likewise."""
+    """Other alphas for layers whose names end in a match."""
     lr_ratio: float = bounded(1.0, gt=0)
     """Learning rate of LoRA's B over that of its A (LoRA+: Hayou et al. 2024, arXiv:2402.12354; 16 there)."""
     modules_to_save: list[str] = field(default_factory=list)
-    """Modules trained whole beside the adapter, such as [lm_head, embed_tokens]."""
+    """Modules trained whole in addition to the adapter, such as [lm_head, embed_tokens]."""
     target_parameters: list[str] = field(default_factory=list)
-    """lora: ends of the names of parameters that are no layers, such as a mixture's: [experts.down_proj]."""
+    """lora: ends of the names of parameters outside linear layers, such as [experts.down_proj]."""
     start_from: str | None = None
-    """An adapter directory, or a run, whose adapter is trained further; of the same kind, rank, alpha and layers."""
+    """An adapter directory, or a run, whose adapter is trained further; same kind, rank, alpha and layers."""
     frozen_adapters: list[str] = field(default_factory=list)
     """LoRA adapters or runs that are added to the base, frozen, before training; they become part of the result."""
     train: list[str] = field(default_factory=list)
@@ -132,12 +132,12 @@ class AdapterConfig:
     freeze: list[str] = field(default_factory=list)
     """none: regular expressions of parameter names that are frozen."""
     router: bool = False
-    """Adapt or train the routers of mixture-of-experts layers too; they stay frozen otherwise."""
+    """Also adapt or train the routers of mixture-of-experts layers, which are frozen otherwise."""
     vera: VeraConfig = field(default_factory=VeraConfig)
     oft: OftConfig = field(default_factory=OftConfig)
     virtual: VirtualTokensConfig = field(default_factory=VirtualTokensConfig)
     train_stop_token: TrainStopToken = TrainStopToken.auto
-    """Train the stop token's embedding as well: auto (when it looks untrained), always or never."""
+    """Also train the stop token's embedding: auto (if it looks untrained), always or never."""
 
 
 @dataclass(kw_only=True)
@@ -147,4 +147,4 @@ class QuantConfig:
     kind: QuantKind = QuantKind.none
     """none, nf4, fp4 or int8. A checkpoint that is quantised already keeps its own storage under none."""
     double_quant: bool = True
-    """Quantise the block scales of nf4 and fp4 as well: about 0.4 bits a parameter less."""
+    """Also quantise the block scales of nf4 and fp4: about 0.4 bits per parameter less."""

@@ -1,4 +1,4 @@
-"""The schema of ``clean``: one block per filter, and the order in which they run. Plain dataclasses."""
+"""Schema of ``clean``: one section per filter, and the order in which they run. Plain dataclasses."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,21 +7,21 @@ from sft_cli.config.schema.fields import bounded
 
 
 class Scope(str, Enum):
-    """What makes two rows the same: their prompts, or prompts and answers."""
+    """The part of two rows that is compared: the prompts, or prompts and answers."""
 
     prompt = "prompt"
     conversation = "conversation"
 
 
 class Action(str, Enum):
-    """What a filter does with a row it finds."""
+    """The treatment of a row that a filter finds."""
 
     drop = "drop"
     report = "report"
 
 
 class PiiAction(str, Enum):
-    """What happens to personal data: typed placeholders in its place, the row dropped, or only a report."""
+    """The treatment of personal data: typed placeholders, a dropped row, or only a report."""
 
     redact = "redact"
     drop = "drop"
@@ -29,7 +29,7 @@ class PiiAction(str, Enum):
 
 
 class Method(str, Enum):
-    """How near duplicates are found: MinHash over word shingles, or ROUGE-L as in Self-Instruct."""
+    """The method that finds near duplicates: MinHash over word shingles, or ROUGE-L as in Self-Instruct."""
 
     minhash = "minhash"
     rouge_l = "rouge_l"
@@ -78,7 +78,7 @@ class ContaminationConfig:
     against: dict[str, str] = field(default_factory=dict)
     """Evaluation sets: name -> file of rows."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Evaluation set -> column that holds its prompt; left out: the first of question, prompt, instruction, text."""
+    """Evaluation set -> column with its prompt; default: the first of question, prompt, instruction, text."""
     ngram: int = bounded(10, ge=3, le=50)
     """Words of an n-gram; shorter evaluation prompts are compared whole."""
     threshold: float = bounded(0.5, gt=0, le=1)
@@ -92,7 +92,7 @@ class PiiConfig:
     """Personal data and secrets."""
 
     kinds: list[str] = field(default_factory=lambda: ["email", "phone", "card", "iban", "ip", "secret"])
-    """What is looked for: email, phone, card, iban, ip, secret, and national ids such as id_us, id_de, id_fr."""
+    """Kinds to search for: email, phone, card, iban, ip, secret, and national ids such as id_us, id_de, id_fr."""
     action: PiiAction = PiiAction.redact
     """redact (typed placeholders such as <EMAIL>), drop or report."""
     phone_regions: list[str] = field(default_factory=lambda: ["US"])
@@ -103,17 +103,17 @@ class PiiConfig:
 
 @dataclass(kw_only=True)
 class LanguageConfig:
-    """The language a conversation is in."""
+    """Language of a conversation."""
 
     allowed: list[str] = field(default_factory=list)
-    """ISO 639-1 codes that are kept; empty only counts."""
+    """ISO 639-1 codes to keep; empty keeps all rows and counts the languages."""
     min_confidence: float = bounded(0.5, ge=0, le=1)
-    """Below this confidence a row counts as undecided, and is kept."""
+    """Confidence below which the language of a row counts as undecided; such rows are kept."""
 
 
 @dataclass(kw_only=True)
 class LengthConfig:
-    """Bounds in characters and words, before any tokenizer."""
+    """Limits in characters and words, before tokenization."""
 
     min_prompt_words: int = bounded(0, ge=0)
     """Fewest words of the prompt."""
@@ -134,63 +134,63 @@ class HeuristicsConfig:
     """Answers that look degenerate; each rule can be switched off."""
 
     repetition: bool = True
-    """An answer that repeats itself."""
+    """Find answers that repeat themselves."""
     max_repeated_share: float = bounded(0.6, gt=0, le=1)
-    """Share of an answer's words inside 4-grams that came before from which it repeats itself (50 words and more)."""
+    """Share of an answer's words in earlier 4-grams from which it counts as repetition (50 words and more)."""
     cut_off: bool = True
-    """An answer that breaks off in the middle of a sentence or a code block."""
+    """Find answers that end in the middle of a sentence or a code block."""
     teacher_phrases: bool = True
-    """An answer that speaks of itself as another model ("As an AI language model")."""
+    """Find answers that call themselves another model ("As an AI language model")."""
     refusals: bool = False
-    """An answer that refuses."""
+    """Find answers that refuse."""
     empty_code: bool = True
-    """An answer with an empty code block."""
+    """Find answers with an empty code block."""
     echo: bool = True
-    """An answer that repeats its prompt."""
+    """Find answers that repeat their prompt."""
     empty: bool = True
-    """An empty answer."""
+    """Find empty answers."""
     action: Action = Action.drop
     """drop or report."""
 
 
 @dataclass(kw_only=True)
 class QualityConfig:
-    """Scores that are already in a column (a judge's, AlpaGasus: arXiv:2307.08701)."""
+    """Scores from a column of the data (for example a judge's, AlpaGasus: arXiv:2307.08701)."""
 
     score: str = "quality"
-    """The score; see the scores of a source."""
+    """Name of the score; see the scores of a source."""
     min_score: float | None = None
-    """Smallest score that is kept."""
+    """Lowest score to keep."""
     top_k: int | None = bounded(None, ge=1)
-    """Keep so many rows of each source, the highest scores first."""
+    """Number of rows of each source to keep, highest scores first."""
     keep_unscored: bool = False
-    """Whether rows without the score are kept."""
+    """Keep rows without the score."""
 
 
 @dataclass(kw_only=True)
 class PerplexityConfig:
-    """Scores by a model: perplexity of the answer, and instruction-following difficulty (arXiv:2308.12032)."""
+    """Scores from a model: perplexity of the answer, and instruction-following difficulty (arXiv:2308.12032)."""
 
     model: str | None = None
-    """Directory or hub id of the model that scores; null takes model.path."""
+    """Directory or hub id of the scoring model; null takes model.path."""
     score: str = "ifd"
-    """ifd (perplexity of the answer given the prompt over that without it), or perplexity."""
+    """ifd (perplexity of the answer with the prompt over that without it), or perplexity."""
     min_score: float | None = None
-    """Smallest score that is kept."""
+    """Lowest score to keep."""
     max_score: float | None = None
-    """Largest score that is kept."""
+    """Highest score to keep."""
     max_length: int = bounded(1024, ge=8)
-    """Tokens the model sees of a row."""
+    """Tokens of a row that the model reads."""
     tokens_per_batch: int = bounded(8192, ge=8)
     """Tokens scored at once."""
 
 
 @dataclass(kw_only=True)
 class CleanConfig:
-    """Filters, in the order they run; each sees what the ones before it left."""
+    """Filters, in the order they run; each reads the rows that the filters before it kept."""
 
     steps: list[str] = field(default_factory=lambda: ["leakage"])
-    """Names of the blocks below, in order."""
+    """Names of the filters to run, in order."""
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
     """Training rows whose prompt is also held out."""
     exact_duplicates: ExactDuplicatesConfig = field(default_factory=ExactDuplicatesConfig)
@@ -204,10 +204,10 @@ class CleanConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """The language a conversation is in."""
     length: LengthConfig = field(default_factory=LengthConfig)
-    """Bounds of length and of the answers' share."""
+    """Limits of length and of the answers' share."""
     heuristics: HeuristicsConfig = field(default_factory=HeuristicsConfig)
     """Answers that look degenerate."""
     quality: QualityConfig = field(default_factory=QualityConfig)
-    """Scores that are already in a column."""
+    """Scores from a column of the data."""
     perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
-    """Scores by a model."""
+    """Scores from a model."""

@@ -1,7 +1,7 @@
 """The schema of a run. Plain dataclasses: this file imports no torch, no Hydra, no OmegaConf.
 
-A field's type and its ``number``/``choice`` limits are checked while composing, all mistakes at once; the string
-under a field is its documentation and what ``sft show --keys`` prints.
+Composing checks each field's type and the limits of ``bounded``, and reports all mistakes at once. The string under a
+field is its documentation, which ``sft show --keys`` prints.
 """
 
 from dataclasses import dataclass, field
@@ -28,23 +28,23 @@ class ModelConfig:
     dtype: Dtype = Dtype.auto
     """Type of the loaded weights; auto: trainer.dtype under an adapter, float32 master weights for full fine-tuning."""
     add_tokens: list[str] = field(default_factory=list)
-    """New tokens, such as [<|plan|>, <tool>]: single ids in answers; embeddings begin at the mean and are trained."""
+    """New tokens, such as [<|plan|>, <tool>]: single ids in answers; embeddings start at the mean and are trained."""
     trust_remote_code: bool = False
     """Run Python code that ships with the model. Only for authors you trust."""
 
 
 @dataclass(kw_only=True)
 class TemplateConfig:
-    """How a conversation becomes text."""
+    """The chat template, which renders a conversation as text."""
 
     name: str = "auto"
-    """auto takes the tokenizer's own chat template; otherwise one of this package's. A file of yours goes to path."""
+    """auto takes the tokenizer's own chat template; other names are templates of this package. For a file, set path."""
     path: str | None = None
-    """A Jinja chat template of your own; it wins over name."""
+    """A Jinja chat template file; it takes precedence over name."""
     input_separator: str = "\n\n"
-    """What stands between instruction and input of an Alpaca row."""
+    """Text between instruction and input of an Alpaca row."""
     variables: dict[str, str | bool] = field(default_factory=dict)
-    """Values a template reads beside messages and tools, such as {enable_thinking: false}; servers must send them."""
+    """Values a template reads in addition to messages and tools: {enable_thinking: false}; servers must send them."""
 
 
 @dataclass(kw_only=True)
@@ -60,21 +60,22 @@ class EvalConfig:
     max_new_tokens: int = bounded(256, ge=1)
     """Longest generated answer, in tokens."""
     batch_size: int = bounded(16, ge=1)
-    """Prompts answered at once."""
+    """Prompts generated for at once."""
     max_rows: int | None = bounded(None, ge=1)
     """Generate for this many held-out rows, the first by row order; null for all."""
 
 
 @dataclass(kw_only=True)
 class Config:
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     run_name: str = "run"
     """First part of the run directory's default name; recipes set it."""
     run_dir: str | None = None
-    """Where the run is written; null: runs/<run_name>-<date>-<time> below $SFT_HOME or the working directory."""
+    """Directory of the run; null: runs/<run_name>-<date>-<time> below $SFT_HOME or the working directory."""
     prepared_dir: str | None = None
-    """Where prepare writes and train reads; null: named after the fingerprint below $SFT_HOME or ~/.cache/sft."""
+    """Directory that prepare writes and train reads; null: named after the fingerprint below $SFT_HOME or
+    ~/.cache/sft."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)

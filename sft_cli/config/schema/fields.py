@@ -1,4 +1,4 @@
-"""How a schema states the limits of a number, and that a value is chosen by the program. Standard library only."""
+"""Field types of the schema: numbers with limits, and values that the program chooses. Standard library only."""
 
 from dataclasses import field
 from enum import Enum
@@ -8,13 +8,13 @@ N = TypeVar("N", int, float)
 
 
 class Auto(str, Enum):
-    """The program chooses the value; the line under the field says by what."""
+    """A value that the program chooses; the documentation of the field gives the rule."""
 
     auto = "auto"
 
 
 def resolved(value: Auto | N) -> N:
-    """A value that has been chosen already, by the user or by ``config.automatic``."""
+    """Return a value that the user, or ``config.automatic``, has already chosen."""
     assert not isinstance(value, Auto), "config.automatic chooses it before it is read"
     return value
 
@@ -22,7 +22,7 @@ def resolved(value: Auto | N) -> N:
 def bounded(
     default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None
 ) -> Any:
-    """A numeric field with limits: at least ``ge``, above ``gt``, at most ``le``, below ``lt``."""
+    """Return a numeric field with limits: at least ``ge``, above ``gt``, at most ``le``, below ``lt``."""
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    stated = {name: bound for name, bound in limits.items() if bound is not None}
-    return field(default=default, metadata={"limits": stated})
+    stated_limits = {name: bound for name, bound in limits.items() if bound is not None}
+    return field(default=default, metadata={"limits": stated_limits})

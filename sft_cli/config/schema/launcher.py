@@ -1,4 +1,4 @@
-"""Where a run computes: the keys of ``launcher`` and ``distributed``. Plain dataclasses, standard library only."""
+"""Schema of ``launcher`` and ``distributed``: where a run computes. Standard library only."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,14 +7,14 @@ from sft_cli.config.schema.fields import Auto, bounded
 
 
 class LauncherKind(str, Enum):
-    """Who starts the process: this shell, or SLURM."""
+    """The launcher of the processes: this shell, or SLURM."""
 
     local = "local"
     slurm = "slurm"
 
 
 class ContainerKind(str, Enum):
-    """What runs a job inside an image: nothing, Apptainer, or the SLURM plugin Pyxis."""
+    """The container runtime of a job: none, Apptainer, or the SLURM plugin Pyxis."""
 
     none = "none"
     apptainer = "apptainer"
@@ -22,7 +22,7 @@ class ContainerKind(str, Enum):
 
 
 class DistributedKind(str, Enum):
-    """What several processes share: each holds the whole model (ddp), or a part of every tensor (fsdp)."""
+    """Parallelism of several processes: each holds the whole model (ddp), or a shard of every tensor (fsdp)."""
 
     ddp = "ddp"
     fsdp = "fsdp"
@@ -37,17 +37,17 @@ class ContainerConfig:
     image: str | None = None
     """Image: a .sif file or docker:// address for apptainer, an enroot image or address for pyxis."""
     mounts: list[str] = field(default_factory=list)
-    """Directories seen inside, as HOST or HOST:INSIDE; the run, the working directory and SFT_HOME always are."""
+    """Directories mounted inside, as HOST or HOST:INSIDE; the run, the working directory and SFT_HOME always are."""
 
 
 @dataclass(kw_only=True)
 class LauncherConfig:
-    """Where the job runs; all but nproc is read by launcher=slurm."""
+    """Where the job runs; all keys but nproc are read by launcher=slurm only."""
 
     kind: LauncherKind = LauncherKind.local
     """local or slurm."""
     nproc: Auto | int = bounded(1, ge=1)
-    """Processes a node that train the run together; auto: one for each GPU. A SLURM job has one for each GPU."""
+    """Processes per node that train the run together; auto: one per GPU. A SLURM job has one per GPU."""
     nodes: int = bounded(1, ge=1)
     """Nodes of the job."""
     partition: str | None = None
@@ -59,25 +59,25 @@ class LauncherConfig:
     time: str = "24:00:00"
     """Time limit, as sbatch writes it (minutes, HH:MM:SS or D-HH:MM:SS)."""
     gpus: int = bounded(1, ge=0)
-    """GPUs of a node; 0 for a CPU job, which then has launcher.nproc processes."""
+    """GPUs per node; 0 for a CPU job, which then has launcher.nproc processes."""
     cpus: int = bounded(8, ge=1)
-    """CPU cores of a process."""
+    """CPU cores per process."""
     memory: str | None = None
-    """Memory of a node, as sbatch writes it (32G); null takes the cluster's default."""
+    """Memory per node, as sbatch writes it (32G); null takes the cluster's default."""
     mail: str | None = None
     """Address that SLURM writes to when the job ends, fails or is requeued."""
     signal_seconds: int = bounded(120, ge=0)
     """Seconds before the time limit at which the job saves and requeues itself; 0: never."""
     requeues: int = bounded(100, ge=0)
-    """Most times the job goes on by itself behind a time limit or a preemption."""
+    """Most times the job requeues itself after a time limit or a preemption."""
     chain: int = bounded(1, ge=1)
-    """Jobs submitted one behind the other, each going on where the one before was stopped."""
+    """Number of jobs submitted in sequence, each resuming where the job before it stopped."""
     modules: list[str] = field(default_factory=list)
     """Environment modules loaded in the job (module load)."""
     setup: str = ""
     """Shell line run before sft, e.g. source ~/venv/bin/activate."""
     env: dict[str, str] = field(default_factory=dict)
-    """Variables set in the job; what is secret is passed by name alone (pass_env) and never written."""
+    """Variables set in the job; secrets are passed by name only (pass_env) and never written."""
     pass_env: list[str] = field(default_factory=list)
     """Names of variables that the job takes from the submitting shell, such as [HF_TOKEN]."""
     container: ContainerConfig = field(default_factory=ContainerConfig)
@@ -85,15 +85,15 @@ class LauncherConfig:
 
 @dataclass(kw_only=True)
 class DistributedConfig:
-    """What several processes share. No key here changes what is learned."""
+    """Parallel training. No key here changes the trained model."""
 
     kind: DistributedKind = DistributedKind.ddp
-    """ddp: each process holds the model; fsdp: each holds a part of it (torch's FSDP2)."""
+    """ddp: each process holds the model; fsdp: each holds a shard of it (torch's FSDP2)."""
     reshard: bool = True
-    """fsdp: give gathered weights back after the forward pass (ZeRO-3); false keeps them for the backward (ZeRO-2)."""
+    """fsdp: free gathered weights after the forward pass (ZeRO-3); false keeps them for the backward (ZeRO-2)."""
     replicas: int = bounded(1, ge=1)
     """fsdp: groups of processes that each hold a whole model (hybrid); 1 shards over all processes."""
     cpu_offload: bool = False
-    """fsdp: keep the parts, their gradients and the optimizer's state in main memory."""
+    """fsdp: keep the shards, their gradients and the optimizer state in main memory."""
     timeout_minutes: int = bounded(30, ge=1)
-    """How long a process waits for the others in one exchange before it gives up."""
+    """Minutes that a process waits for the others in one exchange before it stops with an error."""

@@ -125,7 +125,7 @@ def initialize_adapter(
     Args:
         model: The adapted model.
         config: Its adapter.
-        seed: Decides what is drawn.
+        seed: Seed of the random numbers.
         rows: Training rows, read by EVA.
         source: Location of the base's weights, read by LoftQ.
         text_ids: Tokens of ``adapter.virtual.text``.
@@ -198,7 +198,7 @@ def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
 
 @contextmanager
 def silence_peft_warnings() -> Iterator[None]:
-    """Context manager that ignores three warnings about PEFT's own behaviour.
+    """Ignore three warnings about PEFT's own behaviour in the block.
 
     One is for a name that transformers 5.23 has replaced. One is for patterns that PEFT adds for the experts of a
     mixture (``targets.check_adapter`` has checked the patterns of a config). One is for an adapter on one of two tied

@@ -8,11 +8,11 @@ from transformers import PreTrainedModel
 
 
 def add_token_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
-    """Give each id a row in the embedding and, where it has a matrix of its own, in the head; in place.
+    """Give each id a row in the embedding and, if it has a separate matrix, in the head; in place.
 
     A new row is the mean of the rows before the first new one, as is a bias of the head: a new token is then neither
     more nor less likely than the others on average (Hewitt 2021, "Initializing new word embeddings"). Matrices with
-    spare rows keep their size; others grow by what is missing, so that no row has no token.
+    spare rows keep their size; others grow only by the missing rows.
 
     Args:
         model: The base as loaded, on any device; its rows must not have been trained.

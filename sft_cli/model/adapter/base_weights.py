@@ -48,7 +48,7 @@ def trainable_names(model: PreTrainedModel, config: AdapterConfig) -> set[str]:
         if not found & set(names):
             refuse_tower_names(model, sorted(found), "adapter.train", pattern)
     chosen = match_parameters(names, config.train, "adapter.train") if config.train else set(names)
-    # Whoever names a router wants it.
+    # A router that is named explicitly is trained.
     routers = set() if config.router or config.train else router_parameters(names)
     chosen -= routers | match_parameters(all_names, config.freeze, "adapter.freeze")
     if not chosen:
@@ -107,7 +107,7 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str], key: str) ->
 def router_parameters(names: Sequence[str]) -> set[str]:
     """Return the parameters that choose experts or weigh a shared one; ``adapter.router`` trains them.
 
-    The parent of a router also holds the experts. This tells a router from other gates.
+    The parent of a router also holds the experts. This distinguishes a router from other gates.
     """
     found = set()
     blocks = {name[: name.index(".experts.")] for name in names if ".experts." in name}

@@ -73,7 +73,7 @@ def init_from_weights(model: PeftModel, init: Init, seed: int) -> None:
 
 
 def pissa(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor, Tensor]:
-    """A ``(rank, in)`` and B ``(out, rank)`` with scaling * B @ A = the leading singular part of ``(out, in)``.
+    """Return a ``(rank, in)`` and B ``(out, rank)`` with scaling * B @ A = the leading singular part of ``(out, in)``.
 
     With W = U S V: A = sqrt(S / scaling) V, B = U sqrt(S / scaling) (Meng et al. 2024, arXiv:2404.02948, section 3).
     """
@@ -83,7 +83,7 @@ def pissa(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor,
 
 
 def olora(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor, Tensor]:
-    """A = the first rows of R, B = the first columns of Q, of W = Q R (Buyukakyuz 2024, arXiv:2406.01775)."""
+    """Return a = the first rows of R, B = the first columns of Q, of W = Q R (Buyukakyuz 2024, arXiv:2406.01775)."""
     del scaling, seed  # as in the paper, A and B are not scaled down; nothing is drawn
     q, r = torch.linalg.qr(weight)
     return r[:rank], q[:, :rank]

@@ -160,7 +160,7 @@ def initialize_virtual_tokens(model: PeftModel, kind: AdapterKind, seed: int, te
 
 def keys_and_values(lm: PreTrainedModel, ids_row: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return keys and values ``(1, heads, tokens, width)`` of every layer for a ``(1, tokens)`` row."""
-    # A cache that knows the model's configuration would drop the first ones of layers with a sliding window.
+    # A cache with the model's configuration would drop the first ones of layers with a sliding window.
     cache = lm(input_ids=ids_row, past_key_values=DynamicCache(), use_cache=True).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 

@@ -3,7 +3,7 @@
 Two features need them: the initial offset of PiSSA and OLoRA, and the adapters of ``adapter.frozen_adapters``.
 Their weights are buffers, not parameters: nothing that switches adapters on and off can make them trainable, and
 neither a checkpoint nor an optimizer includes them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one
-LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is equal. That one is exported, and needs the base alone.
+LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is equal. It is exported, and needs only the base.
 """
 
 import json
@@ -115,7 +115,7 @@ def parameter_to_buffer(linear: nn.Module) -> None:
 def save_adapter(model: PeftModel, directory: Path, frozen: Sequence[Path] = ()) -> None:
     """Write the trained adapter in PEFT's format: one adapter, for the base as it was loaded.
 
-    Frozen adapters are included in what is written; ``frozen_adapters.json`` lists them.
+    The written adapter includes the frozen ones; ``frozen_adapters.json`` lists them.
     """
     if not frozen_adapter_names(model):
         # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.

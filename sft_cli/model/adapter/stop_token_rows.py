@@ -41,8 +41,7 @@ def stop_tokens_to_train(model: PreTrainedModel, config: AdapterConfig, stop_ids
         where=f"adapter.kind={config.kind.value}",
         problem=f"the embedding of stop token {found} looks untrained, so the model would never learn to stop,"
         " and only LoRA can train single rows",
-        fix="adapter=lora, or a template whose stop token the model knows;"
-        " adapter.train_stop_token=never trains anyway",
+        fix="adapter=lora, or a template whose stop token is trained; adapter.train_stop_token=never trains anyway",
     )
 
 
@@ -87,7 +86,7 @@ def embedding_and_head_names(model: PreTrainedModel) -> set[str]:
 
 
 def untied_embedding_names(model: PreTrainedModel) -> set[str]:
-    """Return the names of the input embedding and, where it has a matrix of its own, of the head."""
+    """Return the names of the input embedding and, if it has a separate matrix, of the head."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is None or head.weight is embedding.weight
     # PEFT follows a tied head by itself; naming it would train a second copy of the row.
@@ -110,7 +109,7 @@ def trainable_token_indices(
 
 
 def untrained_stop_tokens(model: PreTrainedModel, stop_ids: Sequence[int]) -> list[int]:
-    """Those of ``stop_ids`` whose row, in the input embedding or the head, no training has set apart.
+    """Return the ``stop_ids`` whose row, in the input embedding or the head, looks untrained.
 
     Softmax pushes the output rows of all tokens that never are a target along one and the same direction, and weight
     decay shrinks what never gets a gradient: never-used rows end up on one spot (Land & Bartolo 2024,

@@ -58,7 +58,7 @@ def check_target_modules(model: PreTrainedModel, config: AdapterConfig) -> None:
                 where="adapter.target_modules",
                 problem=f"{target!r} names {next(name for name in bypassed if matches_target(name, [target]))} of a"
                 " state-space layer, whose weight is used without calling the layer: an adapter would have no effect",
-                fix=f"leave {target} out; [{ALL_LINEAR}] alone takes every layer that can carry one",
+                fix=f"leave {target} out; [{ALL_LINEAR}] selects every layer that can be adapted",
             )
         if target_matches_any(target, mistaken):
             raise SftError(
@@ -188,14 +188,14 @@ def router_layers(model: PreTrainedModel) -> list[str]:
 
 
 def excluded_from_all_linear(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
-    """Linear layers that ``all-linear`` leaves out: routers unless ``adapter.router``, and bypassed Mamba layers."""
+    """Return the layers that ``all-linear`` excludes: routers unless ``adapter.router``, bypassed Mamba layers."""
     return [*(() if config.router else router_layers(model)), *bypassed_mamba_layers(model)]
 
 
 def bypassed_mamba_layers(model: PreTrainedModel) -> list[str]:
     """Return linear layers of Mamba mixers (arXiv:2312.00752) whose weight is used without calling layer or adapter.
 
-    Some are called where the fused kernels are missing, but what is trained must not depend on that.
+    Some are called if the fused kernels are missing, but the trained parameters must not depend on that.
     """
     mixers = [(name, module) for name, module in model.named_modules() if {"A_log", "D"} <= set(module._parameters)]
     return [

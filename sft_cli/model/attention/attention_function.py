@@ -1,4 +1,4 @@
-"""The attention function of packed rows, and the mask function that goes with it.
+"""The attention function of packed rows, and its mask function.
 
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head.
 """

@@ -85,7 +85,7 @@ class SoloResult:
 
 
 def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> ProbeResult:
-    """Compare two short random documents with a common beginning, packed and alone; the model is not changed.
+    """Compare two short random documents with a common prefix, packed and alone; the model is not changed.
 
     One row holds them twice, whole and with their beginning computed once; where that fails, another holds them whole.
     In half precision rounding can hide a lost state, so families with a recurrent state share nothing.
@@ -127,7 +127,7 @@ def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> Probe
 
 
 def run_alone(lm: PreTrainedModel, ids: Tensor) -> SoloResult:
-    """Run a document in a row of its own."""
+    """Run a document in its own row."""
     with record_routes(lm) as routes:
         logits = lm(input_ids=ids[None], use_cache=False).logits[0].float()
     return SoloResult(logits, routes_by_token(routes, len(ids), len(router_modules(lm))))

@@ -31,7 +31,7 @@ def router_modules(lm: PreTrainedModel) -> list[nn.Module]:
 
 @contextmanager
 def record_routes(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Context manager that yields a list to which every call of a router appends its result."""
+    """Yield a list to which every call of a router in the block appends its result."""
     results: list[tuple[Tensor, ...]] = []
 
     def note(_: nn.Module, __: Any, result: Any) -> None:
@@ -47,7 +47,7 @@ def record_routes(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
 
 @contextmanager
 def replay_routes(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
-    """Context manager in which every router returns its entry of ``routes``; without routes they compute their own."""
+    """Let every router in the block return its entry of ``routes``; without routes they compute their own."""
 
     def instead(chosen: tuple[Tensor, ...]) -> Any:
         return lambda _, __, result: chosen if isinstance(result, tuple) else chosen[0]

@@ -28,8 +28,8 @@ class KLReference:
 
     @contextmanager
     def activate(self) -> Iterator[None]:
-        """Context manager in which the model computes as the base, in evaluation mode and without gradients."""
-        # Autocast remembers converted weights, by the parameter and not by what it holds.
+        """Let the model compute as the base in the block, in evaluation mode and without gradients."""
+        # Autocast caches converted weights by parameter, not by value.
         torch.clear_autocast_cache()
         try:
             with (
@@ -69,7 +69,7 @@ def base_was_changed(model: nn.Module) -> bool:
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
-    """Context manager that disables the adapter and restores ``requires_grad``, which PEFT would set for all."""
+    """Disable the adapter in the block, and restore ``requires_grad``, which PEFT would set for all parameters."""
     from peft import PeftModel
 
     assert isinstance(model, PeftModel)
@@ -84,7 +84,7 @@ def adapter_disabled(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _swapped_parameters(copies: tuple[tuple[nn.Parameter, Tensor], ...]) -> Iterator[None]:
-    """Context manager in which the parameters hold their copies; no graph may be recorded inside."""
+    """Replace the parameters by their copies in the block; no graph may be recorded inside."""
     current = [value.data for value, _ in copies]
     for value, copy in copies:
         value.data = copy

@@ -17,7 +17,7 @@ class LogitsPath(str, Enum):
 
     ``chunks`` applies the output embedding to chunks of hidden states; ``positions`` lets the model make the logits
     of the trained positions (for families with unknown rescaling); ``row`` lets it make all T of them;
-    ``whole`` goes through PEFT, which prepends virtual tokens to the row.
+    ``whole`` calls PEFT, which prepends virtual tokens to the row.
     """
 
     chunks = "chunks"

@@ -39,7 +39,7 @@ class TargetStates(NamedTuple):
 
 
 class LossModel(nn.Module):
-    """A causal LM that returns its loss. Everything goes through ``forward``, so DDP may wrap it."""
+    """A causal LM that returns its loss. All calls use ``forward``, so DDP may wrap it."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LossModel(nn.Module):
                 else fallback_path(model)
             )
         assert path is not LogitsPath.chunks or rescaling is not None, (
-            "the logits are not made as the configuration says"
+            "the logits are not computed as the configuration states"
         )
         assert (path is LogitsPath.whole) == bool(num_vectors), "virtual tokens need PEFT's own forward, nothing else"
         self.path, self.rescale, self.chunk = path, rescaling or LogitsRescaling(), chunk

@@ -13,7 +13,7 @@ from sft_cli.batching.packed_row import PackedRow
 
 @contextmanager
 def embedding_noise(lm: PreTrainedModel, alpha: float, row: PackedRow) -> Iterator[None]:
-    """Context manager that adds uniform noise in +- alpha / sqrt(length x width) to the embeddings.
+    """Add uniform noise in +- alpha / sqrt(length x width) to the embeddings in the block.
 
     The formula is that of Jain et al. 2023, arXiv:2310.05914, section 2. The length is the example's own, so that it
     does not depend on the rest of the row. An example's noise depends on its position in the row, as with dropout. It

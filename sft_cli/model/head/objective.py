@@ -33,7 +33,7 @@ def term_names(loss: LossConfig) -> tuple[str, ...]:
 def loss_and_gradient(
     logits: Tensor, targets: Tensor, loss: LossConfig, base: Tensor | None = None, *, gradient: bool = True
 ) -> LossTerms:
-    """The objective at C positions; ``loss`` = (``dft``, or else ``nll``) + ``smoothing`` + ``z`` + ``kl``.
+    """Return the objective at C positions; ``loss`` = (``dft``, or else ``nll``) + ``smoothing`` + ``z`` + ``kl``.
 
     - ``nll`` = L - z_y, the cross-entropy.
     - ``smoothing`` = f e (z_y - mean z): the target distribution is (1 - e) at y and e / V everywhere (label smoothing,
@@ -59,7 +59,7 @@ def loss_and_gradient(
 def _loss_and_gradient(
     logits: Tensor, targets: Tensor, loss: LossConfig, base: Tensor | None, *, gradient: bool
 ) -> LossTerms:
-    """As ``loss_and_gradient``, without autocast."""
+    """Compute loss and gradient like ``loss_and_gradient``, without autocast."""
     target_column = targets[:, None]
     target_logits = logits.gather(1, target_column)[:, 0]
     logp = _log_softmax(logits)

@@ -24,7 +24,7 @@ from sft_cli.model.memory.offload import Offloader
 from sft_cli.model.quant import causal_lm
 
 MEMORY_MARGIN = 0.1
-"""Share of the free memory that stays unused, for what the estimate does not cover."""
+"""Share of the free memory that stays unused, as a margin for the error of the estimate."""
 LEVELS = 4
 """Equal steps from no recomputed layer to all of them, after running out of memory."""
 
@@ -117,7 +117,7 @@ def next_checkpointing_level(
 
 
 def _mode(layers: int, total: int) -> Checkpointing:
-    """Return the mode that recomputes so many layers."""
+    """Return the mode that recomputes this number of layers."""
     if layers == total:
         return Checkpointing.full
     return Checkpointing.layers if layers else Checkpointing.none
@@ -158,7 +158,7 @@ def _layer_functions(mode: Checkpointing, device: torch.device, number: int) -> 
 def fused_attention_ops(device: torch.device) -> list[Any]:
     """Return torch's fused attention operations: their outputs are saved, and everything else is recomputed.
 
-    Attention written as matrix products (soft-capped scores) is recomputed too: its weights are what is large.
+    Attention written as matrix products (soft-capped scores) is recomputed too, because its weights are large.
     """
     if device.type == "cuda":
         importlib.import_module("torch.nn.attention.varlen")  # registers its operation

@@ -46,7 +46,7 @@ def materialize_fake(model: nn.Module, device: torch.device) -> None:
 class SingleExpertMode(TorchFunctionMode):
     """Multiply by the first expert's matrix instead of a grouped product.
 
-    Sizes and saved tensors are the same; torch knows the shape of a grouped product in bfloat16 only.
+    Sizes and saved tensors are the same; torch infers the shape of a grouped product in bfloat16 only.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 def share_identical_layers(layers: Sequence[nn.Module]) -> dict[int, int]:
     """Let layers that are identical to an earlier one return a copy of its output.
 
-    A 32-layer model is then counted from two of its layers. The first layer never stands for others: its input may need
+    A 32-layer model is then counted from two of its layers. The first layer never represents others: its input may need
     no gradient, and what all layers share is counted with it.
 
     Args:
@@ -52,7 +52,7 @@ class CopiedForward:
 COMPARED_TYPES = (bool, int, float, str, type(None), tuple)
 """Types of attributes that distinguish layers."""
 POSITION_ATTRIBUTES = {"layer_idx", "layer_id", "layer_number", "training"}
-"""Attributes that depend on the position of a layer, not on what it computes."""
+"""Attributes that depend on the position of a layer, not on its computation."""
 
 
 def structural_key(layer: nn.Module) -> Hashable:

@@ -20,7 +20,7 @@ from sft_cli.model.quant import causal_lm
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 BEFORE_LAYERS = -1
-"""The key of what the backward pass computes before it reaches the last layer."""
+"""Key of the backward pass before it reaches the last layer."""
 
 
 def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
@@ -141,7 +141,7 @@ class LayerMemory:
         self.enter_backward(index, gradient)
 
     def add_attention(self, output: Tensor, sums: Tensor) -> None:
-        """Add the results of an attention that stands in for a fused kernel."""
+        """Add the results of an attention that replaces a fused kernel."""
         if self._layer is not None:
             self._fake_attention += output.untyped_storage().nbytes() + sums.untyped_storage().nbytes()
 

@@ -30,7 +30,7 @@ def logits_bytes(model: nn.Module, setup: ComputeSetup, loss: LossConfig) -> Cal
     cpu = setup.device.type == "cpu"
     vocabulary = lm.config.get_text_config().vocab_size
     module = lm.get_output_embeddings()
-    # On CUDA the log softmax has memory of its own.
+    # On CUDA the log softmax needs separate memory.
     extra = vocabulary * 4 * ((not cpu) + 2 * (loss.kl > 0))
     small, large = (
         SMALL_CHUNK * vocabulary * (setup.dtype.itemsize + 4),

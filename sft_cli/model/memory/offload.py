@@ -56,7 +56,7 @@ class Offloader:
         """
         if index == 0:
             self._last = None
-        # Checkpointing hides the tensors within the layer from these hooks: they see its arguments alone.
+        # Checkpointing hides the tensors within the layer from these hooks, which see only its arguments.
         with saved_tensors_hooks(self.send, self.fetch):
             return checkpoint(function, *args, use_reentrant=False)
 

@@ -1,4 +1,4 @@
-"""Count what a forward pass saves for the backward pass, and the transient memory of the latter, by decoder layer."""
+"""Count the tensors that a forward pass saves for the backward pass, and transient memory, by decoder layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class SavedBytes:
 
 
 class FakeAttention(torch.autograd.Function):
-    """Save what a fused attention kernel saves: query, key, value, output, and a float32 log-sum-exp."""
+    """Save the tensors of a fused attention kernel: query, key, value, output, and a float32 log-sum-exp."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class FakeAttention(torch.autograd.Function):
 def fake_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> tuple[Tensor, None]:
-    """Attention function of transformers that saves what a fused kernel saves, and computes nothing."""
+    """Attention function of transformers that saves the tensors of a fused kernel, and computes nothing."""
     return FakeAttention.apply(query, key, value), None  # pyright: ignore[reportReturnType]
 
 

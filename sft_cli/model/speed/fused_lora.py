@@ -111,7 +111,7 @@ class FusedForward:
     place: int
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return what the layer's own forward returns."""
+        """Return the result of the layer's own forward."""
         layer = self.group.layers[self.place]
         output = None
         if torch.is_grad_enabled() and not args and not kwargs:

@@ -1,4 +1,4 @@
-"""Gated feed-forward blocks that save gate and up alone: ``down(act(gate(x)) * up(x))``.
+"""Gated feed-forward blocks that save only gate and up:  ``down(act(gate(x)) * up(x))``.
 
 Written out, autograd saves four wide tensors of such a block (gate, its activation, up, and the product that LoRA's A
 of ``down`` needs again). Two of them follow from the others by elementwise operations, which the backward pass repeats.
@@ -107,7 +107,7 @@ class GatedForward:
     gate_first: bool
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return what the block's own forward returns, which is called where nothing can be saved."""
+        """Return the result of the block's own forward, which is called if no memory can be saved."""
         down = self.group.layers[0]
         if not torch.is_grad_enabled() or args or kwargs or not self.group.is_usable() or has_hooks(down):
             return type(self.block).forward(self.block, x, *args, **kwargs)

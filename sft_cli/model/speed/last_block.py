@@ -70,7 +70,7 @@ def skip_unused_positions(model: nn.Module) -> int | str:
     bit whatever its other rows contain (they are filled with NaN).
 
     Returns:
-        How many modules skip rows, or a clause that says why none does.
+        How many modules skip rows, or the reason why none does, as a clause.
     """
     restore_all_positions(model)
     lm = causal_lm(model)
@@ -109,7 +109,7 @@ def restore_all_positions(model: nn.Module) -> None:
 def attention_and_candidates(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
     """Return the attention of a layer (the child that gets the documents) and its modules that may be position-wise."""
     attention_modules: list[nn.Module] = []
-    before_attention: list[nn.Module] = []  # what the hook before the attention comes too late for
+    before_attention: list[nn.Module] = []  # modules that run before the hook of the attention
 
     def watch(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Record a module as attention, or as one that runs before attention."""

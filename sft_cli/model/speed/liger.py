@@ -46,7 +46,7 @@ def liger_blocker(family: str, device: torch.device) -> tuple[str, str] | None:
     if find_spec("liger_kernel") is None:
         return "liger-kernel is not installed", "pip install 'sft-cli[liger]'"
     if family not in _supported_families():
-        return f"liger-kernel knows no model of type {family}", "speed.kernels=auto"
+        return f"liger-kernel does not support models of type {family}", "speed.kernels=auto"
     return None
 
 

@@ -1,7 +1,7 @@
 """Several LoRA layers that read the same input, computed and differentiated together.
 
 PEFT computes each layer by itself: it casts the input to float32 for every A (unless autocast is on), keeps a copy of
-it for each, and adds the update as a tensor of its own. Here the input is kept once, the A matrices are one product,
+it for each, and adds the update as a separate tensor. Here the input is kept once, the A matrices are one product,
 and the update is added in place.
 
 Shapes: T tokens, I inputs, O outputs of a member, r its rank, R ranks of all members together.

@@ -1,7 +1,7 @@
 """RMS norms with frozen weights and a cheaper backward pass, for all model families.
 
 transformers writes the norm (arXiv:1910.07467) as half a dozen operations in float32, and autograd saves most of their
-results. Here the input alone is saved. A module is replaced if a float32 copy of it computes that formula; names and
+results. Here only the input is saved. A module is replaced if a float32 copy of it computes that formula; names and
 classes do not matter.
 
 Shapes: T tokens, N width.
@@ -36,7 +36,7 @@ class NormForward:
     offset: float
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return what the module's own forward returns, which is called where nothing can be saved."""
+        """Return the result of the module's own forward, which is called if no memory can be saved."""
         weight = self.norm.weight
         assert isinstance(weight, Tensor)
         same = weight.dtype == x.dtype and not weight.requires_grad and not args and not kwargs

@@ -216,7 +216,7 @@ def _copy_into(stored: ShardedTensorReader, model: nn.Module) -> None:
 
 
 def _rng_state() -> dict[str, Tensor]:
-    """The states of torch's random generators."""
+    """Return the states of torch's random generators."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -224,7 +224,7 @@ def _rng_state() -> dict[str, Tensor]:
 
 
 def _rng_tensors(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The states of all processes by name; those of ranks above 0 are named ``<name>.<rank>``."""
+    """Return the states of all processes by name; those of ranks above 0 are named ``<name>.<rank>``."""
     return {f"{name}.{rank}" if rank else name: value for rank, own in enumerate(states) for name, value in own.items()}
 
 

@@ -15,7 +15,7 @@ STATE_FILE = "state.json"
 
 
 def latest_valid(root: Path) -> Path | None:
-    """The newest valid checkpoint, or None; prints a warning for each damaged one."""
+    """Return the newest valid checkpoint, or None; prints a warning for each damaged one."""
     for directory in reversed(list_checkpoints(root)):
         fault = find_fault(directory)
         if fault is None:
@@ -27,19 +27,19 @@ def latest_valid(root: Path) -> Path | None:
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """Checkpoint directories, oldest first."""
+    """Return the checkpoint directories, oldest first."""
     # Links are ignored: their targets belong to something else.
     found = [path for path in root.glob("step-*") if STEP_PATTERN.fullmatch(path.name) and not path.is_symlink()]
     return sorted(found, key=checkpoint_step)
 
 
 def checkpoint_step(directory: Path) -> int:
-    """The step number in the name of a checkpoint."""
+    """Return the step number in the name of a checkpoint."""
     return int(directory.name.removeprefix("step-"))
 
 
 def find_fault(directory: Path) -> str | None:
-    """A phrase for what is wrong with a checkpoint's files, or None."""
+    """Return the problem of a checkpoint's files as a phrase, or None."""
     manifest = directory / "manifest.json"
     if not manifest.is_file():
         return "manifest.json is missing"

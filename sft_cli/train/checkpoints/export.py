@@ -63,7 +63,7 @@ def export_model(
 
 def copy_data_files(directory: RunDir, prepared: PreparedData) -> None:
     """Copy the data's tokenizer, manifest and golden prompts, and write the rows that merges are compared on."""
-    # Without permissions, which are those of whoever prepared the data.
+    # Without permissions, which belong to the user who prepared the data.
     tokenizer = prepared.tokenizer_directory
     shutil.copytree(tokenizer, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
     shutil.copyfile(prepared.directory / "manifest.json", directory.manifest)

@@ -1,4 +1,4 @@
-"""Check that a resumed run has the settings and the data it began with, as far as they decide what it learns."""
+"""Check that a resumed run has the settings and data of its start, as far as they determine the result."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ MAY_CHANGE = (
     "trainer.on_nan",
     "trainer.spike_factor",
 )
-"""Keys that do not decide what is learned: they may change on resuming."""
+"""Keys that do not change the trained model: they may change on resuming."""
 
 LENGTH_KEYS = ("trainer.max_steps", "trainer.epochs")
 """Keys that decide when a run ends."""
@@ -47,23 +47,23 @@ ROW_NEUTRAL_KEYS = ("data.workers", "data.budget.")
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:
-    """The keys that decide what is learned, dotted, with their plain values."""
+    """Return the dotted keys that determine the trained model, with their plain values."""
     return {key: value for key, value in flatten_config(config).items() if not key.startswith(MAY_CHANGE)}
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
-    """All keys, dotted, with their plain values."""
+    """Return all keys, dotted, with their plain values."""
     return {key: _as_json(value) for key, value in flatten(asdict(config))}
 
 
 def changed_settings(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ, with both values; None where one has no such key."""
+    """Return the keys whose values differ, with both values; None where one has no such key."""
     pairs = {key: (began.get(key), now.get(key)) for key in sorted({*began, *now})}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def run_fingerprint(config: Config, content: str, dtype: str) -> dict[str, Any]:
-    """What a checkpoint must agree with: data, initial adapters, settings and the type of computation."""
+    """Return the values that a checkpoint must share: data, initial adapters, settings, type of computation."""
     # Imports torch, which comparing settings does not need.
     from sft_cli.model.adapter.warm_start import initial_adapter_digests
 
@@ -149,7 +149,7 @@ def continue_command(run: RunDir, config: Config, words: Sequence[str]) -> str:
 
 
 def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
-    """The fix; to end a run early, it names a saved step."""
+    """Return the fix; to end a run early, it names a saved step."""
     shown = shlex.quote(str(run))
     fix = f"resume with its own settings: sft train --resume {shown}"
     steps = [int(place.name.removeprefix("step-")) for place in run.glob("checkpoints/step-*")]
@@ -159,7 +159,7 @@ def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """The value as it is read from JSON: enums by their value, tuples as lists."""
+    """Return the value as it is read from JSON: enums by their value, tuples as lists."""
     return value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
 
 

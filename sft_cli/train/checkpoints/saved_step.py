@@ -1,4 +1,4 @@
-"""A saved step as a run directory of its own, ``RUN/steps/step-N``, for `eval`, `merge` and `chat`."""
+"""Export a saved step to its own run directory, ``RUN/steps/step-N``, for `eval`, `merge` and `chat`."""
 
 import shlex
 import shutil
@@ -16,7 +16,7 @@ from sft_cli.train.checkpoints import checkpoint_dir
 
 
 def run_at(path: str, step: int | None, command: str) -> RunDir:
-    """Open a run, or a saved step of it as a run directory of its own, which is written if needed.
+    """Open a run, or the run directory of one of its saved steps, which is written if needed.
 
     Args:
         path: The run directory as typed.
@@ -39,7 +39,7 @@ def run_at(path: str, step: int | None, command: str) -> RunDir:
 
 
 def _find_checkpoint(run: RunDir, step: int) -> Path:
-    """The checkpoint of a step, if it is valid."""
+    """Return the checkpoint of a step, if it is valid."""
     there = {checkpoint_dir.checkpoint_step(one): one for one in checkpoint_dir.list_checkpoints(run.checkpoints)}
     if step not in there:
         raise SftError(
@@ -109,7 +109,7 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
 
 
 def _training_rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:
-    """The training rows in the order of the first epoch, as an initialisation from activations reads them."""
+    """Return the training rows in the order of the first epoch, as an initialisation from activations reads them."""
     from sft_cli.batching.step_plan import make_step_plan
     from sft_cli.config.schema.fields import resolved
     from sft_cli.train.setup.build import FirstEpochRows

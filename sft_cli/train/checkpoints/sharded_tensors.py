@@ -20,7 +20,7 @@ FIRST_ROWS_KEY = "first_rows"
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole tensor, gathered if it is sharded: every process must call it."""
+    """Return the whole tensor, gathered if it is sharded: every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -56,14 +56,14 @@ def save_tensors(directory: Path, name: str, tensors: Mapping[str, Tensor], *, i
 
 
 def local_rows(tensor: DTensor) -> tuple[int, Tensor]:
-    """The index of the first row that this process holds of a tensor, and its rows."""
+    """Return the index of the first row that this process holds of a tensor, and its rows."""
     part, parts, _ = _shard_index(tensor)
     each = -(-tensor.shape[0] // parts)
     return min(part * each, tensor.shape[0]), tensor.to_local()
 
 
 def shard_like(local: Tensor, like: DTensor) -> DTensor:
-    """This process's rows as a tensor that is sharded like another of the same shape."""
+    """Return this process's rows as a tensor that is sharded like another of the same shape."""
     return DTensor.from_local(
         local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
@@ -90,7 +90,7 @@ class ShardedTensorReader:
         return iter(self._pieces)
 
     def __len__(self) -> int:
-        """Number of tensors."""
+        """Return the number of tensors."""
         return len(self._pieces)
 
     def read(self, key: str, like: Tensor | None = None) -> Tensor:
@@ -112,12 +112,12 @@ class ShardedTensorReader:
 
 
 def _dtype(opened: Any, key: str) -> torch.dtype:
-    """The dtype of a stored tensor."""
+    """Return the dtype of a stored tensor."""
     return opened.get_slice(key)[:0].dtype
 
 
 def _shard_index(tensor: DTensor) -> tuple[int, int, bool]:
-    """The index of this process's shard, the number of shards, and whether another process holds the same shard."""
+    """Return this process's shard index, the number of shards, and whether another process holds the same shard."""
     part, parts, replica = 0, 1, False
     for dimension, placement in enumerate(tensor.placements):
         index, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
@@ -130,5 +130,5 @@ def _shard_index(tensor: DTensor) -> tuple[int, int, bool]:
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, contiguous."""
+    """Return the tensor on the CPU, contiguous."""
     return tensor.detach().contiguous().cpu()

@@ -1,4 +1,4 @@
-"""Steps whose loss spikes or is not finite: what is recorded of them, and when the run ends.
+"""Record steps whose loss spikes or is not finite, and end the run if needed.
 
 trainer.on_nan=stop ends the run after a step whose loss or gradient is not finite. Nothing of the step is saved, so
 that the last checkpoint is good. trainer.on_nan=skip changes no weight, no optimizer state and no average in such a
@@ -29,7 +29,7 @@ MAX_SKIPPED_IN_A_ROW = 10
 
 
 def is_finite_step(loss: float, grad_norm: float, *, scaled: bool) -> bool:
-    """Whether a step may change the weights.
+    """Return whether a step may change the weights.
 
     Args:
         loss: Its loss in nats.
@@ -52,7 +52,7 @@ class RecentSteps:
     nonfinite_in_a_row: int = 0
 
     def append(self, loss: float, grad_norm: float, *, scaled: bool) -> "RecentSteps":
-        """The recent steps with one more."""
+        """Return the recent steps with one more."""
         if not is_finite_step(loss, grad_norm, scaled=scaled):
             return replace(self, nonfinite_in_a_row=self.nonfinite_in_a_row + 1)
         return RecentSteps((*self.losses, loss)[-MEDIAN_WINDOW:], 0)
@@ -75,7 +75,7 @@ def read_recent_steps(metrics: Path, step: int, *, scaled: bool) -> RecentSteps:
 
 
 def spike_baseline(loss: float, recent: RecentSteps, factor: float) -> float | None:
-    """The median of the recent losses, if ``loss`` is more than ``factor`` times as large; otherwise None."""
+    """Return the median of the recent losses, if ``loss`` is more than ``factor`` times as large; otherwise None."""
     if len(recent.losses) < MIN_LOSSES:
         return None
     middle = median(recent.losses)
@@ -114,7 +114,7 @@ class Spike:
             lines.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
 
     def describe(self) -> str:
-        """A line for the console."""
+        """Return a line for the console."""
         if self.median is None:
             what = f"loss {self.loss:.4g}, gradient norm {self.grad_norm:.4g}{', skipped' if self.skipped else ''}"
         else:
@@ -130,7 +130,7 @@ def detect_spike(
     scaled: bool,
     rows: Callable[[], list[StepRow]],
 ) -> Spike | None:
-    """The record of a step whose loss spikes or is not finite; None for any other step.
+    """Return the record of a step whose loss spikes or is not finite; None for any other step.
 
     Args:
         metrics: The step.
@@ -148,7 +148,7 @@ def detect_spike(
 
 
 def raise_if_diverged(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> None:
-    """End the run after a step that is not finite, unless it may be skipped; a spike alone ends nothing.
+    """End the run after a step that is not finite, unless it may be skipped; a spike does not end the run.
 
     Args:
         spike: The step.
@@ -164,7 +164,7 @@ def raise_if_diverged(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run:
 
 
 def divergence_error(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> SftError:
-    """The error that ends the run after a step that is not finite; see ``raise_if_diverged``."""
+    """Return the error that ends the run after a step that is not finite; see ``raise_if_diverged``."""
     where = f"step {spike.step}"
     found = f"loss {spike.loss:.4g}, gradient norm {spike.grad_norm:.4g}, computed from {describe_rows(spike.rows)}"
     restart = f"start a new run with a smaller trainer.lr (it was {spike.lr:.3g} here) or a longer warm-up"

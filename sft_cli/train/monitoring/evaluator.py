@@ -68,7 +68,7 @@ class HeldOutEvaluator:
         return HeldOutResult(result.overall.loss, values, samples)
 
     def evaluate_base(self, directory: RunDir) -> dict[str, Any]:
-        """Scores and answers of the base model; cached in the run directory for a resumed run."""
+        """Return scores and answers of the base model, cached in the run directory for a resumed run."""
         world = current_world()
         known = world.run_on_main(
             lambda: directory.read_json(directory.base_scores) if directory.base_scores.is_file() else None
@@ -111,7 +111,7 @@ class HeldOutEvaluator:
             self.print_comparison(before, directory)
 
     def print_comparison(self, before: dict[str, Any], directory: RunDir) -> None:
-        """Evaluate the tuned model, save its scores, and print them beside those of the base, with sample answers."""
+        """Evaluate the tuned model, save its scores, and print them with those of the base and sample answers."""
         result = self._evaluate_fully("tuned")
         after = self._scores_json(result)
         current_world().run_on_main(
@@ -170,7 +170,7 @@ class HeldOutEvaluator:
 
     @staticmethod
     def _scores_json(result: Answers) -> dict[str, Any]:
-        """The scores over all sources and the answers, as JSON values."""
+        """Return the scores over all sources and the answers, as JSON values."""
         scores = result.metrics.overall
         return {
             "exact_match": scores.exact_match,

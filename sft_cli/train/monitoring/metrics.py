@@ -67,7 +67,7 @@ class StepMetrics:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes of this process: allocated by torch on CUDA, resident on CPU."""
+    """Return the peak bytes of this process: allocated by torch on CUDA, resident on CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -161,7 +161,7 @@ class NullLog:
 
 
 def tensorboard_scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The TensorBoard scalars of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
+    """Return the TensorBoard scalars of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
     if "retention" in line:
         return list(_numbers(line["retention"], "retention"))
     rest = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
@@ -169,7 +169,7 @@ def tensorboard_scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
-    """The numbers of a nested mapping, with names joined by slashes."""
+    """Yield the numbers of a nested mapping, with names joined by slashes."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{above}/{name}")
@@ -192,7 +192,7 @@ def truncate_after(file: Path, step: int) -> None:
 
 
 def _tensorboard(directory: Path, done: int) -> Any:
-    """A TensorBoard writer, or None where tensorboard is not installed."""
+    """Return a TensorBoard writer, or None where tensorboard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
@@ -204,6 +204,6 @@ def _tensorboard(directory: Path, done: int) -> Any:
 def _ignore_tensorboard_thread(
     usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs
 ) -> None:
-    """Thread excepthook that leaves out TensorBoard's threads: its writer raises the same error at the next value."""
+    """Thread excepthook that ignores TensorBoard's threads: its writer raises the same error at the next value."""
     if not type(failure.thread).__module__.startswith("tensorboard."):
         usual(failure)

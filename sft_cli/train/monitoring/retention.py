@@ -65,7 +65,7 @@ class ProbeChange:
         return self.drop <= self.probe.config.max_drop
 
     def to_json(self) -> dict[str, Any]:
-        """The values for metrics.jsonl; null where a number is not finite."""
+        """Return the values for metrics.jsonl; null where a number is not finite."""
         numbers = {"value": self.value, "base": self.base, "worse": self.drop}
         return {
             "metric": self.probe.config.metric.value,
@@ -74,7 +74,7 @@ class ProbeChange:
         }
 
     def table_row(self) -> tuple[str, ...]:
-        """Its row of the printed table."""
+        """Return the row of the printed table."""
         shares = self.probe.config.metric is ProbeMetric.exact_match
         cells = [f"{n:.1%}" if shares else f"{n:.4f}" for n in (self.base, self.value)]
         verdict = "" if self.is_allowed else "too much"
@@ -169,7 +169,7 @@ class RetentionGuard:
         return not (self.failure and self._config.trainer.retention.stop)
 
     def _measurement_key(self, probe: RetentionProbe) -> dict[str, Any]:
-        """The settings that a stored value must share to be used."""
+        """Return the settings that a stored value must share to be used."""
         generated = probe.config.metric is ProbeMetric.exact_match
         return {
             "metric": probe.config.metric.value,
@@ -179,7 +179,7 @@ class RetentionGuard:
         }
 
     def _measure(self, probe: RetentionProbe) -> float:
-        """The probe's value on the current model."""
+        """Return the probe's value on the current model."""
         with self._accelerator.autocast(), progress(f"probe {probe.name}", unit="examples") as shown:
             if probe.config.metric is ProbeMetric.loss:
                 return heldout_loss(
@@ -213,12 +213,12 @@ class RetentionGuard:
 
 
 def _number(measured: Mapping[str, Any]) -> float:
-    """The value in a line of metrics.jsonl; NaN for null."""
+    """Return the value in a line of metrics.jsonl; NaN for null."""
     return math.nan if measured["value"] is None else measured["value"]
 
 
 def stop_message(run: str, step: int, verdict: str) -> str:
-    """The message of a run that the guard stopped; ``run`` is quoted for a shell."""
+    """Return the message of a run that the guard stopped; ``run`` is quoted for a shell."""
     return (
         f"stopped   after step {step}, saved, without a result: {verdict}\n"
         f"next      sft train --resume {run} trainer.retention.stop=false to continue anyway,"

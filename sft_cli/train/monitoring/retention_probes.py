@@ -69,7 +69,7 @@ def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Pat
 
 
 def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Config:
-    """The config that prepares only a probe's file: nothing is held out or filtered, and long rows are dropped."""
+    """Return the config for a probe's file only: nothing is held out or filtered, and long rows are dropped."""
     usual = DataConfig()
     data = replace(
         config.data,
@@ -87,7 +87,7 @@ def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path
 
 
 def _reword_error(error: SftError, name: str, key: str) -> SftError:
-    """An error of preparing a probe, with the keys of the probe in place of those of a source."""
+    """Return an error of preparing a probe, with the keys of the probe in place of those of a source."""
     source = f"data.mix.{name}"
     if error.where in (f"{source}.format", "data.mix"):
         return SftError(
@@ -96,7 +96,7 @@ def _reword_error(error: SftError, name: str, key: str) -> SftError:
             fix='write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         )
     if f"{source}." in error.fix:  # a key that probes do not have
-        fix = 'write rows of prompt and completion alone, in UTF-8: {"prompt": …, "completion": …}'
+        fix = 'write rows with only prompt and completion, in UTF-8: {"prompt": …, "completion": …}'
         return SftError(where=f"{key}.path: {error.where}", problem=error.problem, fix=fix)
     where, fix = error.where.replace(source, key), error.fix.replace(source, key)
     if where == error.where:

@@ -18,12 +18,12 @@ class StepRow:
 
 
 def list_step_rows(split: Split, examples: Sequence[int]) -> list[StepRow]:
-    """The rows of these examples, the longest first."""
+    """Return the rows of these examples, the longest first."""
     rows = [StepRow(split.where(index), int(split.lengths[index])) for index in examples]
     return sorted(rows, key=lambda row: -row.tokens)
 
 
 def describe_rows(rows: Sequence[StepRow]) -> str:
-    """``rows.jsonl:7 (243 tokens), rows.jsonl:2 (200 tokens), rows.jsonl:9 (81 tokens) and 13 more``."""
+    """Return ``rows.jsonl:7 (243 tokens), rows.jsonl:2 (200 tokens), rows.jsonl:9 (81 tokens) and 13 more``."""
     more = f" and {len(rows) - MAX_NAMED_ROWS} more" if len(rows) > MAX_NAMED_ROWS else ""
     return ", ".join(f"{row.where} ({row.tokens:,} tokens)" for row in rows[:MAX_NAMED_ROWS]) + more

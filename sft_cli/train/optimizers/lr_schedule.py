@@ -32,7 +32,7 @@ def make_lr_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, nu
 
 
 def _scheduler_arguments(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dict[str, Any]]:
-    """The name of the schedule in transformers, and its arguments apart from the numbers of steps."""
+    """Return the name of the schedule in transformers, and its arguments apart from the numbers of steps."""
     match config.schedule:
         case Schedule.constant:
             return "constant_with_warmup" if warmup else "constant", {}

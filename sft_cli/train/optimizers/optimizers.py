@@ -123,7 +123,7 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
 
 
 def optimizer_state_bytes(trainer: TrainerConfig) -> int:
-    """Peak bytes of optimizer and weight average per trained float32 parameter.
+    """Return the peak bytes of optimizer and weight average per trained float32 parameter.
 
     An average needs its own weights, and a copy of the raw ones while it replaces them; a mean of the last k steps also
     needs their weights.

@@ -21,7 +21,7 @@ _KINDS = ("hidden", "matrices", "vectors")
 
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The trained parameters by name; a tied weight comes once."""
+    """Return the trained parameters by name; a tied weight comes once."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
@@ -58,25 +58,25 @@ def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterC
 
 
 def base_parameter_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters by their names in the base model, without the prefixes of wrappers."""
+    """Return all parameters by their names in the base model, without the prefixes of wrappers."""
     inner = model.model if isinstance(model, LossModel) else model
     return {name.removeprefix("base_model.model."): parameter for name, parameter in inner.named_parameters()}
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether at least two dimensions are greater than 1."""
+    """Return whether at least two dimensions are greater than 1."""
     return sum(size > 1 for size in parameter.shape) >= 2
 
 
 def vocabulary_weights(model: nn.Module) -> frozenset[int]:
-    """The ``id`` of the input and output embeddings, which have a row for each token or position."""
+    """Return the ``id`` of the input and output embeddings, which have a row for each token or position."""
     found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     heads = [module.get_output_embeddings() for module in model.modules() if isinstance(module, PreTrainedModel)]
     return frozenset(found | {id(head.weight) for head in heads if head is not None})
 
 
 def _kind(parameter: nn.Parameter, vocabulary: Collection[int] | None) -> str:
-    """``vectors``, ``matrices``, or, where a vocabulary is given, ``hidden`` for matrices that Muon updates."""
+    """Return ``vectors``, ``matrices``, or, where a vocabulary is given, ``hidden`` for matrices that Muon updates."""
     if not is_matrix(parameter):
         return "vectors"
     hidden = vocabulary is not None and parameter.ndim == 2 and id(parameter) not in vocabulary
@@ -84,7 +84,7 @@ def _kind(parameter: nn.Parameter, vocabulary: Collection[int] | None) -> str:
 
 
 def _lr_factors(parameters: Mapping[str, nn.Parameter], wanted: Mapping[str, float]) -> dict[str, float]:
-    """The factor on the learning rate of each trained parameter, by name."""
+    """Return the factor on the learning rate of each trained parameter, by name."""
     trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
     first = {name: next((pattern for pattern in wanted if re.search(pattern, name)), None) for name in trained}
     for pattern in wanted:
@@ -94,7 +94,7 @@ def _lr_factors(parameters: Mapping[str, nn.Parameter], wanted: Mapping[str, flo
 
 
 def _unmatched_pattern_error(pattern: str, trained: list[str], matched: list[str]) -> SftError:
-    """The error for a pattern that matches no trained parameter; ``matched`` are all names that it matches."""
+    """Return the error for a pattern that matches no trained parameter; ``matched`` are all names that it matches."""
     where = f"trainer.lr_factors.{pattern}"
     if taken := [name for name in matched if name in trained]:
         return SftError(

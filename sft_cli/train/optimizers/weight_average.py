@@ -28,11 +28,11 @@ class WeightAverage:
         raise NotImplementedError
 
     def mean(self) -> dict[str, Tensor]:
-        """The average by parameter name, float32; empty before the first step."""
+        """Return the average by parameter name, float32; empty before the first step."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that ``load`` needs: the mean by parameter name, and more in subclasses."""
+        """Return the tensors that ``load`` needs: the mean by parameter name, and more in subclasses."""
         return self.mean()
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
@@ -78,7 +78,7 @@ class ExponentialMovingAverage(WeightAverage):
             mean.lerp_(weights[name], share)
 
     def mean(self) -> dict[str, Tensor]:
-        """The average by parameter name; not a copy."""
+        """Return the average by parameter name; not a copy."""
         return dict(self._mean)
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
@@ -108,7 +108,7 @@ class LastStepsAverage(WeightAverage):
         self.steps += 1
 
     def mean(self) -> dict[str, Tensor]:
-        """The average by parameter name."""
+        """Return the average by parameter name."""
         if not self._kept:
             return {}
         means = {name: value.clone() for name, value in self._kept[0].items()}
@@ -119,7 +119,7 @@ class LastStepsAverage(WeightAverage):
         return means
 
     def state(self) -> dict[str, Tensor]:
-        """The mean, and the copies as ``<index>/<parameter>``."""
+        """Return the mean, and the copies as ``<index>/<parameter>``."""
         copies = {f"{place}/{name}": value for place, kept in enumerate(self._kept) for name, value in kept.items()}
         return {**self.mean(), **copies}
 

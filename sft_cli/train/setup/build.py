@@ -139,7 +139,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
 
 
 def _pair_cost(lm: PreTrainedModel) -> float:
-    """Cost of one query-key pair in this model, see ``bin_packing.attention_pair_cost``."""
+    """Return the cost of one query-key pair in this model, see ``bin_packing.attention_pair_cost``."""
     text = lm.config.get_text_config()
     parameters = sum(math.prod(layer_features(layer)) for layer in inner_linears(lm).values())
     return (
@@ -200,7 +200,7 @@ def load_adapted_model(
 
 
 def _choose_sharing(config: Config, probed: ProbeResult) -> Choice:
-    """Decide whether common prefixes are computed once, and print what the probe of packing found."""
+    """Decide whether common prefixes are computed once, and print the result of the packing probe."""
     if not probed.packed_ok:
         say(f"packing   off, one example per row: {probed.reason}")
         return Choice.never

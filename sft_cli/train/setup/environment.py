@@ -32,7 +32,7 @@ PACKAGES = (
 
 
 def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Versions, machine, device and compute type as plain JSON values."""
+    """Return versions, machine, device and compute type as plain JSON values."""
     return {
         "sft_cli": __version__,
         "python": sys.version.split()[0],

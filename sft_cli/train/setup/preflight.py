@@ -86,7 +86,7 @@ def find_config_problems(
 
 
 def _device_problems(config: Config, device: str) -> Iterator[SftError]:
-    """Settings that the device does not support."""
+    """Yield an error for each setting that the device does not support."""
     if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and device == "cpu":
         yield SftError(
             where=f"trainer.optimizer={config.trainer.optimizer.value}",
@@ -102,7 +102,7 @@ def _device_problems(config: Config, device: str) -> Iterator[SftError]:
 
 
 def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftError]:
-    """Settings that need held-out rows, where so few rows exist that none are held out by default."""
+    """Yield an error for each setting that needs held-out rows, where too few rows exist for the default share."""
     if len(prepared.validation):
         return
     rows = prepared.manifest["splits"]["train"]["rows"]
@@ -120,7 +120,7 @@ def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftErr
 
 
 def _size_problems(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[SftError]:
-    """Rows that are too long for the model, and token ids outside its vocabulary."""
+    """Yield errors for rows that are too long for the model, and token ids outside its vocabulary."""
     text = architecture.get_text_config()
     longest, taken = longest_example(prepared), num_virtual_positions(config.adapter)
     if (limit := model_context_length(architecture)) is not None and longest + taken > limit:
@@ -138,13 +138,13 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
     if largest >= vocabulary:
         yield SftError(
             where="model.tokenizer",
-            problem=f"the data holds token id {largest}, the model knows {vocabulary} tokens",
+            problem=f"the data hold token id {largest}, but the model has {vocabulary} tokens",
             fix="use the model's own tokenizer: leave model.tokenizer out",
         )
 
 
 def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
-    """Settings with which the examples fit into ``context`` tokens, with the fraction that each keeps."""
+    """Return settings with which the examples fit into ``context`` tokens, with the fraction that each keeps."""
     tokens, least = [], []
     for split in (prepared.train, prepared.validation):
         found = split.lengths.copy()
@@ -165,7 +165,7 @@ def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
 
 
 def longest_example(prepared: PreparedData) -> int:
-    """Tokens of the longest example, including held-out ones."""
+    """Return the tokens of the longest example, including held-out ones."""
     return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
 
@@ -174,7 +174,7 @@ EXTRA_CHECKPOINTS = 2
 
 
 def disk_problem(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
-    """An error if the checkpoints do not fit on the disk of the run directory; otherwise None.
+    """Return an error if the checkpoints do not fit on the disk of the run directory; otherwise None.
 
     Those of a resumed run are already on the disk.
     """
@@ -196,7 +196,7 @@ def disk_problem(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
 
 
 def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
-    """Bytes of all checkpoints on the disk at a time: those kept, the best one, and one being written."""
+    """Return the bytes of all checkpoints on the disk at a time: those kept, the best one, and one being written."""
     return (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS) * (needed.parameters + needed.optimizer_state)
 
 
@@ -214,20 +214,20 @@ def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepare
 def estimate_run_memory(
     config: Config, architecture: PretrainedConfig, prepared: PreparedData, machine: ComputeSetup
 ) -> MemoryEstimate:
-    """The memory estimate for this run's largest micro-batch."""
+    """Return the memory estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
     counted = count_step_memory(config, architecture, machine, typical_length(prepared))
     return micro_batch_memory(config, counted, min(total, max_micro_batch_tokens(config, longest)))
 
 
 def typical_length(prepared: PreparedData) -> int:
-    """Token-weighted mean length of the examples: the memory of attention on a CPU grows with its square."""
+    """Return the token-weighted mean length of the examples: CPU attention memory grows with its square."""
     lengths = prepared.train.lengths.astype(np.float64)
     return max(1, round(float((lengths**2).sum() / lengths.sum())))
 
 
 def max_micro_batch_tokens(config: Config, longest: int) -> int:
-    """Tokens of the largest micro-batch with these settings and this longest example.
+    """Return the tokens of the largest micro-batch with these settings and this longest example.
 
     Args:
         config: The settings of the run.
@@ -256,13 +256,13 @@ def count_step_memory(
 
 
 def micro_batch_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
-    """The memory estimate for a micro-batch of ``tokens`` tokens."""
+    """Return the memory estimate for a micro-batch of ``tokens`` tokens."""
     needed = optimizer_state_bytes(config.trainer)
     return counted.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=needed)
 
 
 def _check_memory(config: Config, needed: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
-    """Choose what is recomputed and print the estimate.
+    """Choose the recomputed layers and print the estimate.
 
     Raises:
         SftError: The weights and the optimizer state do not fit.

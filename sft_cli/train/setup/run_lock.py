@@ -35,7 +35,7 @@ class LockOwner:
     since: str
 
     def __str__(self) -> str:
-        """``process 4711 on node7``."""
+        """Return ``process 4711 on node7``."""
         return f"process {self.pid} on {self.host}"
 
 
@@ -90,14 +90,14 @@ def _wait_until_stale(owner: LockOwner, file: Path) -> None:
 
 
 def _in_use_error(file: Path, owner: LockOwner | None) -> SftError:
-    """The error for a second process."""
+    """Return the error for a second process."""
     known = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
     stop = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
     return SftError(where=str(file.parent), problem=known, fix=f"{stop}; a new run needs another run_dir")
 
 
 def _read_owner(file: Path) -> LockOwner | None:
-    """The owner that the file names; None if it names none or is damaged."""
+    """Return the owner that the file names; None if it names none or is damaged."""
     try:
         return LockOwner(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -105,7 +105,7 @@ def _read_owner(file: Path) -> LockOwner | None:
 
 
 def _mtime_ns(file: Path) -> int:
-    """Modification time of the file; it is opened, so that a network disk asks its server."""
+    """Return the modification time of the file, which is opened, so that a network disk asks its server."""
     with file.open("rb") as opened:
         return os.fstat(opened.fileno()).st_mtime_ns
 

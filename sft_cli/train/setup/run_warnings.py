@@ -59,7 +59,7 @@ def find_run_warnings(config: Config, prepared: PreparedData, *, examples: int, 
 
 
 def num_steps(config: Config, examples: int) -> int:
-    """Number of optimizer steps, as ``make_step_plan`` counts them, after ``automatic.settled``."""
+    """Return the number of optimizer steps, as ``make_step_plan`` counts them, after ``automatic.resolve_auto``."""
     trainer = config.trainer
     return trainer.max_steps or -(-examples // resolved(trainer.examples_per_step)) * resolved(trainer.epochs)
 
@@ -85,7 +85,7 @@ def describe_plan(composed: Config, config: Config, examples: int) -> str:
 
 
 def _template_warnings(config: Config, prepared: PreparedData) -> Iterator[RunWarning]:
-    """Another template is used than the tokenizer's own."""
+    """Yield a warning if the template is not the tokenizer's own."""
     if prepared.manifest["beside_own_template"]:
         name = "template.path" if config.template.path else f"template={config.template.name}"
         yield RunWarning(
@@ -97,7 +97,7 @@ def _template_warnings(config: Config, prepared: PreparedData) -> Iterator[RunWa
 
 
 def _step_warnings(config: Config, examples: int) -> Iterator[RunWarning]:
-    """There are too few steps."""
+    """Yield a warning if there are too few steps."""
     trainer, steps = config.trainer, num_steps(config, examples)
     if steps >= MIN_STEPS:
         return
@@ -113,7 +113,7 @@ def _step_warnings(config: Config, examples: int) -> Iterator[RunWarning]:
 
 
 def _holdout_warnings(config: Config, held_out: bool) -> Iterator[RunWarning]:
-    """No rows are held out."""
+    """Yield a warning if no rows are held out."""
     if not held_out:
         few = f", fewer than {automatic.ENOUGH} rows" if isinstance(config.data.val_fraction, Auto) else ""
         yield RunWarning(
@@ -124,7 +124,7 @@ def _holdout_warnings(config: Config, held_out: bool) -> Iterator[RunWarning]:
 
 
 def _lr_warnings(config: Config) -> Iterator[RunWarning]:
-    """The learning rate is unusual for the method. Muon and Adafactor have other scales."""
+    """Yield the learning rate is unusual for the method. Muon and Adafactor have other scales."""
     trainer, kind = config.trainer, config.adapter.kind
     if trainer.optimizer in (OptimizerName.muon, OptimizerName.adafactor):
         return
