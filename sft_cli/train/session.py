@@ -48,7 +48,7 @@ from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
-from sft_cli.train.setup.environment import describe_environment, prepare_machine
+from sft_cli.train.setup.environment import describe_environment, prepare_machine, translate_missing_determinism
 from sft_cli.train.setup.run_directory import locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 from sft_cli.utils.atomic import write_atomic
@@ -63,7 +63,10 @@ def run_session(config: Config, prepared: PreparedData, directory: RunDir, *, re
         SftError: The preflight or a checkpoint check fails, or training diverges.
         SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
-    with open_session(config, prepared, directory, resumed=resumed) as session:
+    with (
+        translate_missing_determinism(),
+        open_session(config, prepared, directory, resumed=resumed) as session,
+    ):
         session.build()
         session.measure_base()
         progress = session.train(session.restore())

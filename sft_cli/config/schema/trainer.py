@@ -188,3 +188,5 @@ class TrainerConfig:
     dtype: Dtype = Dtype.auto
     """Compute type; auto: bfloat16 on CUDA GPUs that support it (else float16) and, for an adapter on a model of width
     256 or more, on CPUs with AVX512-BF16 or AMX; float32 otherwise."""
+    deterministic: bool = False
+    """Use only GPU operations that add in a fixed order: a resumed run then equals an uninterrupted one; slower."""

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "speed.",
     "trainer.retention.",
     "trainer.device",
+    "trainer.deterministic",
     "trainer.eval_every",
     "trainer.save_every",
     "trainer.keep_checkpoints",

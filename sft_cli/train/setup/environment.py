@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +15,7 @@ from transformers import PretrainedConfig
 from sft_cli import __version__
 from sft_cli.config.schema.config import Config
 from sft_cli.console import gib, say
+from sft_cli.errors import SftError
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.threads import choose_threads, set_num_threads
 from sft_cli.run_dir import RunDir
@@ -52,6 +55,8 @@ def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedC
 
     A resumed run uses the number of threads that it began with; otherwise the number depends on the model.
     """
+    if config.trainer.deterministic:
+        use_deterministic_operations()
     kind = f"{str(machine.dtype).removeprefix('torch.')} ({machine.reason or 'as configured'})"
     if machine.device.type == "cuda":
         gpu = torch.cuda.get_device_properties(machine.device)
@@ -68,6 +73,35 @@ def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedC
     )
     set_num_threads(threads)
     say(f"machine   cpu, {kind}, {threads.sentence()}")
+
+
+def use_deterministic_operations() -> None:
+    """Use operations that add in a fixed order, for the rest of the process; an operation without one raises an error.
+
+    cuBLAS reads its variable when the first product is computed.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would only cost time
+    torch.use_deterministic_algorithms(True)
+
+
+@contextmanager
+def translate_missing_determinism() -> Iterator[None]:
+    """Turn torch's error about an operation without a fixed order into an SftError that names the setting.
+
+    Raises:
+        SftError: ``trainer.deterministic`` is on, and the run needs such an operation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        operation, is_missing, _ = str(error).partition(" does not have a deterministic implementation")
+        if not is_missing:
+            raise
+        problem = f"torch has no deterministic version of {operation.split()[-1]} for this GPU"
+        raise SftError(
+            where="trainer.deterministic=true", problem=problem, fix="trainer.deterministic=false"
+        ) from error
 
 
 def _version(name: str) -> str | None:
