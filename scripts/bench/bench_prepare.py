@@ -49,7 +49,7 @@ class Part:
     """Encoder of a part of the rows in a worker process."""
 
     def __init__(self, rules: encode_stage.EncodeRules, directory: Path) -> None:
-        self._maker, self._directory = rules.maker(), directory
+        self._maker, self._directory = rules.builder(), directory
 
     def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> None:
         """Encode, prove and write rows."""

@@ -64,9 +64,9 @@ def run_filter(
     def findings() -> Iterator[Finding]:
         report.append((yield from find(InMemoryRows(rows, held_out), config)))
 
-    found = list(findings())
-    assert [one.row for one in found] == sorted(one.row for one in found)
-    return found, report[0]
+    result = list(findings())
+    assert [one.row for one in result] == sorted(one.row for one in result)
+    return result, report[0]
 
 
 def drop_reasons(found: list[Finding]) -> dict[int, str | None]:

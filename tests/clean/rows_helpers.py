@@ -20,8 +20,8 @@ def numbered_rows(
     contents: Sequence[Sequence[str] | str], held_out: Sequence[int] = (), priorities: Sequence[int] = ()
 ):
     """Rows ``rows.jsonl:1`` and on; a text alone is a prompt that is answered with "ok"."""
-    said = [(content, "ok") if isinstance(content, str) else content for content in contents]
-    rows = [chat(*turns, where=f"rows.jsonl:{number}") for number, turns in enumerate(said, start=1)]
+    output = [(content, "ok") if isinstance(content, str) else content for content in contents]
+    rows = [chat(*turns, where=f"rows.jsonl:{number}") for number, turns in enumerate(output, start=1)]
     return InMemoryRows(rows, frozenset(held_out), tuple(priorities))
 
 
@@ -35,13 +35,13 @@ class SmallBatches(InMemoryRows):
 
 def collect(finding: Findings) -> tuple[list[Finding], dict[str, Any] | None]:
     """Everything a filter finds, in the order it must have, and its report."""
-    found = []
+    result = []
     while True:
         try:
-            found.append(next(finding))
+            result.append(next(finding))
         except StopIteration as end:
-            assert [one.row for one in found] == sorted({one.row for one in found})
-            return found, end.value
+            assert [one.row for one in result] == sorted({one.row for one in result})
+            return result, end.value
 
 
 def dropped_rows(finding: Findings) -> list[int]:

@@ -32,10 +32,10 @@ def against(tmp_path, monkeypatch):
 def test_findings_and_report(against):
     half = TRAINS.split(", how")[0]
     texts = ["Nothing of the sort", f"Solve: {TRAINS.upper()}", (f"{half} ...", "ok"), ("Go on", f"Sure. {SHORT}")]
-    found, report = collect(
+    result, report = collect(
         contamination.find_contamination(numbered_rows(texts), ContaminationConfig(against=against))
     )
-    assert found == [
+    assert result == [
         Finding(1, "holds an evaluation prompt", "100% of exam, exam.jsonl:1", 1.0),
         Finding(3, "holds an evaluation prompt", "100% of exam, exam.jsonl:2", 1.0),
     ]
@@ -62,8 +62,8 @@ def test_findings_and_report(against):
 def test_a_part_is_found_from_the_threshold_on(against):
     """20 words are 11 n-grams of 10; the first 15 words hold 6 of them."""
     rows = numbered_rows([" ".join(TRAINS.split()[:15]), " ".join(TRAINS.split()[:14])])
-    found, _ = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
-    assert found == [Finding(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
+    result, _ = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
+    assert result == [Finding(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
     exactly = ContaminationConfig(against=against, threshold=6 / 11)
     assert dropped_rows(contamination.find_contamination(rows, exactly)) == [0]
     assert (
@@ -86,8 +86,10 @@ SHORT_PROMPTS = [
 
 @pytest.mark.parametrize(("turns", "expected"), SHORT_PROMPTS)
 def test_prompts_shorter_than_an_ngram(against, turns, expected):
-    found = dropped_rows(contamination.find_contamination(numbered_rows([turns]), ContaminationConfig(against=against)))
-    assert bool(found) is expected
+    result = dropped_rows(
+        contamination.find_contamination(numbered_rows([turns]), ContaminationConfig(against=against))
+    )
+    assert bool(result) is expected
 
 
 def test_every_text_of_a_row_is_searched(against):
@@ -100,8 +102,8 @@ def test_every_text_of_a_row_is_searched(against):
             Conversation((), "a:4", "a", tokens=TokenIds((1, 2), (0.0, 1.0))),
         ]
     )
-    found, report = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
-    assert [one.row for one in found] == [0, 1, 2]
+    result, report = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
+    assert [one.row for one in result] == [0, 1, 2]
     assert report is not None
     assert report["unsearched_rows"] == 1
 
@@ -113,8 +115,8 @@ def test_held_out_rows_are_not_trained_on(against):
 
 def test_only_a_report(against):
     config = ContaminationConfig(against=against, action=Action.report)
-    found, report = collect(contamination.find_contamination(numbered_rows([TRAINS]), config))
-    assert found == [Finding(0, None, "100% of exam, exam.jsonl:1", 1.0)]
+    result, report = collect(contamination.find_contamination(numbered_rows([TRAINS]), config))
+    assert result == [Finding(0, None, "100% of exam, exam.jsonl:1", 1.0)]
     assert report is not None
     assert report["sets"]["exam"]["rows"] == 1
 
@@ -155,8 +157,8 @@ SHAPES = [
 def test_shapes_of_evaluation_sets(tmp_path, monkeypatch, file, content, columns, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).write_text(content, "utf-8")
-    found = eval_prompts(ContaminationConfig(against={"a": file}, columns=columns))
-    assert found == [("a", where, text) for where, text in expected]
+    result = eval_prompts(ContaminationConfig(against={"a": file}, columns=columns))
+    assert result == [("a", where, text) for where, text in expected]
 
 
 def test_parquet(tmp_path, monkeypatch):
@@ -213,23 +215,23 @@ SAID = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join
 @settings(deadline=None, max_examples=200)
 @given(st.lists(SAID, max_size=6), st.lists(st.lists(SAID, max_size=3), max_size=5), st.integers(3, 7))
 def test_shares_by_brute_force(asked, rows, length):
-    found = ngrams.overlapping_prompts(ngrams.build_index(asked, length), rows, 0.01)
-    assert found == [expected(asked, messages, length) for messages in rows]
+    result = ngrams.overlapping_prompts(ngrams.build_index(asked, length), rows, 0.01)
+    assert result == [expected(asked, messages, length) for messages in rows]
 
 
 def expected(asked, messages, length):
     """Shares by the definition, over plain words."""
-    said = [message.lower().split() for message in messages]
+    output = [message.lower().split() for message in messages]
     shares = []
     for number, text in enumerate(asked):
         words = text.lower().split()
         if len(words) >= length:
             wanted = runs(words, length)
-            share = len(wanted & {run for message in said for run in runs(message, length)}) / len(wanted)
+            share = len(wanted & {run for message in output for run in runs(message, length)}) / len(wanted)
         elif len(words) >= 5:
-            share = float(any(tuple(words) in runs(message, len(words)) for message in said))
+            share = float(any(tuple(words) in runs(message, len(words)) for message in output))
         else:
-            share = float(bool(words) and words in said)
+            share = float(bool(words) and words in output)
         shares += [(number, share)] if share else []
     return tuple(shares)
 
@@ -248,7 +250,7 @@ def test_batches_and_chunks_make_no_difference(against, monkeypatch):
     assert collect(contamination.find_contamination(SmallBatches(numbered_rows(texts).conversations), config)) == whole
 
 
-def test_hashes_that_collide_are_told_apart(monkeypatch):
+def test_colliding_hashes_are_distinguished(monkeypatch):
     """Every run of words has the same hash: only what is equal word by word counts."""
     monkeypatch.setattr(ngrams, "_hashes", lambda ids, length: ngrams.np.zeros(len(ids) - length + 1, "uint64"))
     index = ngrams.build_index(["a b c d e f"], 6)
@@ -266,12 +268,12 @@ def test_gsm8k(material_dir):
     planted = {100: test[7], 200: f"Solve this:\n\n{test[11]}\n\nThink step by step.", 300: test[13].upper()}
     texts = [planted.get(number, row["instruction"]) for number, row in enumerate(rows)]
     config = ContaminationConfig(against={"gsm8k": str(material_dir / "eval" / "gsm8k_test.jsonl")})
-    found, report = collect(contamination.find_contamination(numbered_rows(texts), config))
-    assert {one.row: one.detail.rpartition(", ")[2] for one in found if one.score == 1} == {
+    result, report = collect(contamination.find_contamination(numbered_rows(texts), config))
+    assert {one.row: one.detail.rpartition(", ")[2] for one in result if one.score == 1} == {
         100: "gsm8k_test.jsonl:8",
         200: "gsm8k_test.jsonl:12",
         300: "gsm8k_test.jsonl:14",
     }
-    assert [one.row for one in found if one.score != 1] == [1314, 5162]
+    assert [one.row for one in result if one.score != 1] == [1314, 5162]
     assert report is not None
     assert report["sets"] == {"gsm8k": {"prompts": 1319, "contaminated_prompts": 4, "rows": 5}}

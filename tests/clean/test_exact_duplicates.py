@@ -29,8 +29,8 @@ def test_the_winner():
 
 def test_findings_and_report():
     rows = numbered_rows([("q", "1"), ("x" * 400, "2"), ("q", "1"), ("X" * 400, "2"), ("Q", "1"), ("q", "1")])
-    found, report = collect(exact_duplicates.find_exact_duplicates(rows, PROMPT))
-    assert found == [
+    result, report = collect(exact_duplicates.find_exact_duplicates(rows, PROMPT))
+    assert result == [
         Finding(index, "exact duplicate", f"the same as rows.jsonl:{kept}", 1.0)
         for index, kept in [(2, 1), (3, 2), (4, 1), (5, 1)]
     ]
@@ -47,10 +47,10 @@ def test_findings_and_report():
 
 
 def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
-    found, report = collect(
+    result, report = collect(
         exact_duplicates.find_exact_duplicates(numbered_rows("abab", [2]), ExactDuplicatesConfig(action=Action.report))
     )
-    assert found == [
+    assert result == [
         Finding(0, None, "the same as rows.jsonl:3", 1.0, cluster=2),
         Finding(1, cluster=1),
         Finding(2, cluster=2),
@@ -61,9 +61,11 @@ def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
 
 
 def test_rows_that_train_different_turns_of_one_conversation_stay():
-    asked, said = Message("user", "q"), Message("assistant", "a")
+    requested, output = Message("user", "q"), Message("assistant", "a")
     silent = Message("assistant", "a", weight=0.0)
-    rows = [Conversation((asked, turn, asked, said), "rows.jsonl:1", "mine") for turn in (said, silent, said)]
+    rows = [
+        Conversation((requested, turn, requested, output), "rows.jsonl:1", "mine") for turn in (output, silent, output)
+    ]
     assert dropped_rows(exact_duplicates.find_exact_duplicates(InMemoryRows(rows), CONVERSATION)) == [2]
 
 
@@ -83,7 +85,7 @@ def test_no_rows():
 
 
 @given(DRAWN, st.sampled_from(Scope))
-def test_by_brute_force(drawn, scope):
+def test_duplicates_equal_brute_force(drawn, scope):
     rows, config = drawn_rows(drawn), ExactDuplicatesConfig(scope=scope)
     best: dict[object, int] = {}
     for index in sorted(range(len(drawn)), key=lambda index: (not drawn[index][2], -drawn[index][3], index)):

@@ -124,8 +124,8 @@ ALL = HeuristicsConfig(refusals=True)
 
 @pytest.mark.parametrize(("asked", "said", "reason", "detail"), BAD)
 def test_a_degenerate_answer_is_dropped_for_its_reason(asked, said, reason, detail):
-    [found], _ = run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)
-    assert (found.reason, found.detail) == (reason, detail)
+    [result], _ = run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)
+    assert (result.reason, result.detail) == (reason, detail)
 
 
 @pytest.mark.parametrize(("asked", "said"), GOOD)
@@ -134,20 +134,20 @@ def test_a_good_answer_stays(asked, said):
 
 
 @pytest.mark.parametrize("rule", heuristics.RULES)
-def test_each_rule_can_be_switched_off_and_says_nothing_of_the_others(rule):
+def test_each_rule_can_be_switched_off(rule):
     reason = heuristics.RULES[rule][0]
     rows = [chat(case.values[0], case.values[1]) for case in BAD]
     wanted = {i: case.values[2] for i, case in enumerate(BAD)}
-    found, report = run_filter(heuristics.find_heuristics, rows, replace(ALL, **{rule: False}))
-    assert drop_reasons(found) == {i: why for i, why in wanted.items() if why != reason}
+    result, report = run_filter(heuristics.find_heuristics, rows, replace(ALL, **{rule: False}))
+    assert drop_reasons(result) == {i: why for i, why in wanted.items() if why != reason}
     assert rule not in report["rules"]
     alone = HeuristicsConfig(**{other: other == rule for other in heuristics.RULES})
-    found, report = run_filter(heuristics.find_heuristics, rows, alone)
-    assert drop_reasons(found) == {i: why for i, why in wanted.items() if why == reason}
-    assert report == {"rules": {rule: len(found)}}
+    result, report = run_filter(heuristics.find_heuristics, rows, alone)
+    assert drop_reasons(result) == {i: why for i, why in wanted.items() if why == reason}
+    assert report == {"rules": {rule: len(result)}}
 
 
-def test_repetition_is_a_share_of_words_behind_their_first_occurrence():
+def test_repeated_share_ignores_first_occurrences():
     assert heuristics.repeated_share(list("abcd")) == 0
     assert heuristics.repeated_share(list("abcdabcd")) == 0.5
     assert heuristics.repeated_share(list("abcdeabcd")) == 4 / 9
@@ -157,7 +157,7 @@ def test_repetition_is_a_share_of_words_behind_their_first_occurrence():
     assert run_filter(heuristics.find_heuristics, [chat("hi", LOOP)], loose)[0] == []
 
 
-def test_every_trained_answer_is_judged_and_no_other():
+def test_heuristics_judge_trained_answers_only():
     middle = chat("hi", "", "and?", "Good.")
     assert drop_reasons(run_filter(heuristics.find_heuristics, [middle], ALL)[0]) == {0: "empty answer"}
     muted = Conversation((middle.messages[0], Message("assistant", "", 0.0), *middle.messages[2:]), "a:1", "a")
@@ -166,9 +166,11 @@ def test_every_trained_answer_is_judged_and_no_other():
     assert run_filter(heuristics.find_heuristics, [muted, calling, asking, document(LOOP)], ALL)[0] == []
 
 
-def test_report_only_keeps_the_rows_and_says_why():
-    [found], report = run_filter(heuristics.find_heuristics, [chat("hi", LOOP)], HeuristicsConfig(action=Action.report))
-    assert found[:4] == (0, None, "repeats itself: 88% of its 72 words are in repeated pieces", 63 / 72)
+def test_action_report_keeps_rows_with_a_detail():
+    [result], report = run_filter(
+        heuristics.find_heuristics, [chat("hi", LOOP)], HeuristicsConfig(action=Action.report)
+    )
+    assert result[:4] == (0, None, "repeats itself: 88% of its 72 words are in repeated pieces", 63 / 72)
     assert report["rules"]["repetition"] == 1
 
 
@@ -182,7 +184,7 @@ def test_all_rules_off_is_a_mistake():
 
 
 @pytest.mark.material
-def test_known_good_answers_are_left_alone(material_dir):
+def test_heuristics_keep_good_answers(material_dir):
     """GSM8K's solutions repeat their phrases and CodeAlpaca's are code: neither is degenerate."""
     counts = {}
     for name in ("gsm_8k_train", "code_alpaca_2k"):

@@ -61,26 +61,26 @@ def test_a_long_conversation_is_looked_at_in_every_turn():
 
 def test_languages_are_counted_and_others_dropped():
     tagged = chat(*(message.content for message in GERMAN.messages), tags={"language": "de-AT", "task": "qa"})
-    found, report = run_filter(
+    result, report = run_filter(
         language.find_language, [ENGLISH, GERMAN, NUMBERS, tagged, CHINESE], LanguageConfig(allowed=["de", "zh"])
     )
     assert report == {"languages": {"de": 2, "en": 1, "zh": 1}, "undecided": 1}
-    assert drop_reasons(found) == {0: "language not allowed", 1: None, 4: None}
-    assert found[0].detail == f"en ({found[0].score:.2f})"
-    assert found[0].conversation is None
-    assert found[1].conversation is not None
-    assert found[1].conversation.tags == {"language": "de"}
+    assert drop_reasons(result) == {0: "language not allowed", 1: None, 4: None}
+    assert result[0].detail == f"en ({result[0].score:.2f})"
+    assert result[0].conversation is None
+    assert result[1].conversation is not None
+    assert result[1].conversation.tags == {"language": "de"}
 
 
-def test_without_a_list_every_language_stays():
-    found, report = run_filter(language.find_language, [ENGLISH, GERMAN], LanguageConfig())
-    assert drop_reasons(found) == {0: None, 1: None}
+def test_language_without_allowed_keeps_all_rows():
+    result, report = run_filter(language.find_language, [ENGLISH, GERMAN], LanguageConfig())
+    assert drop_reasons(result) == {0: None, 1: None}
     assert report == {"languages": {"de": 1, "en": 1}, "undecided": 0}
 
 
 def test_an_unsure_guess_is_no_reason_to_drop():
-    found, report = run_filter(language.find_language, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
-    assert found == []
+    result, report = run_filter(language.find_language, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
+    assert result == []
     assert report == {"languages": {}, "undecided": 1}
 
 
@@ -93,7 +93,7 @@ def test_an_unsure_guess_is_no_reason_to_drop():
         ("klingon", "write ISO 639-1 codes such as en, de, zh"),
     ],
 )
-def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
+def test_unknown_language_is_refused_before_reading_rows(code, fix):
     with pytest.raises(SftError) as error:
         language.find_language(None, LanguageConfig(allowed=["en", code]))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
@@ -101,7 +101,7 @@ def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
     )
 
 
-def test_a_missing_library_is_one_sentence(monkeypatch):
+def test_missing_library_is_refused(monkeypatch):
     monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
         language.check_language(LanguageConfig())

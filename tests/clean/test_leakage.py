@@ -23,8 +23,8 @@ def drawn_rows(drawn):
 
 def test_a_leaking_row_names_the_row_that_is_held_out():
     rows = numbered_rows([("What is 2+2?", "4"), ("what is  2+2?", "four"), ("Hi", "Ho"), ("What is 2+2?", "4")], [3])
-    found, report = collect(leakage.find_leakage(rows, LeakageConfig()))
-    assert found == [
+    result, report = collect(leakage.find_leakage(rows, LeakageConfig()))
+    assert result == [
         Finding(0, "also held out", "also held out as rows.jsonl:4", 1.0),
         Finding(1, "also held out", "also held out as rows.jsonl:4", 1.0),
     ]
@@ -45,7 +45,7 @@ def test_a_leaking_row_names_the_row_that_is_held_out():
 
 
 @pytest.mark.parametrize("held_out", [[], [0, 1]])
-def test_without_two_sides_nothing_is_read(held_out):
+def test_leakage_needs_both_splits(held_out):
     class Unreadable(SmallBatches):
         def map(self, function, argument):
             raise AssertionError("read")
@@ -55,7 +55,7 @@ def test_without_two_sides_nothing_is_read(held_out):
 
 
 @given(DRAWN, st.sampled_from(Scope))
-def test_by_brute_force(drawn, scope):
+def test_duplicates_equal_brute_force(drawn, scope):
     def key(index):
         question, answer, _, _ = drawn[index]
         return question.lower() if scope is Scope.prompt else (question, answer)

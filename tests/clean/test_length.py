@@ -74,8 +74,8 @@ CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra
     ],
 )
 def test_bounds(row, config, wanted):
-    found, report = run_filter(length.find_length, [row], LengthConfig(**config))
-    assert [(one.reason, one.detail, one.score) for one in found] == ([wanted] if wanted else [])
+    result, report = run_filter(length.find_length, [row], LengthConfig(**config))
+    assert [(one.reason, one.detail, one.score) for one in result] == ([wanted] if wanted else [])
     assert report["reasons"] == ({wanted[0]: 1} if wanted else {})
 
 
@@ -86,7 +86,7 @@ def test_the_trained_share_counts_reasoning_and_tool_calls():
     assert length.trained_share(chat("", "")) == 0.0
 
 
-def test_what_is_not_judged_is_counted():
+def test_report_counts_rows_that_are_not_judged():
     assert run_filter(length.find_length, [document("a"), chat("a", "b")], LengthConfig())[1] == {
         "reasons": {},
         "not_judged": 1,

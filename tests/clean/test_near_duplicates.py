@@ -58,8 +58,8 @@ def by_brute_force(texts, config, order=None):
 def test_findings_and_report():
     nearly = COUNTING.replace("word20 ", "other ")  # 3 of 40 shingles differ: 37 / 43
     texts = [nearly, "Something else altogether", f"{COUNTING} more", f"{COUNTING}!", "something ELSE, altogether..."]
-    found, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), MINHASH))
-    assert found == [
+    result, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), MINHASH))
+    assert result == [
         Finding(2, "near duplicate", "similarity 0.84 to rows.jsonl:1", 0.8409),
         Finding(3, "near duplicate", "similarity 0.86 to rows.jsonl:1", 0.8605),
         Finding(4, "near duplicate", "similarity 1.00 to rows.jsonl:2", 1.0),
@@ -88,8 +88,8 @@ def test_findings_and_report():
 
 def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
     rows = numbered_rows([COUNTING, "b c d e", f"{COUNTING} x"])
-    found, _ = collect(near_duplicates.find_near_duplicates(rows, NearDuplicatesConfig(action=Action.report)))
-    assert found == [Finding(0, cluster=0), Finding(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
+    result, _ = collect(near_duplicates.find_near_duplicates(rows, NearDuplicatesConfig(action=Action.report)))
+    assert result == [Finding(0, cluster=0), Finding(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
 
 
 def test_no_row_is_dropped_through_a_chain():
@@ -184,21 +184,21 @@ def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shing
         rows = numbered_rows(texts, held_out)
         order = [*held_out, *(index for index in range(len(texts)) if index not in held_out)]
         expected = by_brute_force(texts, config, order)
-        found, report = collect(near_duplicates.find_near_duplicates(rows, config))
-        assert {one.row: one.detail.split()[-1] for one in found} == {
+        result, report = collect(near_duplicates.find_near_duplicates(rows, config))
+        assert {one.row: one.detail.split()[-1] for one in result} == {
             index: f"rows.jsonl:{kept + 1}" for index, kept in expected.items()
         }
-        for one in found:
+        for one in result:
             assert one.score == pytest.approx(similarity(config, texts[one.row], texts[expected[one.row]]), abs=1e-4)
         assert dropped_rows(near_duplicates.find_near_duplicates(rows_without(rows, list(expected)), config)) == []
         assert collect(
             near_duplicates.find_near_duplicates(SmallBatches(rows.conversations, rows.held_out_rows), config)
-        ) == (found, report)
+        ) == (result, report)
 
 
 @settings(deadline=None)
 @given(TEXTS, METHODS, st.randoms(use_true_random=False))
-def test_what_holds_in_any_order(texts, method, random):
+def test_hold_out_properties(texts, method, random):
     """Kept rows are not similar, every other is similar to a kept one; without chains their number is the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minhash, "RECALL", 1 - 1e-9)
@@ -236,11 +236,11 @@ def test_short_cuts_make_no_difference(monkeypatch, few, marks):
     """However candidates are collected, and however much of them is known beforehand."""
     texts = [" ".join(f"{(row * step) % 23}" for step in range(3, 15 + row % 3)) for row in range(300)]
     config = NearDuplicatesConfig(threshold=0.4, shingle=1)
-    found, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config))
-    assert len({one.detail for one in found if one.score != 1}) > 3
+    result, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config))
+    assert len({one.detail for one in result if one.score != 1}) > 3
     monkeypatch.setattr(jaccard, "FEW_MATES", few)
     monkeypatch.setattr(jaccard, "MAX_HASHES", marks)
-    assert collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config)) == (found, report)
+    assert collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config)) == (result, report)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_bands(threshold, permutations, expected):
     assert 1 - (1 - threshold**width) ** number >= minhash.RECALL
 
 
-def test_bands_find_what_they_promise():
+def test_band_shape_reaches_the_recall():
     """A thousand pairs at the threshold, 4 of 5 shingles shared by two of 36: about one in 500 may be missed."""
     pairs = []
     for number in range(1000):
@@ -276,8 +276,8 @@ def test_longest_common_subsequence(one, other):
 def test_rouge_l_is_that_of_rouge_score(one, other):
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
     first, second = one.split(), other.split()
-    found = f_measure(lcs_length(first, second), len(first), len(second))
-    assert found == pytest.approx(scorer.score(one, other)["rougeL"].fmeasure)
+    result = f_measure(lcs_length(first, second), len(first), len(second))
+    assert result == pytest.approx(scorer.score(one, other)["rougeL"].fmeasure)
 
 
 def test_a_missing_library_is_named(monkeypatch):

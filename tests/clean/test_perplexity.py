@@ -46,24 +46,24 @@ def by_hand(path: str, rows: list[Conversation], max_length: int, begin: int) ->
         nats = [-logits[i - 1].log_softmax(-1)[id].item() for i, id in enumerate(before + ids) if i >= len(before)]
         return math.exp(sum(nats) / len(nats))
 
-    found = []
+    result = []
     for row in rows:
-        *asked, last = row.messages
-        before = [begin, *encode("".join(message.content + "\n" for message in asked))]
+        *requested, last = row.messages
+        before = [begin, *encode("".join(message.content + "\n" for message in requested))]
         ids = encode(last.content)
         ids = ids[: max_length - min(len(before), max_length // 2)]
         before = before[-(max_length - len(ids)) :]
-        found.append((score(before, ids), score([begin], ids)))
-    return found
+        result.append((score(before, ids), score([begin], ids)))
+    return result
 
 
 def check_against_hand(path: str, begin: int, max_length: int, tokens_per_batch: int) -> None:
     """All scores of ``ROWS`` agree with the loop to 1e-4 relative."""
     config = PerplexityConfig(model=path, max_length=max_length, tokens_per_batch=tokens_per_batch)
-    found, report = run_filter(perplexity.find_perplexity, ROWS, config)
+    result, report = run_filter(perplexity.find_perplexity, ROWS, config)
     wanted = by_hand(resolve(path), ROWS, max_length, begin)
-    assert report["scored"] == len(found) == len(wanted)
-    for one, (after_prompt, alone) in zip(found, wanted, strict=True):
+    assert report["scored"] == len(result) == len(wanted)
+    for one, (after_prompt, alone) in zip(result, wanted, strict=True):
         assert one.conversation is not None
         assert one.conversation.scores["perplexity"] == pytest.approx(after_prompt, rel=1e-4)
         assert one.conversation.scores["ifd"] == pytest.approx(after_prompt / alone, rel=1e-4)
@@ -81,23 +81,23 @@ def test_scores_of_a_model_with_a_beginning_token(material_dir):
     check_against_hand(str(material_dir / "models" / "stories260k"), begin=1, max_length=200, tokens_per_batch=512)
 
 
-def test_a_score_does_not_depend_on_the_rows_beside_it():
+def test_score_does_not_depend_on_batch():
     config = PerplexityConfig(model=QUICKSTART)
     together, _ = run_filter(perplexity.find_perplexity, ROWS, config)
     alone = [run_filter(perplexity.find_perplexity, [row], config)[0][0].score for row in ROWS]
     assert [one.score for one in together] == pytest.approx(alone, rel=1e-5)
 
 
-def test_perplexity_alone_needs_no_second_pass():
-    [found], report = run_filter(
+def test_perplexity_score_needs_one_document_per_row():
+    [result], report = run_filter(
         perplexity.find_perplexity, ROWS[:1], PerplexityConfig(model=QUICKSTART, score="perplexity")
     )
     both, _ = run_filter(perplexity.find_perplexity, ROWS[:1], PerplexityConfig(model=QUICKSTART))
-    assert found.conversation is not None
+    assert result.conversation is not None
     assert both[0].conversation is not None
-    assert found.conversation.scores == {"perplexity": found.score}
-    assert both[0].conversation.scores["perplexity"] == pytest.approx(found.score)
-    assert report["quartiles"] == [found.score] * 5
+    assert result.conversation.scores == {"perplexity": result.score}
+    assert both[0].conversation.scores["perplexity"] == pytest.approx(result.score)
+    assert report["quartiles"] == [result.score] * 5
 
 
 def test_bounds_drop_rows_with_their_reasons():
@@ -107,16 +107,16 @@ def test_bounds_drop_rows_with_their_reasons():
     assert None not in scores
     low, *_, high = sorted(score for score in scores if score is not None)
     config = PerplexityConfig(model=QUICKSTART, min_score=low * 1.001, max_score=high / 1.001)
-    found, report = run_filter(perplexity.find_perplexity, ROWS[:4], config)
+    result, report = run_filter(perplexity.find_perplexity, ROWS[:4], config)
     wanted = {low: "ifd too low", high: "ifd too high"}
-    assert drop_reasons(found) == {i: wanted.get(score) for i, score in enumerate(scores)}
-    dropped = found[scores.index(high)]
+    assert drop_reasons(result) == {i: wanted.get(score) for i, score in enumerate(scores)}
+    dropped = result[scores.index(high)]
     assert dropped.detail == f"ifd {high:.3f}, above {high / 1.001:g}"
     assert dropped.conversation is None
     assert report["reasons"] == {"ifd too low": 1, "ifd too high": 1}
 
 
-def test_what_has_no_answer_is_not_scored_and_stays():
+def test_rows_without_answer_are_kept_unscored():
     rows = [
         document("text"),
         chat("only a question"),
@@ -125,18 +125,18 @@ def test_what_has_no_answer_is_not_scored_and_stays():
         ROWS[0],
         ROWS[1],
     ]
-    found, report = run_filter(
+    result, report = run_filter(
         perplexity.find_perplexity, rows, PerplexityConfig(model=QUICKSTART, max_score=0.0), frozenset({5})
     )
-    assert drop_reasons(found) == {4: "ifd too high"}
+    assert drop_reasons(result) == {4: "ifd too high"}
     assert (report["scored"], report["not_scored"], report["max_length"]) == (1, 5, 512)
 
 
 def test_scores_the_row_has_already_are_kept():
     row = chat("hi", "hello there", scores={"quality": 3.0})
-    [found], _ = run_filter(perplexity.find_perplexity, [row], PerplexityConfig(model=QUICKSTART))
-    assert found.conversation is not None
-    assert found.conversation.scores.keys() == {"quality", "perplexity", "ifd"}
+    [result], _ = run_filter(perplexity.find_perplexity, [row], PerplexityConfig(model=QUICKSTART))
+    assert result.conversation is not None
+    assert result.conversation.scores.keys() == {"quality", "perplexity", "ifd"}
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_prompt_and_answer_share_the_length(scorer):
     """Of 16 tokens a long prompt keeps its last ones, a long answer its first ones."""
     short, long = "one", "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
     encode = scorer().tokenizer.encode_batch
-    for asked, said in ((short, short), (long, short), (short, long), (long, long)):
-        before, ids = encode([f"{asked}\n", said])
-        with_prompt, alone = scorer().documents(chat(asked, said))
+    for requested, output in ((short, short), (long, short), (short, long), (long, long)):
+        before, ids = encode([f"{requested}\n", output])
+        with_prompt, alone = scorer().documents(chat(requested, output))
         scored = with_prompt.ids[with_prompt.scored_from :]
         assert len(with_prompt.ids) == min(16, 1 + len(before) + len(ids))
         assert list(scored) == ids[: len(scored)]
@@ -203,7 +203,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("config", "message"), MISTAKES)
-def test_a_mistake_is_told_before_any_row_is_read(config, message):
+def test_invalid_settings_are_refused_before_reading_rows(config, message):
     with pytest.raises(SftError) as error:
         perplexity.find_perplexity(None, PerplexityConfig(**{"model": QUICKSTART, **config}))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == message

@@ -103,12 +103,12 @@ LEFT = [
 
 
 @pytest.mark.parametrize(("text", "wanted"), FOUND)
-def test_what_is_found_is_replaced_by_its_kind(text, wanted):
+def test_redact_replaces_findings_by_kind(text, wanted):
     assert redacted(text) == wanted
 
 
 @pytest.mark.parametrize("text", LEFT)
-def test_what_only_looks_like_it_stays(text):
+def test_text_that_only_resembles_pii_is_kept(text):
     conversation = document(text)
     assert pii.redact_conversation(conversation, PiiConfig()) == (conversation, [])
     assert pii.redact_conversation(conversation, PiiConfig())[0] is conversation
@@ -161,7 +161,7 @@ def test_a_number_that_proves_little_needs_its_name_or_range(kind, text):
     assert redacted(text, kinds=[kind]) == text
 
 
-def test_where_two_kinds_overlap_the_surer_one_wins():
+def test_overlapping_kinds_by_precedence():
     """A key that is a password, too; and numbers that their country's check and its telephones both accept."""
     shown = redacted("phone 36574261809 is a tax number", kinds=["id_de", "phone"], phone_regions=["DE"])
     assert shown == "phone <ID_DE> is a tax number"
@@ -255,21 +255,21 @@ REPORT = {
 
 
 @pytest.mark.parametrize("action", PiiAction)
-def test_each_action_says_the_same_and_does_its_own(action):
-    found, report = run_filter(pii.find_pii, ROWS, PiiConfig(kinds=["phone", "email"], action=action))
+def test_actions_have_the_same_findings(action):
+    result, report = run_filter(pii.find_pii, ROWS, PiiConfig(kinds=["phone", "email"], action=action))
     assert report == REPORT
-    assert [(one.row, one.detail, one.score) for one in found] == [(0, "2 email, 1 phone", 3.0), (3, "1 email", 1.0)]
+    assert [(one.row, one.detail, one.score) for one in result] == [(0, "2 email, 1 phone", 3.0), (3, "1 email", 1.0)]
     dropped = "personal data" if action is PiiAction.drop else None
-    assert drop_reasons(found) == {0: dropped, 3: dropped}
+    assert drop_reasons(result) == {0: dropped, 3: dropped}
     if action is PiiAction.redact:
-        assert found[0].conversation == chat("mine is <EMAIL>", "Noted: <EMAIL>, <PHONE>", where="a:1")
+        assert result[0].conversation == chat("mine is <EMAIL>", "Noted: <EMAIL>, <PHONE>", where="a:1")
     else:
-        assert [one.conversation for one in found] == [None, None]
+        assert [one.conversation for one in result] == [None, None]
 
 
 def test_nothing_that_was_found_is_written_into_ledger_or_report():
-    found, report = run_filter(pii.find_pii, ROWS, PiiConfig(action=PiiAction.report))
-    written = json.dumps([report, [one[:4] for one in found]])
+    result, report = run_filter(pii.find_pii, ROWS, PiiConfig(action=PiiAction.report))
+    written = json.dumps([report, [one[:4] for one in result]])
     assert "jane" not in written
     assert "0123" not in written
 
@@ -313,13 +313,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("config", "message"), MISTAKES)
-def test_a_mistake_is_told_before_any_row_is_read(config, message):
+def test_invalid_settings_are_refused_before_reading_rows(config, message):
     with pytest.raises(SftError) as error:
         pii.find_pii(None, PiiConfig(**config))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == message
 
 
-def test_all_wrong_names_are_told_at_once():
+def test_all_unknown_names_are_reported():
     with pytest.raises(Mistakes) as error:
         pii.check_pii(PiiConfig(kinds=["id_uk", "phone"], roles=["bot"]))
     assert [one.problem for one in error.value.errors] == ["unknown name 'id_uk'", "unknown name 'bot'"]
@@ -328,7 +328,7 @@ def test_all_wrong_names_are_told_at_once():
 @pytest.mark.parametrize(
     ("kinds", "package"), [(["phone"], "phonenumbers"), (["iban"], "python-stdnum"), (["id_us"], "python-stdnum")]
 )
-def test_a_missing_library_is_one_sentence(kinds, package, monkeypatch):
+def test_missing_library_is_refused(kinds, package, monkeypatch):
     monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
         pii.check_pii(PiiConfig(kinds=kinds))

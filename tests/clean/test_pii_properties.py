@@ -60,7 +60,7 @@ def test_tool_arguments_keep_their_shape(asked, arguments, written):
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT)
-def test_what_must_not_be_cut_is_still_there(text):
+def test_redact_keeps_protected_text(text):
     done, _ = pii.redact_conversation(chat("hi", text), CONFIG)
     for piece in ("<|im_end|>", "{{name}}"):
         assert done.messages[1].content.count(piece) == text.count(piece)

@@ -15,8 +15,8 @@ def scored(text: str, score: float | None, source: str = "a"):
 
 
 def kept(rows, config, held_out=frozenset()) -> list[str]:
-    found, _ = run_filter(quality.find_quality, rows, config, held_out)
-    return [row.where for i, row in enumerate(rows) if i not in drop_reasons(found)]
+    result, _ = run_filter(quality.find_quality, rows, config, held_out)
+    return [row.where for i, row in enumerate(rows) if i not in drop_reasons(result)]
 
 
 ROWS = [
@@ -30,8 +30,8 @@ ROWS = [
 
 
 def test_a_threshold():
-    found, report = run_filter(quality.find_quality, ROWS, QualityConfig(min_score=4.5))
-    assert [(one.row, one.reason, one.detail, one.score) for one in found] == [
+    result, report = run_filter(quality.find_quality, ROWS, QualityConfig(min_score=4.5))
+    assert [(one.row, one.reason, one.detail, one.score) for one in result] == [
         (1, "score too low", "quality 2, below 4.5", 2.0),
         (2, "no score", "the row has no quality", None),
         (4, "score too low", "quality 1, below 4.5", 1.0),
@@ -44,8 +44,8 @@ def test_a_threshold():
 
 
 def test_the_best_of_each_source():
-    found, _ = run_filter(quality.find_quality, ROWS, QualityConfig(top_k=1, keep_unscored=True))
-    assert [(one.row, one.reason, one.detail) for one in found] == [
+    result, _ = run_filter(quality.find_quality, ROWS, QualityConfig(top_k=1, keep_unscored=True))
+    assert [(one.row, one.reason, one.detail) for one in result] == [
         (1, "not among the best", "quality 2, not among the 1 best of its source"),
         (3, "not among the best", "quality 4.5, not among the 1 best of its source"),
         (4, "not among the best", "quality 1, not among the 1 best of its source"),
@@ -61,7 +61,7 @@ def test_held_out_rows_are_neither_chosen_nor_counted():
     assert kept(ROWS, QualityConfig(top_k=1), frozenset({1, 2, 5})) == ["a:x", "a:y", "a:z", "b:x", "b:z"]
 
 
-def test_equal_scores_are_chosen_by_content_whatever_the_order():
+def test_equal_scores_are_selected_by_content():
     rows = [scored(f"row {i}", i % 3, "ab"[i % 2]) for i in range(60)]
     wanted = sorted(kept(rows, QualityConfig(top_k=7)))
     assert len(wanted) == 14

@@ -39,7 +39,7 @@ def test_a_filter_gets_its_own_block():
     assert dropped_rows(registry.run_filter("leakage", rows, config)) == []
 
 
-def test_what_cannot_begin_is_refused():
+def test_check_refuses_invalid_settings():
     config = CleanConfig(
         steps=["leakage", "contamination"], contamination=ContaminationConfig(against={"a": "no.json"})
     )

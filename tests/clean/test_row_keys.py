@@ -74,7 +74,7 @@ SAME_AND_OTHER = [
 
 
 @pytest.mark.parametrize(("one", "other", "same_prompt", "same_conversation"), SAME_AND_OTHER)
-def test_what_is_the_same(one, other, same_prompt, same_conversation):
+def test_rows_with_equal_digests(one, other, same_prompt, same_conversation):
     assert (row_digest(one, P) == row_digest(other, P)) is same_prompt
     assert (row_digest(one, C) == row_digest(other, C)) is same_conversation
     assert len(row_digest(one, P)) == len(row_digest(one, C)) == 16

@@ -21,11 +21,11 @@ def config(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "b.jsonl", make_rows("b", 12))
 
     def config():
-        made = Config(prepared_dir=str(tmp_path / "out"))
-        made.model.tokenizer = str(tmp_path / "tokenizer")
-        made.template.name = "chatml"
+        result = Config(prepared_dir=str(tmp_path / "out"))
+        result.model.tokenizer = str(tmp_path / "tokenizer")
+        result.template.name = "chatml"
         for name in ("a", "b"):
-            made.data.mix[name] = SourceConfig(path=str(tmp_path / f"{name}.jsonl"))
-        return made
+            result.data.mix[name] = SourceConfig(path=str(tmp_path / f"{name}.jsonl"))
+        return result
 
     return config

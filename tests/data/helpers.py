@@ -11,8 +11,8 @@ SAY = {"role": "assistant", "content": "A"}
 def convert(values, format="auto", **config) -> Conversation:
     """The one conversation of a row of the source ``mine``."""
     source = SourceConfig(format=format, **config)
-    (found,) = make_converter(source, "mine", "\n\n", values).convert(Row(values, "rows.jsonl:7", "mine"))
-    return found
+    (result,) = make_converter(source, "mine", "\n\n", values).convert(Row(values, "rows.jsonl:7", "mine"))
+    return result
 
 
 def messages(*entries, **columns) -> Conversation:

@@ -23,14 +23,14 @@ TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 
 def account(values, **config):
     """What nothing reads of a row, and what is left out on purpose; an error if that is refused."""
-    source, found = SourceConfig(**config), UnreadColumns()
+    source, result = SourceConfig(**config), UnreadColumns()
     made = make_converter(source, "mine", "\n\n", values)
     row = Row(values, "rows.jsonl:1", "mine")
-    made.note_columns(row, found)
-    made.refuse_unread(found)
+    made.note_columns(row, result)
+    made.refuse_unread(result)
     made.convert(row)
-    made.check_ignored(found, values)
-    return found.named()
+    made.check_ignored(result, values)
+    return result.named()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def account(values, **config):
         ({"prompt": "Q", "Prompt": "P", "completion": "A"}, {}, ["Prompt"]),
     ],
 )  # fmt: skip
-def test_what_nothing_reads_is_named(values, config, not_read):
+def test_unread_columns_are_noted(values, config, not_read):
     assert account(values, **config) == {"not_read": not_read, "ignored": []}
 
 
@@ -72,7 +72,7 @@ def test_what_nothing_reads_is_named(values, config, not_read):
         ("context", "x"), ("history", [["a", "b"]]), ("choices", ["a"]), ("loss_mask", [1]), ("train", False),
     ],
 )  # fmt: skip
-def test_what_changes_a_guessed_row_is_refused(column, value):
+def test_meaningful_columns_of_a_detected_format_are_refused(column, value):
     values = {"messages": TALK, column: value}
     with pytest.raises(SftError) as caught:
         account(values)
@@ -94,7 +94,7 @@ def test_pictures_and_labels_are_refused_under_a_named_format_too(column):
         account({"messages": TALK, column: "x"}, format="messages")
 
 
-def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignored():
+def test_all_refused_columns_are_reported_with_ignored_ones_kept():
     with pytest.raises(SftError) as caught:
         account({"messages": TALK, "old": 1, "images": ["x"], "cot": "y"}, ignore=["old"])
     assert str(caught.value) == (
@@ -105,7 +105,7 @@ def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignor
     )
 
 
-def test_an_answer_beside_a_text_makes_no_document():
+def test_text_with_an_answer_column_is_not_a_document():
     with pytest.raises(SftError) as caught:
         account({"text": "A dull film.", "mood": "bad"})
     assert str(caught.value) == (
@@ -116,7 +116,7 @@ def test_an_answer_beside_a_text_makes_no_document():
     assert account({"text": "A dull film.", "mood": "bad"}, columns={"prompt": "text", "completion": "mood"})
 
 
-def test_a_column_the_format_has_another_name_for():
+def test_fix_maps_an_alias_of_an_optional_column():
     with pytest.raises(SftError) as caught:
         account({"prompt": "Q", "completion": "A", "sys_prompt": "S"})
     assert caught.value.fix == (
@@ -133,7 +133,7 @@ def test_a_column_the_format_has_another_name_for():
         (["images", "zzz"], "write 'data.mix.mine.ignore=[images]'"),
     ],
 )
-def test_a_column_to_ignore_that_is_nowhere(ignore, fix):
+def test_ignore_of_a_missing_column(ignore, fix):
     with pytest.raises(SftError) as caught:
         account({"messages": TALK, "images": []}, ignore=ignore)
     name = ignore[-1]
@@ -143,7 +143,7 @@ def test_a_column_to_ignore_that_is_nowhere(ignore, fix):
     assert caught.value.fix == fix
 
 
-def test_ignored_columns_are_as_if_they_were_not_there():
+def test_ignored_columns_do_not_affect_detection():
     """The format is recognised without them, and they are no required column either."""
     values = {"question": "Q", "answer": "A", "context": "C"}
     assert account(values, ignore=["context"])["ignored"] == ["context"]
@@ -164,14 +164,14 @@ def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
     tags = {name: name for name in extra if name not in ignore and isinstance(extra[name], str)} if named else {}
     values = {"prompt": "Q", **extra, "completion": "A"}
     config = {"ignore": ignore, "tags": tags, "format": "prompt_completion" if named else "auto"}
-    found = account(values, **config)
-    assert set(found["ignored"]) == set(ignore)
-    assert {*found["not_read"], *found["ignored"], *tags, "prompt", "completion"} == set(values)
-    assert not set(found["not_read"]) & {*ignore, *tags}
+    result = account(values, **config)
+    assert set(result["ignored"]) == set(ignore)
+    assert {*result["not_read"], *result["ignored"], *tags, "prompt", "completion"} == set(values)
+    assert not set(result["not_read"]) & {*ignore, *tags}
 
 
 @given(names)
-def test_names_are_judged_without_failing(name):
+def test_column_meaning_accepts_any_name(name):
     assert column_meaning(name) is None or column_meaning(name).description
     assert is_metadata(name) in (True, False)
 
@@ -180,23 +180,23 @@ def rows(number, **more):
     return [{"instruction": f"question {i}?", "output": f"It is {i}.", **more} for i in range(number)]
 
 
-def test_they_are_told_in_the_console_the_manifest_and_the_report(config, tmp_path, capsys):
+def test_unread_columns_are_in_console_manifest_and_report(config, tmp_path, capsys):
     made_config = config()
     values = rows(20)
     values[3]["id"], values[7]["note"], values[9]["junk"] = 3, "n", 1
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
     made_config.data.mix["a"].ignore = ["junk"]
-    made = prepare_data(made_config)
-    assert made.manifest["sources"]["a"]["not_read"] == ["id", "note"]
-    assert made.manifest["sources"]["a"]["ignored"] == ["junk"]
-    assert made.manifest["sources"]["b"]["not_read"] == []
-    said = capsys.readouterr().out
-    assert "not read  a: id, note\nignored   a: junk\n" in said
-    page = (made.directory / "report.html").read_text(encoding="utf-8")
+    result = prepare_data(made_config)
+    assert result.manifest["sources"]["a"]["not_read"] == ["id", "note"]
+    assert result.manifest["sources"]["a"]["ignored"] == ["junk"]
+    assert result.manifest["sources"]["b"]["not_read"] == []
+    output = capsys.readouterr().out
+    assert "not read  a: id, note\nignored   a: junk\n" in output
+    page = (result.directory / "report.html").read_text(encoding="utf-8")
     assert "not read: id, note<br>ignored on purpose: junk</dd>" in page
 
 
-def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, tmp_path):
+def test_refused_column_in_a_late_row_stops_every_run(config, tmp_path):
     """Also where the parts are there already, and whatever on_bad_row says."""
     made_config = config()
     values = [*rows(40), *rows(1, image="x.png")]
@@ -212,14 +212,14 @@ def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
 @example(['"'])
 @example(["\\]"])
-def test_advice_is_read_back_as_what_it_says(columns):
+def test_advised_override_parses_to_the_same_value(columns):
     """Whatever columns are called, the advised override passes a shell and the grammar unchanged."""
     columns = [column for column in columns if column.isprintable() and column.strip() == column] or ["a"]
     for value in (columns, {"prompt": columns[0]}):
         (word,) = shlex.split(format_override("data.mix.mine.columns", value))
-        found = parse_overrides([word], parse_value)
-        assert not found.mistakes
-        assert found.values["data.mix.mine.columns"] == value
+        result = parse_overrides([word], parse_value)
+        assert not result.mistakes
+        assert result.values["data.mix.mine.columns"] == value
 
 
 def refused_row(config, tmp_path, row):
@@ -231,7 +231,7 @@ def refused_row(config, tmp_path, row):
     return made_config, refused.value
 
 
-def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config, tmp_path):
+def test_detect_refuses_a_conflicting_column(config, tmp_path):
     made_config, error = refused_row(
         config, tmp_path, {"prompt": "What is it?", "completion": "It is.", "context": "Of something."}
     )
@@ -243,7 +243,7 @@ def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config,
     assert prepare_data(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"
 
 
-def test_of_two_answers_either_can_be_trained(config, tmp_path):
+def test_either_of_two_answer_columns_can_be_trained(config, tmp_path):
     """What the advice says is set: it trains the other answer."""
     made_config, error = refused_row(
         config, tmp_path, {"question": "What is it?", "answer": "One.", "response": "Two."}
@@ -265,7 +265,7 @@ def test_of_two_answers_either_can_be_trained(config, tmp_path):
         ("What does <image> do in HTML?", [], False),
     ],
 )
-def test_a_placeholder_of_ignored_images_is_remarked(question, images, remarked):
+def test_placeholder_of_ignored_images_gets_a_remark(question, images, remarked):
     """The model reads it as plain text; a row without images may speak of the tag."""
     row = Row({"question": question, "answer": "A cat.", "images": images}, "a.jsonl:1", "a")
     config = SourceConfig(path="a.jsonl", ignore=["images"], columns={"prompt": "question", "completion": "answer"})

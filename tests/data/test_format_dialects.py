@@ -12,10 +12,10 @@ from sft_cli.types import Row
 
 
 def convert(values, format="auto", **config):
-    found = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values).convert(
+    result = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values).convert(
         Row(values, "a:1", "mine")
     )
-    return [(message.role, message.content) for message in found[0].messages]
+    return [(message.role, message.content) for message in result[0].messages]
 
 
 EXCHANGE = [("user", "Q"), ("assistant", "A")]
@@ -96,16 +96,16 @@ def test_rows_that_cannot_be_used(values, expected):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_example_of_the_table_is_what_it_says(name):
+def test_every_format_example_converts(name):
     """``auto`` recognises it, unless it has to be named, and it converts."""
     example = dict(FORMATS[name].example)
-    found = make_converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
-    assert found.name == name
-    if found.needs_all_rows:
+    result = make_converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
+    assert result.name == name
+    if result.needs_all_rows:
         root = {"message_id": "a", "parent_id": None, "text": "2 + 3?", "role": "prompter"}
-        made = list(found.convert_all([Row(root, "a:1", "mine"), Row(example, "a:2", "mine")]))
+        made = list(result.convert_all([Row(root, "a:1", "mine"), Row(example, "a:2", "mine")]))
     else:
-        made = list(found.convert(Row(example, "a:1", "mine")))
+        made = list(result.convert(Row(example, "a:1", "mine")))
     assert len(made) == 1
     last = made[0].messages[-1:]
     assert made[0].text or made[0].tokens or last[0].content == "5" or last[0].extra["tool_calls"]

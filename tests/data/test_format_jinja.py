@@ -15,8 +15,8 @@ def source(text):
 
 
 def convert(text, values):
-    (found,) = make_converter(source(text), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
-    return found
+    (result,) = make_converter(source(text), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    return result
 
 
 def test_reasoning_steps_become_one_answer():
@@ -31,8 +31,8 @@ def test_reasoning_steps_become_one_answer():
         {% endfor -%}
         Answer: {{ answer }}
     """
-    found = convert(text, {"question": "2 + 3?", "steps": ["Take 2.", "Add 3."], "answer": 5})
-    assert found.messages == (
+    result = convert(text, {"question": "2 + 3?", "steps": ["Take 2.", "Add 3."], "answer": 5})
+    assert result.messages == (
         Message("system", "Think step by step."),
         Message("user", "2 + 3?"),
         Message("assistant", "1. Take 2.\n2. Add 3.\nAnswer: 5"),
@@ -46,8 +46,8 @@ def test_seed_tasks_with_nested_instances():
       input: "{{ instances[0].input }}"
       output: "{{ instances[0].output }}"
     """
-    found = convert(text, {"id": "1", "instruction": "Sum", "instances": [{"input": "2, 3", "output": "5"}]})
-    assert [m.content for m in found.messages] == ["Sum\n\n2, 3", "5"]
+    result = convert(text, {"id": "1", "instruction": "Sum", "instances": [{"input": "2, 3", "output": "5"}]})
+    assert [m.content for m in result.messages] == ["Sum\n\n2, 3", "5"]
 
 
 TURNS = {"turns": [{"by": "u", "say": 'a "quote" <b>'}, {"by": "m", "say": "é\n"}], "api": '[{"name": "f"}]'}
@@ -72,15 +72,15 @@ format:
 
 @pytest.mark.parametrize("text", [LOOP, EXPRESSION])
 def test_messages_as_json_or_as_a_list(text):
-    found = convert(text, TURNS)
-    assert found.messages == (Message("user", 'a "quote" <b>'), Message("assistant", "é\n"))
-    assert found.tools == ({"name": "f"},)
+    result = convert(text, TURNS)
+    assert result.messages == (Message("user", 'a "quote" <b>'), Message("assistant", "é\n"))
+    assert result.tools == ({"name": "f"},)
 
 
 def test_a_list_made_by_filters():
     text = "format: {history: \"{{ earlier | map('list') }}\", query: '{{ q }}', response: '{{ a }}'}"
-    found = convert(text, {"earlier": [("x", "y")], "q": "Q", "a": "A"})
-    assert [m.content for m in found.messages] == ["x", "y", "Q", "A"]
+    result = convert(text, {"earlier": [("x", "y")], "q": "Q", "a": "A"})
+    assert [m.content for m in result.messages] == ["x", "y", "Q", "A"]
 
 
 def test_any_column_by_name():
@@ -95,18 +95,18 @@ def test_json_in_a_text_is_as_people_write_it():
 
 def test_name_and_placeholders():
     config = source("{format: {text: '{{ body }}'}, variables: {name: Ada}, tags: {task: kind}}")
-    found = make_converter(config, "mine", "\n\n", ())
-    assert (found.name, found.needs_all_rows) == ("jinja (text)", False)
-    (made,) = found.convert(Row({"body": "I am {{name}}", "kind": "k"}, "a:1", "mine"))
+    result = make_converter(config, "mine", "\n\n", ())
+    assert (result.name, result.needs_all_rows) == ("jinja (text)", False)
+    (made,) = result.convert(Row({"body": "I am {{name}}", "kind": "k"}, "a:1", "mine"))
     assert (made.text, made.tags) == ("I am Ada", {"task": "k"})
 
 
 def test_trees_of_other_names():
     config = source("{format: {message_id: '{{ id }}', parent_id: '{{ up }}', text: '{{ said }}', role: '{{ by }}'}}")
-    found = make_converter(config, "mine", "\n\n", ())
-    assert found.needs_all_rows
+    result = make_converter(config, "mine", "\n\n", ())
+    assert result.needs_all_rows
     rows = [{"id": "1", "up": None, "said": "Q", "by": "user"}, {"id": "2", "up": "1", "said": "A", "by": "assistant"}]
-    (made,) = found.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows, start=1))
+    (made,) = result.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows, start=1))
     assert [m.content for m in made.messages] == ["Q", "A"]
 
 
@@ -197,7 +197,7 @@ def test_rows_that_jinja_cannot_read(text, reason, problem, fix):
     assert fix is None or caught.value.fix == fix
 
 
-def test_an_undefined_value_inside_a_list_is_told():
+def test_undefined_value_inside_a_list_is_an_error():
     text = """{format: {messages: "{{ [{'role': 'user', 'content': missing}] }}"}}"""
     with pytest.raises(RowError, match="'missing' is undefined"):
         convert(text, {"a": 1})
@@ -232,8 +232,8 @@ def test_columns_belong_to_the_table():
 
 def test_replay_of_a_written_document():
     config = SourceConfig(format={"text": "{{ title }}\n{{ body }}"}, role=Role.replay)
-    (made,) = make_converter(config, "mine", "\n\n", ()).convert(Row({"title": "T", "body": "B"}, "a:1", "mine"))
-    assert made.text == "T\nB"
+    (result,) = make_converter(config, "mine", "\n\n", ()).convert(Row({"title": "T", "body": "B"}, "a:1", "mine"))
+    assert result.text == "T\nB"
 
 
 def test_a_column_called_row():

@@ -94,18 +94,18 @@ def packages(installed_packages, monkeypatch):
 
 
 def convert(format, values, **config):
-    found = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values)
-    (made,) = found.convert(Row(values, "a:1", "mine"))
+    result = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values)
+    (made,) = result.convert(Row(values, "a:1", "mine"))
     return made
 
 
 QA = {"q": "Q {{name}}", "a": "A", "kind": "k"}
 
 
-def test_what_a_function_may_give(packages):
+def test_call_format_accepts_all_return_types(packages):
     exchange = (Message("user", "Q Ada"), Message("assistant", "A"))
-    found = convert("medical", QA, variables={"name": "Ada"}, tags={"task": "kind"})
-    assert (found.messages, found.tags) == (exchange, {"task": "k"})
+    result = convert("medical", QA, variables={"name": "Ada"}, tags={"task": "kind"})
+    assert (result.messages, result.tags) == (exchange, {"task": "k"})
     assert convert("medical_tools", QA).tools == ({"name": "f"},)
     assert QA["q"] == "Q {{name}}", "a function gets a copy of the row"
     assert convert("medical_text", QA, role=Role.replay).text == "Q {{name}}A"
@@ -113,8 +113,8 @@ def test_what_a_function_may_give(packages):
 
 def test_a_function_may_yield_its_messages(packages):
     """Whatever mappings and sequences they are made of, what comes out is as if read from JSON."""
-    found = convert("stream", {"q": "Q", "a": "A"})
-    assert found.messages == (
+    result = convert("stream", {"q": "Q", "a": "A"})
+    assert result.messages == (
         Message("user", "Q", extra={"name": {"1": [2, "Q"]}}),
         Message("assistant", "A", extra={"name": {"1": [2, "A"]}}),
     )
@@ -227,7 +227,7 @@ def test_formats_that_cannot_be_used(packages, format, expected):
     assert str(caught.value) == f"data.mix.mine.format: {expected}"
 
 
-def test_a_name_of_two_packages(packages):
+def test_format_name_of_two_packages_is_refused(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="twice"), "mine", "\n\n", ())
     assert caught.value.problem in (
@@ -236,7 +236,7 @@ def test_a_name_of_two_packages(packages):
     )
 
 
-def test_a_name_typed_wrong(packages):
+def test_unknown_format_suggests_a_name(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="medicl"), "mine", "\n\n", ())
     assert caught.value.fix == "did you mean medical?"

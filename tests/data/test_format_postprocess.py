@@ -13,8 +13,8 @@ from sft_cli.types import Row
 
 
 def convert(values, **config):
-    (found,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
-    return found
+    (result,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    return result
 
 
 def answer(text, **config):
@@ -56,9 +56,9 @@ def test_placeholders_are_filled_in_every_text():
         ],
         "tools": [{"name": "f", "description": "asks {{name}}", "parameters": {}}],
     }
-    found = convert(values, variables=ME)
-    assert "{{" not in json.dumps([[m.content, m.extra] for m in found.messages]) + json.dumps(found.tools)
-    assert found.messages[2].extra["tool_calls"][0]["function"]["arguments"] == {"who": "Ada", "times": 1}
+    result = convert(values, variables=ME)
+    assert "{{" not in json.dumps([[m.content, m.extra] for m in result.messages]) + json.dumps(result.tools)
+    assert result.messages[2].extra["tool_calls"][0]["function"]["arguments"] == {"who": "Ada", "times": 1}
     assert convert({"text": "T {{name}}"}, variables=ME).text == "T Ada"
 
 
@@ -73,7 +73,7 @@ def test_placeholders_are_filled_in_every_text():
         ("by {{authors}}", "{{authors}}", "did you mean data.mix.mine.variables.author?"),
     ],
 )
-def test_a_placeholder_that_stays_unfilled(text, placeholder, fix):
+def test_placeholders_keep_leaves_text(text, placeholder, fix):
     with pytest.raises(RowError) as caught:
         answer(text, variables=ME)
     assert str(caught.value) == (
@@ -122,13 +122,13 @@ ROW = {
 
 
 def test_tags_and_scores():
-    found = convert(
+    result = convert(
         ROW,
         tags={"task": "kind", "flagged": "flag", "level": "level", "absent": "none", "empty": "blank"},
         scores={"quality": "judge", "difficulty": "level", "absent": "none", "empty": "blank"},
     )
-    assert found.tags == {"task": "sum", "flagged": "true", "level": "3"}
-    assert found.scores == {"quality": 4.5, "difficulty": 3.0}
+    assert result.tags == {"task": "sum", "flagged": "true", "level": "3"}
+    assert result.scores == {"quality": 4.5, "difficulty": 3.0}
 
 
 @pytest.mark.parametrize(("value", "number"), [("4.5", 4.5), (" 3 ", 3.0), ("-1e2", -100.0), (0, 0.0)])

@@ -12,9 +12,9 @@ from sft_cli.types import Row, TokenIds
 
 
 def tokens(values, **config):
-    (found,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
-    assert (found.messages, found.text) == ((), None)
-    return found.tokens
+    (result,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    assert (result.messages, result.text) == ((), None)
+    return result.tokens
 
 
 IDS = [1, 50, 51, 2]
@@ -51,8 +51,8 @@ def test_nothing_predicts_the_first_token():
 )
 def test_padding_is_left_out(ids, labels, mask):
     """And the first token that is left has no weight."""
-    found = tokens({"input_ids": ids, "labels": labels, "attention_mask": mask})
-    assert found == TokenIds((1, 50, 2), (0.0, 1.0, 1.0))
+    result = tokens({"input_ids": ids, "labels": labels, "attention_mask": mask})
+    assert result == TokenIds((1, 50, 2), (0.0, 1.0, 1.0))
 
 
 def test_a_replayed_document_needs_no_labels():
@@ -168,8 +168,8 @@ PADDED = {"input_ids": [*PACKED["input_ids"], 0, 0], "labels": [*PACKED["labels"
 
 def split(values, **config):
     """The places and the token ids of a row's documents."""
-    found = make_converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
-    made = found.convert(Row(values, "a:1", "mine"))
+    result = make_converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
+    made = result.convert(Row(values, "a:1", "mine"))
     return [one.where for one in made], [one.tokens for one in made]
 
 
@@ -203,7 +203,7 @@ def test_the_first_token_of_every_document_is_predicted_by_nothing():
     assert [one.weights for one in split(row)[1]] == [(0.0, 1.0), (0.0, 1.0)]
 
 
-def test_a_document_without_loss_is_left_out_and_one_document_keeps_its_place():
+def test_documents_without_loss_are_removed():
     row = PACKED | {"labels": [-100, -100, -100, -100, -100, 7, 2], "position_ids": [0, 1, 2, 0, 1, 2, 3]}
     assert split(row) == (["a:1"], APART[1:])
     assert split(PACKED | {"position_ids": list(range(7))})[0] == ["a:1"]
@@ -248,7 +248,7 @@ def test_columns_that_contradict_the_row_or_each_other(columns, expected):
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=5), st.integers(0, 3))
-def test_however_documents_are_packed_each_comes_out_alone(documents, padding):
+def test_packed_documents_are_separated(documents, padding):
     """As if every document had been a row of its own; those without loss are none."""
     ids = [[10 * number + place for place in range(len(flags))] for number, flags in enumerate(documents)]
     trained = [[flag and place > 0 for place, flag in enumerate(flags)] for flags in documents]

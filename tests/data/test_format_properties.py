@@ -97,12 +97,12 @@ def check(found: Conversation) -> None:
 def attempt(found: RowConverter, row: Row) -> tuple[Conversation, ...]:
     """The conversations of a row, none if it is refused in the right way."""
     try:
-        made = found.convert(row)
+        result = found.convert(row)
     except RowError as error:
         refused = error
     else:
-        assert made
-        return made
+        assert result
+        return result
     assert refused.where.startswith(row.where)
     assert refused.reason
     f"{refused} {refused.reason}".encode()
@@ -122,10 +122,10 @@ def test_any_row_converts_or_is_refused(format, source, tree, data):
             dict.fromkeys(shape.required, values), optional=dict.fromkeys((*shape.optional, "tag", "score"), values)
         )
     )
-    found = make_converter(source, "mine", "\n", columns)
-    if found.needs_all_rows:
+    result = make_converter(source, "mine", "\n", columns)
+    if result.needs_all_rows:
         return
-    for conversation in attempt(found, Row(columns, "a:1", "mine")):
+    for conversation in attempt(result, Row(columns, "a:1", "mine")):
         check(conversation)
 
 
@@ -213,12 +213,12 @@ def test_rows_that_are_nearly_right(seed):
 def test_trees(root, tree):
     row = Row({"message_tree_id": "t", "prompt": root}, "a:1", "mine")
     try:
-        made = make_converter(SourceConfig(tree=tree), "mine", "\n", row.values).convert(row)
+        result = make_converter(SourceConfig(tree=tree), "mine", "\n", row.values).convert(row)
     except RowError:
         return
-    places = [conversation.where for conversation in made]
-    assert places == (["a:1"] if tree.paths == "best" else [f"a:1#{i + 1}" for i in range(len(made))])
-    for conversation in made:
+    places = [conversation.where for conversation in result]
+    assert places == (["a:1"] if tree.paths == "best" else [f"a:1#{i + 1}" for i in range(len(result))])
+    for conversation in result:
         check(conversation)
         assert conversation.group == "t"
         assert conversation.messages[-1].role == "assistant"
@@ -242,8 +242,8 @@ spoilt = st.fixed_dictionaries({"message_id": plain, "parent_id": plain, "text":
 def test_flat_trees(rows, tree):
     """Every row is in a tree that gave conversations, or belongs to a problem that is told."""
     source = SourceConfig(format="tree_messages", tree=tree)
-    found = make_converter(source, "mine", "\n", ())
-    made = list(found.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows)))
+    result = make_converter(source, "mine", "\n", ())
+    made = list(result.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows)))
     for item in made:
         if not isinstance(item, BadRow):
             check(item)
@@ -256,9 +256,9 @@ def test_flat_trees(rows, tree):
 ), st.sampled_from(["messages", "text", "tools"]))  # fmt: skip
 def test_written_formats(values, text, field):
     texts = {field: text} if field != "tools" else {"messages": "{{ a }}", "tools": text}
-    found = make_converter(SourceConfig(format=texts), "mine", "\n", values)
+    result = make_converter(SourceConfig(format=texts), "mine", "\n", values)
     try:
-        (made,) = found.convert(Row(values, "a:1", "mine"))
+        (made,) = result.convert(Row(values, "a:1", "mine"))
     except RowError:
         return
     check(made)

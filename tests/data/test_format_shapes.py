@@ -162,13 +162,13 @@ def test_tools_of_anthropic_and_xlam():
         "description": "d",
         "input_schema": {"type": "object", "properties": {"c": {"type": "string"}}},
     }
-    (made,) = convert({"messages": [ASKED, SAID], "tools": [tool]}).tools
-    assert made == {
+    (result,) = convert({"messages": [ASKED, SAID], "tools": [tool]}).tools
+    assert result == {
         "type": "function",
         "function": {"name": "w", "description": "d", "parameters": tool["input_schema"]},
     }
-    (made,) = convert(XLAM).tools
-    assert made["function"]["parameters"] == {
+    (result,) = convert(XLAM).tools
+    assert result["function"]["parameters"] == {
         "type": "object",
         "properties": {
             "c": {"type": "string", "description": "city"}, "n": {"type": "integer", "default": 1},
@@ -178,7 +178,7 @@ def test_tools_of_anthropic_and_xlam():
     }  # fmt: skip
 
 
-def test_what_of_these_shapes_is_not_read():
+def test_unread_fields_of_shapes_are_noted():
     assert convert({"messages": ANTHROPIC}).not_read == ("messages[].content[].signature",)
     assert convert({"input": "Q", "output": ITEMS}).not_read == ("output[].id", "output[].status")
     encrypted = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
@@ -279,5 +279,5 @@ def test_rows_that_cannot_be_used(row, expected):
 
 def test_an_analysis_becomes_the_reasoning_of_the_answer_with_its_weight():
     thought, answer = {"channel": "analysis", "content": "R", "weight": 0}, {"content": "A", "loss": False}
-    found = messages(ASKED, {"role": "assistant", **thought}, {"role": "assistant", **answer})
-    assert summarize(found) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]
+    result = messages(ASKED, {"role": "assistant", **thought}, {"role": "assistant", **answer})
+    assert summarize(result) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]

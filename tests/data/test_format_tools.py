@@ -13,10 +13,10 @@ ASK = {"role": "user", "content": "Q"}
 
 
 def convert(values, format="messages"):
-    (found,) = make_converter(SourceConfig(format=format), "mine", "\n\n", ()).convert(
+    (result,) = make_converter(SourceConfig(format=format), "mine", "\n\n", ()).convert(
         Row(values, "rows.jsonl:7", "mine")
     )
-    return found
+    return result
 
 
 def call(arguments, **more):
@@ -42,9 +42,9 @@ def answered(message, format="messages"):
     ],
 )
 def test_tool_calls(given, expected):
-    found = answered({"tool_calls": given})
-    assert found.messages[1] == Message("assistant", "", extra={"tool_calls": expected})
-    assert found.tags == {}
+    result = answered({"tool_calls": given})
+    assert result.messages[1] == Message("assistant", "", extra={"tool_calls": expected})
+    assert result.tags == {}
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -52,9 +52,9 @@ def test_arguments_that_were_encoded_again_are_decoded_and_counted(times):
     arguments = once = json.dumps({"x": "é"}, ensure_ascii=False)
     for _ in range(times - 1):
         arguments = json.dumps(arguments)
-    found = answered({"tool_calls": [call(arguments)]})
-    assert found.messages[1].extra == {"tool_calls": [call(once)]}
-    assert found.tags == ({"repaired": "tool arguments encoded twice"} if times > 1 else {})
+    result = answered({"tool_calls": [call(arguments)]})
+    assert result.messages[1].extra == {"tool_calls": [call(once)]}
+    assert result.tags == ({"repaired": "tool arguments encoded twice"} if times > 1 else {})
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_arguments_that_are_no_object(arguments):
 
 
 def test_the_old_key_of_a_call():
-    found = answered({"content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}})
-    assert found.messages[1] == Message("assistant", "", extra={"tool_calls": [call('{"x": 1}')]})
+    result = answered({"content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}})
+    assert result.messages[1] == Message("assistant", "", extra={"tool_calls": [call('{"x": 1}')]})
 
 
 @pytest.mark.parametrize("value", ["f(x)", {"name": "f"}, {"arguments": "{}"}, {"name": 1, "arguments": {}}, [1]])
@@ -121,8 +121,8 @@ def test_calls_that_are_none(value, problem, reason):
 )
 def test_a_turn_that_is_a_call(role, value, expected):
     turns = [{"from": "human", "value": "Q"}, {"from": role, "value": value}, {"from": "observation", "value": "R"}]
-    found = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]}, "sharegpt")
-    assert found.messages == (
+    result = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]}, "sharegpt")
+    assert result.messages == (
         Message("user", "Q"),
         Message("assistant", "", extra={"tool_calls": expected}),
         Message("tool", "R"),
@@ -144,9 +144,9 @@ def test_a_turn_that_should_be_a_call(value):
 def test_calls_with_nothing_between_them_are_made_at_once():
     one = {"from": "tool_call", "value": '{"name": "f", "arguments": {"x": 1}}'}
     two = {"from": "tool_call", "value": '{"name": "f", "arguments": "\\"{}\\""}'}
-    found = convert({"conversations": [{"from": "human", "value": "Q"}, one, two]}, "sharegpt")
-    assert found.messages[1:] == (Message("assistant", "", extra={"tool_calls": [call({"x": 1}), call("{}")]}),)
-    assert found.tags == {"repaired": "tool arguments encoded twice"}
+    result = convert({"conversations": [{"from": "human", "value": "Q"}, one, two]}, "sharegpt")
+    assert result.messages[1:] == (Message("assistant", "", extra={"tool_calls": [call({"x": 1}), call("{}")]}),)
+    assert result.tags == {"repaired": "tool arguments encoded twice"}
 
 
 @pytest.mark.parametrize("between", [{"from": "observation", "value": "R"}, {"from": "gpt", "value": "A"}])
@@ -157,8 +157,8 @@ def test_calls_with_something_between_them_stay_apart(between):
 
 def test_calls_of_other_weights_stay_apart():
     one = {"from": "tool_call", "value": '{"name": "f", "arguments": {}}'}
-    found = convert({"conversations": [{**one, "weight": 0}, one]}, "sharegpt")
-    assert [message.weight for message in found.messages] == [0, 1]
+    result = convert({"conversations": [{**one, "weight": 0}, one]}, "sharegpt")
+    assert [message.weight for message in result.messages] == [0, 1]
 
 
 BARE = {"name": "f", "description": "d", "parameters": {"type": "object"}}
@@ -216,8 +216,8 @@ def test_parts(parts, expected):
 
 
 def test_the_weight_of_a_message_of_parts():
-    found = answered({"content": [part("text", "A")], "loss_weight": 0.5})
-    assert found.messages[1].weight == 0.5
+    result = answered({"content": [part("text", "A")], "loss_weight": 0.5})
+    assert result.messages[1].weight == 0.5
 
 
 @pytest.mark.parametrize(

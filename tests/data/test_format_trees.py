@@ -42,9 +42,9 @@ def branches(values, **config):
 
 def gathered(rows, **config):
     source = SourceConfig(tree=TreeConfig(**config), format="tree_messages")
-    found = make_converter(source, "mine", "\n\n", ())
-    assert found.needs_all_rows
-    return list(found.convert_all(Row(values, f"flat.jsonl:{i}", "mine") for i, values in enumerate(rows, start=1)))
+    result = make_converter(source, "mine", "\n\n", ())
+    assert result.needs_all_rows
+    return list(result.convert_all(Row(values, f"flat.jsonl:{i}", "mine") for i, values in enumerate(rows, start=1)))
 
 
 # Q ── c(2)
@@ -75,8 +75,8 @@ TREE = node(
 )
 def test_paths(paths, expected):
     """Both nested shapes and the flat one agree, in any order of the rows."""
-    found = branches(tree(TREE), paths=paths)
-    assert [shown(branch) for branch in found] == expected
+    result = branches(tree(TREE), paths=paths)
+    assert [shown(branch) for branch in result] == expected
     assert [shown(branch) for branch in branches(TREE, paths=paths)] == expected
     rows = flat(TREE)
     assert [shown(branch) for branch in gathered(rows, paths=paths)] == expected
@@ -86,8 +86,8 @@ def test_paths(paths, expected):
 
 
 def test_an_answer_that_branches_share_carries_loss_once():
-    found = branches(tree(TREE), paths="all")
-    answers = [m.content for branch in found for m in branch.messages if m.role == "assistant" and m.weight > 0]
+    result = branches(tree(TREE), paths="all")
+    answers = [m.content for branch in result for m in branch.messages if m.role == "assistant" and m.weight > 0]
     assert sorted(answers) == ["a", "b", "c", "d", "f", "g", "h"]
 
 
@@ -102,8 +102,8 @@ def test_where_and_group():
 
 def test_a_reply_that_leads_to_no_answer_is_not_followed():
     """The best-ranked user reply was never answered; the path goes through its sibling."""
-    found = branches(tree(node("Q", node("a", node("U"), node("V", node("W")), node("F", node("f"))))))
-    assert [shown(branch) for branch in found] == ["Q a F f"]
+    result = branches(tree(node("Q", node("a", node("U"), node("V", node("W")), node("F", node("f"))))))
+    assert [shown(branch) for branch in result] == ["Q a F f"]
 
 
 KINDS = node(
@@ -129,10 +129,10 @@ KINDS = node(
     ],
 )
 def test_review_and_language(config, expected):
-    found = branches(tree(KINDS), paths="all", **config)
-    assert [shown(branch) for branch in found] == expected
+    result = branches(tree(KINDS), paths="all", **config)
+    assert [shown(branch) for branch in result] == expected
     assert [shown(branch) for branch in gathered(flat(KINDS), paths="all", **config)] == expected
-    assert {branch.tags["language"] for branch in found} == {"en"}
+    assert {branch.tags["language"] for branch in result} == {"en"}
 
 
 @pytest.mark.parametrize(
@@ -210,15 +210,15 @@ def test_a_tree_of_great_depth():
     deep = node("a0")
     for depth in range(1, 3000):
         deep = node(f"{'Q' if depth % 2 else 'a'}{depth}", deep)
-    (found,) = branches(tree(deep))
-    assert len(found.messages) == 3000
+    (result,) = branches(tree(deep))
+    assert len(result.messages) == 3000
 
 
 def test_flat_trees_and_unranked_replies_keep_the_order_of_the_file():
     rows = [*flat(node("Q", node("a"), node("b"), node("c"))), *flat(node("R", node("d")))]
     rows += flat(node("E", node("e"), node("f")), parent="id-a")
-    found = [shown(branch) for branch in gathered(rows, paths="all")]
-    assert found == ["Q a E e", "Q (a) E f", "Q b", "Q c", "R d"]
+    result = [shown(branch) for branch in gathered(rows, paths="all")]
+    assert result == ["Q a E e", "Q (a) E f", "Q b", "Q c", "R d"]
 
 
 def test_flat_rows_that_belong_to_no_tree():
@@ -232,9 +232,9 @@ def test_flat_rows_that_belong_to_no_tree():
         {"parent_id": None, "text": "x", "role": "assistant"},  # 7
         *flat(node("R", node("b", rank="0"))),  # 8, 9
     ]
-    found = gathered(rows)
-    good = [(item.where, shown(item)) for item in found if not isinstance(item, BadRow)]
-    bad = [(item.where, item.error.reason, item.error.problem) for item in found if isinstance(item, BadRow)]
+    result = gathered(rows)
+    good = [(item.where, shown(item)) for item in result if not isinstance(item, BadRow)]
+    bad = [(item.where, item.error.reason, item.error.problem) for item in result if isinstance(item, BadRow)]
     assert good == [("flat.jsonl:1", "Q a")]
     assert bad == [
         ("flat.jsonl:4", "message_id used twice", "field 'message_id' is 'id-Q', as in an earlier row"),
@@ -252,8 +252,8 @@ def test_flat_rows_that_belong_to_no_tree():
 
 def test_rows_that_could_not_be_read_pass_through():
     bad = BadRow("flat.jsonl:1", "mine", RowError(where="flat.jsonl:1", reason="r", problem="p", fix="f"))
-    found = make_converter(SourceConfig(format="tree_messages"), "mine", "\n\n", ())
-    assert list(found.convert_all([bad])) == [bad]
+    result = make_converter(SourceConfig(format="tree_messages"), "mine", "\n\n", ())
+    assert list(result.convert_all([bad])) == [bad]
 
 
 def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
@@ -261,8 +261,8 @@ def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
     source = SourceConfig(
         format="tree_messages", tags={"task": "topic", "language": "text"}, scores={"quality": "judge"}
     )
-    found = make_converter(source, "mine", "\n\n", ())
-    (conversation,) = found.convert_all(Row(values, "a:1", "mine") for values in rows)
+    result = make_converter(source, "mine", "\n\n", ())
+    (conversation,) = result.convert_all(Row(values, "a:1", "mine") for values in rows)
     assert conversation.tags == {"task": "t", "language": "Q"}
     assert conversation.scores == {"quality": 4.0}
     missing = make_converter(SourceConfig(format="tree_messages", tags={"task": "topics"}), "mine", "\n\n", ())

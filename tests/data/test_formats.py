@@ -24,8 +24,8 @@ def convert(found, format, columns, separator="\n\n"):
 
 def talk(format, values, columns=None, separator="\n\n"):
     """Role and content of every message."""
-    found = convert(row(values), format, columns or {}, separator)
-    return [(message.role, message.content) for message in found.messages]
+    result = convert(row(values), format, columns or {}, separator)
+    return [(message.role, message.content) for message in result.messages]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_tools(tools, expected):
     assert convert(row(values), "messages", {}, "").tools == expected
 
 
-def test_a_system_column_stands_in_front():
+def test_system_column_becomes_the_first_message():
     values = {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "system": "S"}
     assert talk("sharegpt", values) == [("system", "S"), ("user", "Q"), ("assistant", "A")]
 

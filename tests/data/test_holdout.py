@@ -24,12 +24,12 @@ def split(contents, groups=None, sources=None, fraction=0.0, number=None, seed=0
 
 def families(prompts, groups) -> list[int]:
     """Connected components by merging sets, one row after another."""
-    found: list[set] = []
+    result: list[set] = []
     for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
         new = {row, ("prompt", prompt)} | ({("group", group)} if group >= 0 else set())
-        new = new.union(*(family for family in found if family & new))
-        found = [family for family in found if not family & new] + [new]
-    of = {row: number for number, family in enumerate(found) for row in family}
+        new = new.union(*(family for family in result if family & new))
+        result = [family for family in result if not family & new] + [new]
+    of = {row: number for number, family in enumerate(result) for row in family}
     return [of[row] for row in range(len(prompts))]
 
 
@@ -44,11 +44,11 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("prompts", "groups", "held_out"), BY_HAND)
 def test_a_fifth_of_ten_rows(prompts, groups, held_out):
-    found = np.flatnonzero(split(prompts, groups, fraction=0.2)).tolist()
+    result = np.flatnonzero(split(prompts, groups, fraction=0.2)).tolist()
     if held_out is None:
-        assert found in ([3, 4], [5, 6])
+        assert result in ([3, 4], [5, 6])
     else:
-        assert found == held_out
+        assert result == held_out
 
 
 @given(rows, fractions, seeds)
@@ -95,7 +95,7 @@ def test_never_all_rows_of_a_source_by_number():
     assert not held_out[3]
 
 
-def test_more_rows_than_there_are_is_told():
+def test_hold_out_refuses_more_rows_than_exist():
     with pytest.raises(SftError) as caught:
         split(range(4), sources=[0, 0, 0, STAYS_IN_TRAINING], number=3)
     assert str(caught.value) == (
@@ -104,7 +104,7 @@ def test_more_rows_than_there_are_is_told():
     )
 
 
-def test_what_is_trained_on_anyway_keeps_its_family_in_training():
+def test_hold_out_keeps_families_of_training_rows():
     prompts, sources = ["a", "b", "c", "a"], [0, 0, 0, STAYS_IN_TRAINING]
     for seed in range(10):
         held_out = split(prompts, sources=sources, fraction=0.9, seed=seed)
@@ -134,13 +134,13 @@ def test_another_seed_holds_out_other_rows():
 @given(rows)
 def test_families_are_the_connected_components(made):
     prompts, groups, _ = map(list, zip(*made, strict=True))
-    found = group_families(digests(prompts), np.array(groups, np.int64))
+    result = group_families(digests(prompts), np.array(groups, np.int64))
     expected = families(prompts, groups)
-    assert len(set(found.tolist())) == len(set(expected)) == len(set(zip(found.tolist(), expected, strict=True)))
-    assert all(found[row] == min(i for i, f in enumerate(expected) if f == expected[row]) for row in range(len(made)))
+    assert len(set(result.tolist())) == len(set(expected)) == len(set(zip(result.tolist(), expected, strict=True)))
+    assert all(result[row] == min(i for i, f in enumerate(expected) if f == expected[row]) for row in range(len(made)))
 
 
-def test_prompts_are_told_apart_to_the_last_byte_of_their_digests():
+def test_families_differ_in_trailing_zero_bytes():
     """NumPy compares bytes without their trailing zeros; digests may end in them."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(15) + b"a", bytes(16)], "S16")
     assert group_families(np.concatenate([keys, keys]), np.full(8, -1)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
@@ -149,5 +149,5 @@ def test_prompts_are_told_apart_to_the_last_byte_of_their_digests():
 def test_a_long_chain_is_one_family():
     """Row 2i shares its prompt with row 2i + 1, and that one a group with row 2i + 2: found soon."""
     at = np.random.default_rng(0).permutation(100_000)
-    found = group_families(digests((at // 2).tolist()), (at + 1) // 2)
-    assert not found.any()
+    result = group_families(digests((at // 2).tolist()), (at + 1) // 2)
+    assert not result.any()

@@ -129,7 +129,7 @@ def test_a_source_of_which_nothing_is_left():
     )
 
 
-def test_what_filters_left_out_has_a_budget_of_its_own():
+def test_filtered_rows_have_their_own_budget():
     entries = [used("1")] * 6 + [dropped("2", "near duplicate", filter="near_duplicates")] * 3 + [dropped("3", "x")]
     check(entries, 0.2)
     assert refusal(entries, 0.1, filtered=0.2) == (

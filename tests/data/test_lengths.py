@@ -80,8 +80,8 @@ def test_advice(found, overflow, advice):
 
 
 def test_the_option_to_truncate_raises_its_own_budget():
-    found = lengths([50] * 7 + [150] * 3, least=[50] * 7 + [20, 20, 120])
-    assert found.advice(BudgetConfig(dropped=0.5, truncated=0.05), Overflow.error).split("; ")[-1] == (
+    result = lengths([50] * 7 + [150] * 3, least=[50] * 7 + [20, 20, 120])
+    assert result.advice(BudgetConfig(dropped=0.5, truncated=0.05), Overflow.error).split("; ")[-1] == (
         "data.overflow=truncate data.budget.truncated=0.23 keeps 90%, 2 of them cut"
     )
 
@@ -108,12 +108,10 @@ def test_the_length_that_cuts_few_enough_rows(found, limit, said):
     st.none() | st.integers(64, 4000), st.sampled_from([*Overflow]), st.randoms(use_true_random=False),
     st.none() | st.just(0.05),
 )  # fmt: skip
-def test_every_setting_of_the_advice_keeps_what_it_says_within_the_model_and_the_budget(
-    tokens, max_length, others, context, overflow, choice, limit
-):
+def test_length_advice_keeps_the_stated_share(tokens, max_length, others, context, overflow, choice, limit):
     least = [number if number <= max_length else choice.randint(1, number) for number in tokens]
-    found = lengths(tokens, max_length, others, context, least)
-    for option in found.advice(BudgetConfig(dropped=0.01, truncated=limit), overflow).split("; "):
+    result = lengths(tokens, max_length, others, context, least)
+    for option in result.advice(BudgetConfig(dropped=0.01, truncated=limit), overflow).split("; "):
         words = dict(word.split("=") for word in shlex.split(option) if "=" in word)
         if not words:
             assert option in (f"the model takes at most {context or 0:,} tokens", "shorten the rows")
@@ -127,12 +125,12 @@ def test_every_setting_of_the_advice_keeps_what_it_says_within_the_model_and_the
             assert option.endswith(f", {cut:,} of them cut")
             assert cut / kept <= float(words.get("data.budget.truncated", limit or 1)) + 1e-9
             assert context is None or length <= context
-        said = re.search(r"keeps (all rows|[\d.]+%)", option)
-        assert said is not None
-        assert (said[1] == "all rows") == (kept == len(tokens))
-        if said[1] != "all rows":
+        output = re.search(r"keeps (all rows|[\d.]+%)", option)
+        assert output is not None
+        assert (output[1] == "all rows") == (kept == len(tokens))
+        if output[1] != "all rows":
             assert overflow is not Overflow.error or words["data.overflow"] in ("drop", "truncate")
-            assert 0 <= kept / len(tokens) - float(said[1][:-1]) / 100 < 0.0011
+            assert 0 <= kept / len(tokens) - float(output[1][:-1]) / 100 < 0.0011
         if "trainer.max_length" in words and context is not None:
             assert length <= max(context, max_length)
         lost = (len(tokens) - kept + others) / (len(tokens) + others)
@@ -168,7 +166,7 @@ def pasted(made_config, option):
     return made_config
 
 
-def test_rows_that_are_too_long_are_one_error_whose_every_option_passes(long_rows):
+def test_long_rows_are_one_error_with_working_advice(long_rows):
     with pytest.raises(SftError) as caught:
         prepare_data(long_rows)
     error = caught.value
@@ -201,11 +199,11 @@ def test_truncation_is_the_last_option_and_passes(long_answers):
         prepare_data(long_answers)
     option = caught.value.fix.split("; ")[-1]
     assert option == "data.overflow=truncate data.budget.dropped=0.025 keeps 97.5%, 11 of them cut"
-    found = prepare_data(pasted(long_answers, option)).manifest["sources"]["a"]
-    assert (found["used"], found["truncated"]) == (39, 11)
+    result = prepare_data(pasted(long_answers, option)).manifest["sources"]["a"]
+    assert (result["used"], result["truncated"]) == (39, 11)
 
 
-def test_what_truncation_loses_is_refused_by_the_budgets_with_lengths_that_pass(long_answers):
+def test_truncation_budget_advises_a_sufficient_length(long_answers):
     long_answers.data.overflow, long_answers.data.budget.truncated = Overflow.truncate, 0.2
     with pytest.raises(Mistakes) as caught:
         prepare_data(long_answers)
@@ -221,10 +219,10 @@ def test_what_truncation_loses_is_refused_by_the_budgets_with_lengths_that_pass(
     )
     assert cut is not None
     longer, _, budgets = zip(*(error.fix.partition(", or set ") for error in caught.value.errors), strict=True)
-    made = prepare_data(pasted(long_answers, " ".join(budgets))).manifest["sources"]["a"]
-    assert (made["used"], made["truncated"], made["truncated_tokens"]) == (39, 11, int(cut[1].replace(",", "")))
-    made = prepare_data(pasted(pasted(long_answers, longer[1]), longer[0])).manifest["sources"]["a"]
-    assert (made["used"], made["truncated"], made["truncated_tokens"]) == (40, 0, 0)
+    result = prepare_data(pasted(long_answers, " ".join(budgets))).manifest["sources"]["a"]
+    assert (result["used"], result["truncated"], result["truncated_tokens"]) == (39, 11, int(cut[1].replace(",", "")))
+    result = prepare_data(pasted(pasted(long_answers, longer[1]), longer[0])).manifest["sources"]["a"]
+    assert (result["used"], result["truncated"], result["truncated_tokens"]) == (40, 0, 0)
 
 
 def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows, tmp_path):
@@ -242,7 +240,7 @@ def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows
     assert prepare_data(pasted(long_rows, second)).manifest["sources"]["a"]["used"] == 28
 
 
-def test_a_source_that_loses_all_its_rows_is_told_the_length_it_needs(long_rows):
+def test_budget_advice_for_a_source_without_rows_left(long_rows):
     long_rows.data.overflow, long_rows.trainer.max_length = Overflow.drop, 10
     with pytest.raises(SftError, match=r"data\.mix\.a: no row is left, 40 were dropped: 40 too long") as caught:
         prepare_data(long_rows)
@@ -251,9 +249,9 @@ def test_a_source_that_loses_all_its_rows_is_told_the_length_it_needs(long_rows)
 
 def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
     long_rows.data.overflow, long_rows.data.budget.dropped, long_rows.data.val_rows = Overflow.drop, 0.4, 20
-    made = prepare_data(long_rows)
-    lost = made.manifest["held_out_dropped"]["too long"]
-    held = made.manifest["splits"]["validation"]["examples"]
+    result = prepare_data(long_rows)
+    lost = result.manifest["held_out_dropped"]["too long"]
+    held = result.manifest["splits"]["validation"]["examples"]
     assert lost > 0
     assert held + lost == 20
     assert f"held out  {held} examples ({lost} more dropped: too long)\n" in capsys.readouterr().out

@@ -26,10 +26,10 @@ from tests.data.helpers import ASK, convert, messages, summarize
     ],
 )  # fmt: skip
 def test_flags_become_the_weight(flags, weight):
-    found = messages(ASK, {"role": "assistant", "content": "A", **flags})
-    assert found.messages[1].weight == weight
-    assert found.messages[1].extra == {}
-    assert found.not_read == ()
+    result = messages(ASK, {"role": "assistant", "content": "A", **flags})
+    assert result.messages[1].weight == weight
+    assert result.messages[1].extra == {}
+    assert result.not_read == ()
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_flags_that_cannot_be_obeyed(flags, expected):
 def test_a_flag_on_a_turn_that_is_a_call():
     """ms-swift's spelling: the call and its neighbour keep weights of their own."""
     call = '{"name": "weather", "arguments": {"city": "Rome"}}'
-    found = messages(
+    result = messages(
         ASK,
         {"role": "tool_call", "content": call, "loss": False},
         {"role": "tool_response", "content": "sunny"},
         {"role": "assistant", "content": "Sunny.", "loss": True},
     )
     function = {"name": "weather", "arguments": {"city": "Rome"}}
-    assert summarize(found) == [
+    assert summarize(result) == [
         ("user", "Q"),
         ("assistant", "", 0.0, {"tool_calls": [{"type": "function", "function": function}]}),
         ("tool", "sunny"),
@@ -78,19 +78,19 @@ def test_a_flag_on_a_turn_that_is_a_call():
     ]
 
 
-def test_a_flag_that_asks_for_the_training_of_a_user_message_is_told():
+def test_loss_flag_on_a_user_message_is_noted():
     """Whether others than the assistant train is up to data.train_on."""
-    found = messages({**ASK, "train": True}, {"role": "assistant", "content": "A", "train": True})
-    assert found.not_read == ("messages[].train (user)",)
-    found = messages({**ASK, "train": False, "weight": 0}, {"role": "assistant", "content": "A"})
-    assert (found.messages[0].weight, found.not_read) == (0, ())
+    result = messages({**ASK, "train": True}, {"role": "assistant", "content": "A", "train": True})
+    assert result.not_read == ("messages[].train (user)",)
+    result = messages({**ASK, "train": False, "weight": 0}, {"role": "assistant", "content": "A"})
+    assert (result.messages[0].weight, result.not_read) == (0, ())
 
 
 def test_flags_of_exchanges():
     """XTuner's."""
     rows = [{"input": "Q", "output": "A", "output_with_loss": False}, {"input": "Q", "output": "A"}]
-    found = convert({"conversation": rows})
-    assert [m.weight for m in found.messages] == [1, 0, 1, 1]
+    result = convert({"conversation": rows})
+    assert [m.weight for m in result.messages] == [1, 0, 1, 1]
 
 
 def test_flags_of_parts():

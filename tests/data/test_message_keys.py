@@ -15,19 +15,19 @@ DROP = "or leave such rows out with data.on_bad_row=drop"
 
 @pytest.mark.parametrize("key", [*message_keys.REASONING_KEYS, "Thought", "chainOfThought", "chain-of-thought"])
 def test_reasoning_under_any_of_its_names(key):
-    found = messages(ASK, {**SAY, key: "R"})
-    assert summarize(found) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
-    assert found.not_read == ()
+    result = messages(ASK, {**SAY, key: "R"})
+    assert summarize(result) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
+    assert result.not_read == ()
 
 
 @pytest.mark.parametrize("empty", [None, "", " \n"])
-def test_reasoning_that_says_nothing_is_none(empty):
+def test_empty_reasoning_is_ignored(empty):
     assert summarize(messages(ASK, {**SAY, "reasoning_content": empty})) == [("user", "Q"), ("assistant", "A")]
 
 
-def test_the_same_reasoning_twice_is_one():
-    found = messages(ASK, {**SAY, "reasoning": "R", "reasoning_content": "R\n", "thinking": None})
-    assert found.messages[1].extra == {"reasoning_content": "R"}
+def test_equal_reasoning_keys_are_merged():
+    result = messages(ASK, {**SAY, "reasoning": "R", "reasoning_content": "R\n", "thinking": None})
+    assert result.messages[1].extra == {"reasoning_content": "R"}
 
 
 @pytest.mark.parametrize(
@@ -76,30 +76,30 @@ def test_the_same_reasoning_twice_is_one():
          f"  fix: write it under 'content', {DROP}"),
     ],
 )  # fmt: skip
-def test_what_is_refused(message, expected):
+def test_keys_that_are_refused(message, expected):
     with pytest.raises(RowError) as caught:
         messages(ASK, message, SAY)
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
 
 
-def test_what_is_only_unread_is_named():
-    found = messages(
+def test_unread_keys_are_noted():
+    result = messages(
         {**ASK, "id": "m1", "timestamp": 3, "images": [], "audio": None, "has_image": False},
         {**SAY, "model": "m", "reasoning_tokens": 12, "thinking": True, "reasoning_effort": "high", "stop_reason": "x"},
     )
-    assert summarize(found) == [("user", "Q"), ("assistant", "A")]
-    assert found.not_read == (
+    assert summarize(result) == [("user", "Q"), ("assistant", "A")]
+    assert result.not_read == (
         "messages[].has_image", "messages[].id", "messages[].model", "messages[].reasoning_effort",
         "messages[].reasoning_tokens", "messages[].stop_reason", "messages[].thinking", "messages[].timestamp",
     )  # fmt: skip
 
 
 def test_names_of_speakers_go_to_the_template_and_are_named():
-    found = messages(
+    result = messages(
         {**ASK, "name": "Ada"}, SAY, {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}, SAY
     )
-    assert [m.extra for m in found.messages] == [{"name": "Ada"}, {}, {"name": "f", "tool_call_id": "c"}, {}]
-    assert found.not_read == ("messages[].name (user)",)
+    assert [m.extra for m in result.messages] == [{"name": "Ada"}, {}, {"name": "f", "tool_call_id": "c"}, {}]
+    assert result.not_read == ("messages[].name (user)",)
 
 
 def test_names_are_those_of_the_file():
@@ -110,27 +110,27 @@ def test_names_are_those_of_the_file():
 def test_keys_of_parts_and_calls():
     parts = [{"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}}]
     call = {"id": "c", "index": 0, "type": "function", "function": {"name": "f", "arguments": {}, "parsed": 1}}
-    found = messages(ASK, {"role": "assistant", "content": parts, "tool_calls": [call]})
+    result = messages(ASK, {"role": "assistant", "content": parts, "tool_calls": [call]})
     function = {"name": "f", "arguments": {}}
-    assert found.messages[1].extra == {"tool_calls": [{"id": "c", "type": "function", "function": function}]}
-    assert found.not_read == (
+    assert result.messages[1].extra == {"tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    assert result.not_read == (
         "messages[].content[].cache_control", "messages[].tool_calls[].function.parsed",
         "messages[].tool_calls[].index",
     )  # fmt: skip
 
 
 def test_keys_of_exchanges_and_trees():
-    found = convert({"conversation": [{"human": "Q", "assistant": "A", "tool": "t", "thought": "R"}]})
-    assert (found.not_read, found.messages[1].extra) == (("conversation[].tool",), {"reasoning_content": "R"})
+    result = convert({"conversation": [{"human": "Q", "assistant": "A", "tool": "t", "thought": "R"}]})
+    assert (result.not_read, result.messages[1].extra) == (("conversation[].tool",), {"reasoning_content": "R"})
     answer = {"text": "A", "role": "assistant", "model_name": "m", "rank": 0}
-    found = convert({"message_tree_id": "t", "prompt": {"text": "Q", "role": "prompter", "x": 1, "replies": [answer]}})
-    assert found.not_read == ("prompt.replies[].model_name", "prompt.x")
+    result = convert({"message_tree_id": "t", "prompt": {"text": "Q", "role": "prompter", "x": 1, "replies": [answer]}})
+    assert result.not_read == ("prompt.replies[].model_name", "prompt.x")
 
 
 def test_arguments_under_the_keys_of_other_tools():
     for key in ("parameters", "args", "input"):
-        found = messages(ASK, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", key: {"x": 1}}]})
-        (call,) = found.messages[1].extra["tool_calls"]
+        result = messages(ASK, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", key: {"x": 1}}]})
+        (call,) = result.messages[1].extra["tool_calls"]
         assert call == {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 
 
@@ -163,15 +163,15 @@ def test_no_key_vanishes(role, further, content):
     if content is not None:
         message["content"] = "C" if content == "text" else [{"type": "text", "text": "C", **further}]
     try:
-        found = messages(message, SAY)
+        result = messages(message, SAY)
     except RowError:
         return
-    written = json.dumps([[m.role, m.content, m.extra] for m in found.messages])
-    weight = found.messages[0].weight if found.messages[0].role == role else None
+    written = json.dumps([[m.role, m.content, m.extra] for m in result.messages])
+    weight = result.messages[0].weight if result.messages[0].role == role else None
     for key, value in further.items():
         if value is None or (isinstance(value, str | list | dict) and not value):
             continue
-        noted = {f"messages[].{key}", f"messages[].content[].{key}", f"messages[].{key} ({role})"} & {*found.not_read}
+        noted = {f"messages[].{key}", f"messages[].content[].{key}", f"messages[].{key} ({role})"} & {*result.not_read}
         flagged = loss_flags.is_loss_flag(key)
         if flagged and not noted:
             assert value != "MARK", key

@@ -15,8 +15,8 @@ from sft_cli.errors import SftError
 
 def drawn(data: DataConfig, trained: dict[str, list[int]], seed: int = 0) -> list[list[int]]:
     """Rows, repeats counted, per stage and source."""
-    made = draw_epoch(data, pools(data, trained), seed)
-    return [[int(copies.sum()) for copies in stage.copies] for stage in made.stages]
+    result = draw_epoch(data, pools(data, trained), seed)
+    return [[int(copies.sum()) for copies in stage.copies] for stage in result.stages]
 
 
 def mixed(**sources) -> dict[str, SourceConfig]:
@@ -235,8 +235,8 @@ def test_rows_of_stages_by_hand(stages, settings, rows):
 def test_passes_are_stated_by_weights_only_without_stages():
     for stages, stated in ([], [2.0, 3.0]), ([StageConfig()], [np.nan, 3.0]):
         data = DataConfig(mix=mixed(a=2.0, b={"epochs": 3.0}), stages=stages)
-        made = draw_epoch(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
-        np.testing.assert_array_equal(made.passes, stated)
+        result = draw_epoch(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
+        np.testing.assert_array_equal(result.passes, stated)
 
 
 def test_no_row_is_taken_again_by_a_later_stage_before_all_were_taken():
@@ -298,11 +298,11 @@ def test_shares_of_rows_are_met_within_one_row(case):
 @given(mixes(strategies=(Strategy.trained_tokens,)))
 def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
     data, rows = case
-    made = draw_epoch(data, pools(data, rows), 0)
-    tokens = [int(made.copies(i) @ np.array(own)) for i, own in enumerate(rows.values())]
+    result = draw_epoch(data, pools(data, rows), 0)
+    tokens = [int(result.copies(i) @ np.array(own)) for i, own in enumerate(rows.values())]
     shares, row = intended(data, rows), [max(own) for own in rows.values()]
     if data.stopping_strategy is StoppingStrategy.total_rows:
-        assert sum(int(made.copies(i).sum()) for i in range(len(rows))) == data.total_rows
+        assert sum(int(result.copies(i).sum()) for i in range(len(rows))) == data.total_rows
         scale = min((count + most) / share for count, share, most in zip(tokens, shares, row, strict=True))
     else:
         ends = [sum(own) / share for own, share in zip(rows.values(), shares, strict=True)]
@@ -312,7 +312,7 @@ def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
 
 
 @given(mixes(strategies=(Strategy.equal, Strategy.temperature, Strategy.trained_tokens)))
-def test_an_epoch_ends_where_stop_says(case):
+def test_epoch_ends_by_stopping_strategy(case):
     data, rows = case
     copies = [draw_epoch(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
     if data.stopping_strategy is StoppingStrategy.first_exhausted:
@@ -326,7 +326,7 @@ def test_an_epoch_ends_where_stop_says(case):
 @given(mixes(), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, random):
     data, rows = case
-    made = draw_epoch(data, pools(data, rows), seed)
+    result = draw_epoch(data, pools(data, rows), seed)
     shuffled, orders = [], []
     for own in pools(data, rows):
         order = list(range(len(own.keys)))
@@ -336,7 +336,7 @@ def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, rando
         shuffled.append(type(own)(own.name, own.source, own.keys[order], trained, 2 * trained))
     again = draw_epoch(data, shuffled, seed)
     for place, order in enumerate(orders):
-        copies = made.copies(place)
+        copies = result.copies(place)
         assert copies.max() - copies.min() <= 1
         assert np.array_equal(copies[order], again.copies(place))
 
@@ -402,7 +402,7 @@ def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
         ),
     ],
 )
-def test_a_share_that_cannot_be_met_is_told(settings, where, problem, fix):
+def test_draw_epoch_refuses_impossible_shares(settings, where, problem, fix):
     data = DataConfig(**settings)
     with pytest.raises(SftError) as caught:
         draw_epoch(data, pools(data, {"a": [1, 1], "b": [], "c": [0, 0]}), 0)
@@ -441,7 +441,7 @@ def test_equal_rows_are_not_chosen_together():
     assert 30 < kept[:100].sum() < 70
 
 
-def test_keys_are_told_apart_to_their_last_byte():
+def test_keys_differ_in_trailing_zero_bytes():
     """NumPy compares bytes without their trailing zeros; digests may end in them."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(16), b"a" + bytes(15)], "S16")
     sampled = [subsample(keys, 2, seed, "mine").tolist() for seed in range(40)]
@@ -458,7 +458,7 @@ def test_the_largest_remainders_of_exact_fractions():
     assert drawn(data, {name: [1] * 3 for name in "abc"}) == [[1, 1, 0]]
 
 
-def test_pools_stand_in_the_order_of_the_mix():
+def test_draw_epoch_requires_pools_in_mix_order():
     data = DataConfig(mix=mixed(a=1.0, b=1.0))
     with pytest.raises(AssertionError, match="in the order of the mix"):
         draw_epoch(data, [pool("b", data.mix["b"], [1]), pool("a", data.mix["a"], [1])], 0)

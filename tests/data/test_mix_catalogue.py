@@ -42,8 +42,8 @@ def test_the_columns_of_an_entry_are_its_formats(file):
 
 
 def test_the_catalogue_is_there():
-    asked = "alpaca alpaca_cleaned dolly oasst1 oasst2 sharegpt openorca slimorca tulu3 no_robots lima gsm8k"
-    assert {*asked.split(), "wizardlm_evol", "self_instruct", "glaive_tools", "aya"} <= {f.stem for f in CATALOGUE}
+    requested = "alpaca alpaca_cleaned dolly oasst1 oasst2 sharegpt openorca slimorca tulu3 no_robots lima gsm8k"
+    assert {*requested.split(), "wizardlm_evol", "self_instruct", "glaive_tools", "aya"} <= {f.stem for f in CATALOGUE}
 
 
 def test_the_flan_mix_counts_a_task_as_3000_rows_of_at_most_30000():

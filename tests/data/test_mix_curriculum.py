@@ -28,7 +28,7 @@ def whole(num_examples: int) -> Stage:
     return Stage("1", Order.random, np.arange(num_examples))
 
 
-def test_without_stages_rows_stand_in_order_and_repeats_side_by_side():
+def test_build_stages_without_stages_keeps_row_order():
     assert made([]) == [[0, 1, 2, 3, 4, 5]]
     assert made([], weight=2.0) == [[0, 0, 1, 2, 1, 2, 3, 3, 4, 5]]
 
@@ -56,13 +56,13 @@ def test_ties_fall_by_content_not_by_place():
     assert sorted(orders[0]) == list(range(100)) != orders[0]
 
 
-def test_a_row_without_its_score_is_told():
+def test_build_stages_refuses_a_row_without_score():
     scores = [{"hard": np.array([3.0, np.nan, 2.0])}, {}]
     stages = [StageConfig(name="hard last", order=Order.by_difficulty, difficulty="hard")]
     with pytest.raises(SftError) as caught:
         made(stages, scores)
     assert str(caught.value) == (
-        "data.stages, stage hard last: 1 of the 3 rows of the stage from a have no score 'hard', which orders it\n"
+        "data.stages, stage hard last: 1 of the 3 rows of the stage from a have no 'hard', which orders it\n"
         "  fix: set the column of the score: data.mix.a.scores.hard=COLUMN"
     )
 

@@ -16,14 +16,14 @@ NO_TAGS = [{}, {}]
 def reported(tags=NO_TAGS, **settings):
     mix = {"a": SourceConfig(), "b": SourceConfig()}
     data = DataConfig(**{"mix": mix, **settings})
-    made = pools(data, TRAINED)
-    return build_mix_report(draw_epoch(data, made, 0), made, tags)
+    result = pools(data, TRAINED)
+    return build_mix_report(draw_epoch(data, result, 0), result, tags)
 
 
 def test_passes_by_hand():
-    found = reported(mix={"a": SourceConfig(weight=1.5), "b": SourceConfig(epochs=0.5)})
-    assert found["of"] == "passes"
-    assert found["sources"] == {
+    result = reported(mix={"a": SourceConfig(weight=1.5), "b": SourceConfig(epochs=0.5)})
+    assert result["of"] == "passes"
+    assert result["sources"] == {
         "a": {
             "intended": 0.6,
             "rows": 15,
@@ -51,31 +51,31 @@ def test_passes_by_hand():
             "available_rows": 20,
         },
     }
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_shares_of_trained_tokens_by_hand():
     """All of a, 40 tokens, and 7 rows of b: 14 of the 13.3 tokens meant."""
-    found = reported(mix={"a": SourceConfig(weight=3.0), "b": SourceConfig()}, strategy=Strategy.trained_tokens)
-    assert found["of"] == "trained tokens"
-    shown = {name: list(entry.values())[:7] for name, entry in found["sources"].items()}
+    result = reported(mix={"a": SourceConfig(weight=3.0), "b": SourceConfig()}, strategy=Strategy.trained_tokens)
+    assert result["of"] == "trained tokens"
+    shown = {name: list(entry.values())[:7] for name, entry in result["sources"].items()}
     assert shown["a"] == [0.75, 10, 80, 40, 0.588235, 0.740741, 0.740741]
     assert shown["b"] == [0.25, 7, 28, 14, 0.411765, 0.259259, 0.259259]
-    assert [entry["intended_passes"] for entry in found["sources"].values()] == [None, None]
+    assert [entry["intended_passes"] for entry in result["sources"].values()] == [None, None]
 
 
 def test_stages_by_hand():
     stages = [StageConfig(name="first", share=3.0, mix={"b": 1.0}, order=Order.by_length), StageConfig()]
-    found = reported(
+    result = reported(
         strategy=Strategy.equal, stopping_strategy=StoppingStrategy.total_rows, total_rows=16, stages=stages
     )
-    assert [(s["name"], s["order"], s["rows"], s["intended"], s["share"]) for s in found["stages"]] == [
+    assert [(s["name"], s["order"], s["rows"], s["intended"], s["share"]) for s in result["stages"]] == [
         ("first", "by_length", 12, 0.75, 0.75),
         ("2", "random", 4, 0.25, 0.25),
     ]
-    assert found["stages"][1]["sources"]["a"]["share_rows"] == 0.5
-    assert found["of"] == "rows"
-    (epoch, staged) = mix_tables(found)
+    assert result["stages"][1]["sources"]["a"]["share_rows"] == 0.5
+    assert result["of"] == "rows"
+    (epoch, staged) = mix_tables(result)
     assert staged.heading == "stages, intended -> realised"
     assert staged.columns == ("stage", "order", "rows of the epoch", "source", "rows of the stage", "rows")
     assert staged.rows == [
@@ -107,16 +107,16 @@ def test_tags_by_hand():
         {"language": Tag(("de", "en"), np.array([0] * 3 + [1] * 5 + [-1] * 2, np.int32))},
         {"language": Tag(("en",), np.array([0] * 20, np.int32))},
     ]
-    found = reported(language, mix={"a": SourceConfig(weight=2.0), "b": SourceConfig()})
-    assert found["tags"] == {
+    result = reported(language, mix={"a": SourceConfig(weight=2.0), "b": SourceConfig()})
+    assert result["tags"] == {
         "language": {
             "en": {"rows": 30, "tokens": 160, "trained_tokens": 80, "share_trained": 0.666667},
             "de": {"rows": 6, "tokens": 48, "trained_tokens": 24, "share_trained": 0.2},
             "(none)": {"rows": 4, "tokens": 32, "trained_tokens": 16, "share_trained": 0.133333},
         }
     }
-    assert list(found["tags"]["language"]) == ["en", "de", "(none)"]
-    (_, shown) = mix_tables(found)
+    assert list(result["tags"]["language"]) == ["en", "de", "(none)"]
+    (_, shown) = mix_tables(result)
     assert shown.heading == "by language"
     assert shown.rows == [
         ("en", 30, 160, 80, "66.7%"),
@@ -125,10 +125,10 @@ def test_tags_by_hand():
     ]
 
 
-def test_a_tag_that_one_source_lacks_counts_its_rows_as_without():
+def test_mix_report_counts_rows_without_a_tag():
     task = [{"task": Tag(("math",), np.zeros(10, np.int32))}, {}]
-    found = reported(task)["tags"]["task"]
-    assert {value: counts["rows"] for value, counts in found.items()} == {"math": 10, "(none)": 20}
+    result = reported(task)["tags"]["task"]
+    assert {value: counts["rows"] for value, counts in result.items()} == {"math": 10, "(none)": 20}
 
 
 def test_the_values_of_a_tag_that_are_beyond_a_table_are_added_up():

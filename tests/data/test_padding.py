@@ -24,11 +24,11 @@ def tool(properties, name="f", **more):
 def called(arguments, tools, name="f"):
     """Arguments of a call as they come out, the tools and the remarks."""
     call = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    found = messages(
+    result = messages(
         ASK, {"role": "assistant", "content": "", "tool_calls": [call]}, **({"tools": tools} if tools else {})
     )
-    (made,) = found.messages[1].extra["tool_calls"]
-    return made["function"]["arguments"], found.tools, found.remarks
+    (made,) = result.messages[1].extra["tool_calls"]
+    return made["function"]["arguments"], result.tools, result.remarks
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def called(arguments, tools, name="f"):
     ],
 )  # fmt: skip
 def test_padding_is_removed_and_counted(arguments, properties, expected, kept):
-    made, tools, remarks = called(arguments, [tool(properties)])
-    assert (made, tools, remarks) == (expected, (tool(kept),), ("padding",))
+    result, tools, remarks = called(arguments, [tool(properties)])
+    assert (result, tools, remarks) == (expected, (tool(kept),), ("padding",))
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_padding_is_removed_and_counted(arguments, properties, expected, kept):
         pytest.param('{"city": "R", "x": null}', {"city": CITY}, id="json-text-is-never-padded"),
     ],
 )
-def test_a_null_that_is_meant_stays(arguments, properties):
+def test_nullable_arguments_keep_null(arguments, properties):
     assert called(arguments, [tool(properties)]) == (arguments, (tool(properties),), ())
 
 
-def test_where_properties_are_padded_the_rest_of_the_schema_is_too():
-    given = tool({"city": CITY, "x": None}, description=None, strict=None)
-    assert called({}, [given])[1] == (tool({"city": CITY}),)
-    given = tool({"city": CITY}, strict=None)
-    assert called({}, [given])[1:] == ((given,), ())
+def test_strip_padding_removes_all_nulls_of_a_padded_schema():
+    configured = tool({"city": CITY, "x": None}, description=None, strict=None)
+    assert called({}, [configured])[1] == (tool({"city": CITY}),)
+    configured = tool({"city": CITY}, strict=None)
+    assert called({}, [configured])[1:] == ((configured,), ())
 
 
 @pytest.mark.parametrize("tools", [None, [tool({}, name="g")], [{"type": "function", "function": {"name": "f"}}]])
@@ -99,8 +99,8 @@ def test_pairs_are_an_object():
     for value in ([], [1], [["a", 1], ["a", 2]], [["a", 1, 2]], [[1, "a"]], "a", None):
         assert pairs_to_object(value) == value
     schema = {"type": "object", "properties": [["city", CITY]]}
-    given = {"type": "function", "function": {"name": "f", "parameters": schema}}
-    assert called([["city", "R"]], [given])[:2] == ({"city": "R"}, (tool({"city": CITY}),))
+    configured = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    assert called([["city", "R"]], [configured])[:2] == ({"city": "R"}, (tool({"city": CITY}),))
     assert called([], [tool({})])[0] == {}
 
 
@@ -116,7 +116,7 @@ def test_maps_of_arrow_files_are_objects(tmp_path):
     assert row.values["messages"][1]["tool_calls"][0]["arguments"] == {"at": {"x": 1, "y": None}}
 
 
-def test_what_a_data_set_writes_is_read_back(tmp_path):
+def test_roles_of_data_sets_are_resolved(tmp_path):
     """Two tools whose schemas Arrow aligned, through JSON, as ``Dataset.to_json`` writes them."""
     rows = []
     for name, arguments, properties in (("a", {"city": "R"}, {"city": CITY}), ("b", {"days": 3}, {"days": DAYS})):
@@ -127,8 +127,8 @@ def test_what_a_data_set_writes_is_read_back(tmp_path):
     assert aligned[0]["tools"][0]["function"]["parameters"]["properties"] == {"city": CITY, "days": None}
     for row, written in zip(rows, aligned, strict=True):
         values = written["messages"], written["tools"]
-        found = messages(*values[0], tools=values[1])
+        result = messages(*values[0], tools=values[1])
         plain = messages(*row["messages"], tools=row["tools"])
-        assert (found.messages, found.tools) == (plain.messages, plain.tools)
-        assert (found.remarks, plain.remarks) == (("padding",), ())
+        assert (result.messages, result.tools) == (plain.messages, plain.tools)
+        assert (result.remarks, plain.remarks) == (("padding",), ())
         assert make_converter(SourceConfig(), "mine", "\n", written).name == "messages"

@@ -70,7 +70,7 @@ def test_chosen(row, expected):
     assert caught.value.fix.startswith("data.mix.mine.format=chosen trains on ")
 
 
-def test_what_auto_says():
+def test_auto_refuses_preferences():
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(), "mine", "\n", {"prompt": "Q", "chosen": "A", "rejected": "B"})
     assert str(caught.value) == (
@@ -123,5 +123,5 @@ def test_rows_without_a_good_answer(row, expected):
 
 def test_columns_that_were_not_needed_are_named():
     row = {"prompt": "Q", "chosen": "A", "rejected": "B", "messages": [ASKED, BAD], "query": "R"}
-    found = convert(row, "chosen")
-    assert (summarize(found), found.not_read) == (PLAIN, ("messages", "query"))
+    result = convert(row, "chosen")
+    assert (summarize(result), result.not_read) == (PLAIN, ("messages", "query"))

@@ -42,14 +42,14 @@ def written(directory, train, weighted=False, validation=()):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_ids_and_weights_come_back(tmp_path, weighted):
-    made = written(tmp_path / "out", EXAMPLES, weighted)
-    assert len(made.train) == 3
-    assert made.train.lengths.tolist() == [4, 2, 3]
-    assert made.train.sources == ["a", "b", "a"]
-    assert [made.train.where(i) for i in range(3)] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
-    assert made.train.largest_id() == 9
+    result = written(tmp_path / "out", EXAMPLES, weighted)
+    assert len(result.train) == 3
+    assert result.train.lengths.tolist() == [4, 2, 3]
+    assert result.train.sources == ["a", "b", "a"]
+    assert [result.train.where(i) for i in range(3)] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
+    assert result.train.largest_id() == 9
     for i, example in enumerate(EXAMPLES):
-        tokens = made.train.tokens(i)
+        tokens = result.train.tokens(i)
         assert (tokens.input_ids.dtype, tokens.weights.dtype) == (np.int64, np.float32)
         assert tokens.input_ids.tolist() == list(example.input_ids)
         expected = example.weights if weighted else [float(weight > 0) for weight in example.weights]
@@ -66,10 +66,10 @@ def test_labels_follow_hugging_faces_convention(tmp_path):
 
 def test_more_examples_than_one_batch(tmp_path):
     many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(2 * BATCH + 3)]
-    made = written(tmp_path / "out", many)
-    assert len(made.train) == len(many)
-    assert made.train.where(2 * BATCH) == f"rows.jsonl:{2 * BATCH + 1}"
-    assert made.train.largest_id() == len(many)
+    result = written(tmp_path / "out", many)
+    assert len(result.train) == len(many)
+    assert result.train.where(2 * BATCH) == f"rows.jsonl:{2 * BATCH + 1}"
+    assert result.train.largest_id() == len(many)
 
 
 def test_a_large_split_is_several_files(tmp_path, monkeypatch):
@@ -77,16 +77,16 @@ def test_a_large_split_is_several_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepared_writer, "SHARD_BYTES", 60_000)
     many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(3500)]
-    made = written(tmp_path / "out", many)
+    result = written(tmp_path / "out", many)
     files = sorted(file.name for file in (tmp_path / "out" / "train").glob("*.arrow"))
     assert files == [f"data-{number:05}-of-00003.arrow" for number in range(3)]
-    assert [made.train.where(i) for i in range(3500)] == [example.where for example in many]
+    assert [result.train.where(i) for i in range(3500)] == [example.where for example in many]
     rows = load_from_disk(str(tmp_path / "out"))["train"]
     assert rows["input_ids"][:] == [list(example.input_ids) for example in many]
     assert [file.name for file in (tmp_path / "out" / "validation").glob("*.arrow")] == ["data-00000-of-00001.arrow"]
 
 
-def test_what_datasets_keeps_of_one_split_is_not_taken_for_another(tmp_path):
+def test_datasets_cache_of_another_split_is_not_used(tmp_path):
     """It names the results of ``map`` after the fingerprint."""
     from datasets import load_from_disk
 
@@ -98,27 +98,27 @@ def test_what_datasets_keeps_of_one_split_is_not_taken_for_another(tmp_path):
 
 
 def test_an_empty_split(tmp_path):
-    made = written(tmp_path / "out", EXAMPLES)
-    assert (len(made.validation), made.validation.largest_id()) == (0, -1)
-    assert made.validation.lengths.tolist() == []
+    result = written(tmp_path / "out", EXAMPLES)
+    assert (len(result.validation), result.validation.largest_id()) == (0, -1)
+    assert result.validation.lengths.tolist() == []
 
 
 def test_an_example_that_does_not_exist(tmp_path):
-    made = written(tmp_path / "out", EXAMPLES)
+    result = written(tmp_path / "out", EXAMPLES)
     for index in (-1, 3):
         with pytest.raises(IndexError) as caught:
-            made.train.tokens(index)
+            result.train.tokens(index)
         assert str(caught.value) == f"there is no example {index} of 3"
 
 
-def test_what_comes_out_is_the_readers_own(tmp_path):
+def test_read_rows_are_independent_copies(tmp_path):
     """Examples are views of a mapped file; what is done to one must not reach the next reader."""
-    made = written(tmp_path / "out", EXAMPLES, weighted=True)
-    first = made.train.tokens(0)
+    result = written(tmp_path / "out", EXAMPLES, weighted=True)
+    first = result.train.tokens(0)
     first.input_ids[:] = 0
     first.weights[:] = 0
-    assert made.train.tokens(0).input_ids.tolist() == [5, 6, 7, 8]
-    assert made.train.tokens(0).weights.tolist() == [0, 0, 1, 1]
+    assert result.train.tokens(0).input_ids.tolist() == [5, 6, 7, 8]
+    assert result.train.tokens(0).weights.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -126,7 +126,7 @@ def test_rows_that_datasets_saved_again_in_several_files(tmp_path, weighted):
     from datasets import load_from_disk
 
     many = [Example((i, i + 1, 7)[: 1 + i % 3], (0.0, 2.0, 0.5)[: 1 + i % 3], f"r:{i}", "ab"[i % 2]) for i in range(50)]
-    made = written(tmp_path / "out", many, weighted)
+    result = written(tmp_path / "out", many, weighted)
     rows = load_from_disk(str(tmp_path / "out" / "train"))
     chosen = [*range(40, 50), 3, *range(20)]
     rows.select(chosen).save_to_disk(str(tmp_path / "again"), num_shards=3)
@@ -136,7 +136,7 @@ def test_rows_that_datasets_saved_again_in_several_files(tmp_path, weighted):
     assert again.sources == [many[i].source for i in chosen]
     assert [again.where(place) for place in range(31)] == [many[i].where for i in chosen]
     for place, i in enumerate(chosen):
-        one, same = again.tokens(place), made.train.tokens(i)
+        one, same = again.tokens(place), result.train.tokens(i)
         assert one.input_ids.tolist() == same.input_ids.tolist() == list(many[i].input_ids)
         assert one.weights.tolist() == same.weights.tolist()
 
@@ -226,17 +226,17 @@ def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["final", "new"]
 
 
-def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
+def test_temp_directory_removes_leftovers_after_a_day(tmp_path):
     left, young = temp_directory(tmp_path / "a"), temp_directory(tmp_path / "b")
     mine = tmp_path / ".out.settings"
     mine.mkdir()
     for directory in (left, mine):
         os.utime(directory, (0, 0))
-    made = temp_directory(tmp_path / "out")
-    assert sorted(tmp_path.iterdir()) == sorted([mine, young, made])
+    result = temp_directory(tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([mine, young, result])
 
 
-def test_further_answers_of_an_unrolled_row_are_known(tmp_path):
+def test_later_answers_of_an_unrolled_row_count_as_context(tmp_path):
     """One row as three examples, across the tables that are written (700 at once), and a document cut into pieces."""
     begin = tuple(range(10))
     single = [Example((i % 50, 1, 2, 3, 4, 5, 6, 7, 8, 9), (0.0,) * 9 + (1.0,), f"a:{i}", "a") for i in range(699)]

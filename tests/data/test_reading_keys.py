@@ -50,11 +50,11 @@ def test_another_delimiter_is_named_and_the_advice_reads_the_file(tmp_path, deli
         ["Combien ?", "Trois"],
     ]
     path = write(tmp_path / "rows.csv", "\ufeff" + "\n".join(delimiter.join(cells) for cells in lines))
-    told = refusal(path)
-    assert told.startswith(
+    output = refusal(path)
+    assert output.startswith(
         f"rows.csv:1: the header is one column, {delimiter.join(['q', 'a'])!r}; its delimiter seems to be "
     )
-    config = pasted(told.partition("fix: ")[2])
+    config = pasted(output.partition("fix: ")[2])
     assert take(path, **config) == [("rows.csv:2", PAIRS[0]), ("rows.csv:3", PAIRS[1])]
 
 
@@ -90,8 +90,8 @@ def test_an_encoding_that_is_named_is_read(tmp_path, encoding, ending):
     }[ending.removesuffix(".gz")]
     content = text.encode(encoding)
     path = write(tmp_path / f"rows{ending}", gzip.compress(content) if ending.endswith(".gz") else content)
-    found = [values for _, values in take(path, encoding=encoding)]
-    assert found == ([{"text": text}] if ending == ".txt" else PAIRS)
+    result = [values for _, values in take(path, encoding=encoding)]
+    assert result == ([{"text": text}] if ending == ".txt" else PAIRS)
 
 
 def _is_utf8(content):
@@ -121,9 +121,9 @@ def test_lines_in_any_encoding_are_the_same_rows(tmp_path_factory, texts, encodi
 
 def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
     path = write(tmp_path / "rows.jsonl", json.dumps(PAIRS[0], ensure_ascii=False), "cp1252")
-    ((where, told),) = take(path)
+    ((where, output),) = take(path)
     assert where == "rows.jsonl:1"
-    assert told.endswith(
+    assert output.endswith(
         "fix: data.mix.mine.encoding=cp1252 if "
         '\'{"q": "Où ?", "a": "À Liège;\' is the right text, or save the file as UTF-8'
     )
@@ -135,9 +135,10 @@ def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
 )
 def test_utf16_is_recognised(tmp_path, encoding, advised):
     path = write(tmp_path / "rows.csv", "q,a\nx,y\n", encoding)
-    told = refusal(path)
+    output = refusal(path)
     assert (
-        told == f"rows.csv: the file is UTF-16, not UTF-8\n  fix: data.mix.mine.encoding={advised}, or save it as UTF-8"
+        output
+        == f"rows.csv: the file is UTF-16, not UTF-8\n  fix: data.mix.mine.encoding={advised}, or save it as UTF-8"
     )
     assert take(path, encoding=advised) == [("rows.csv:2", {"q": "x", "a": "y"})]
 
@@ -178,11 +179,11 @@ def test_keys_that_would_have_no_effect_are_refused(tmp_path):
         ({"ignore": ["x"], "delimiter": "tab", "encoding": "UTF_16"}, None),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_the_keys_themselves(config, problem):
-    found = [
+def test_tool_calls_with_invalid_keys(config, problem):
+    result = [
         mistake.problem for mistake in check_source_keys(DataConfig(mix={"mine": SourceConfig(path="x", **config)}))
     ]
-    assert found == ([] if problem is None else [problem])
+    assert result == ([] if problem is None else [problem])
 
 
 LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
@@ -202,11 +203,11 @@ PANDAS = json.dumps({name: {str(number): row[name] for number, row in enumerate(
         pytest.param("rows.json", PANDAS, "rows.json[{}]", id="pandas"),
     ],
 )  # fmt: skip
-def test_json_is_read_whatever_its_ending_says(tmp_path, name, content, places):
+def test_sniff_kind_ignores_the_json_suffix(tmp_path, name, content, places):
     """Elements of a JSON document are counted from 0 in brackets, so that nobody takes them for lines."""
     first = 1 if ":" in places else 0
-    found = take(write(tmp_path / name, content))
-    assert found == [(places.format(first + number), row) for number, row in enumerate(PAIRS)]
+    result = take(write(tmp_path / name, content))
+    assert result == [(places.format(first + number), row) for number, row in enumerate(PAIRS)]
 
 
 def test_one_broken_row_does_not_make_a_document_of_lines(tmp_path):
@@ -216,12 +217,12 @@ def test_one_broken_row_does_not_make_a_document_of_lines(tmp_path):
 
 def test_the_key_that_holds_the_rows_is_named_and_the_advice_picks_it(tmp_path):
     path = write(tmp_path / "rows.json", json.dumps({"version": 1, "examples": PAIRS, "few": PAIRS[:1]}))
-    told = refusal(path)
-    assert told == (
+    output = refusal(path)
+    assert output == (
         "rows.json: the file is one object with the keys version, examples, few; its rows seem to be under 'examples'\n"
         "  fix: data.mix.mine.split=examples"
     )
-    assert [values for _, values in take(path, **pasted(told.partition("fix: ")[2]))] == PAIRS
+    assert [values for _, values in take(path, **pasted(output.partition("fix: ")[2]))] == PAIRS
     assert refusal(path, split="exampels") == (
         "rows.json: rows.json has no rows under 'exampels'; it is one object with the keys version, examples, few\n"
         "  fix: data.mix.mine.split=examples"
@@ -238,7 +239,7 @@ def test_the_splits_of_one_file(tmp_path):
         list(source_rows.read_source(config, "mine", "train"))
 
 
-def test_where_no_row_can_be_read_the_first_ones_own_error_is_shown(tmp_path):
+def test_first_columns_raises_the_first_error(tmp_path):
     bad = [
         slices.BadRow(f"a:{line}", "mine", RowError(where=f"a:{line}", reason="r", problem=f"p{line}", fix=f"f{line}"))
         for line in (1, 2)

@@ -109,7 +109,7 @@ def message(**config):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_file_on_the_web_is_as_one_here(site, tmp_path, ranges):
+def test_web_file_equals_local_file(site, tmp_path, ranges):
     """The same rows, places by the file's name, and the same fingerprint."""
     site.ranges = ranges
     (tmp_path / "rows.jsonl").write_bytes(ROWS)
@@ -134,7 +134,7 @@ def test_a_version_is_fetched_once(site):
     assert len(site.gets) == 2
 
 
-def test_a_server_that_names_no_version_is_asked_for_the_bytes_every_time(site):
+def test_download_without_version_is_repeated_per_process(site):
     site.versions = False
     url = f"http://{site.host}/d/rows.jsonl"
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_server_that_names_no_version_is_asked_for_the_bytes_every_time(site):
     assert len(site.gets) == 2
 
 
-def test_without_a_network_the_version_that_was_fetched_before(site):
+def test_offline_reads_the_downloaded_version(site):
     url = f"http://{site.host}/d/rows.jsonl"
     before = source_fingerprint(SourceConfig(path=url), "mine")
     site.stop()
@@ -205,10 +205,10 @@ def test_a_file_lost_from_the_cache_is_fetched_again(site, tmp_path):
         ),
     ],
 )
-def test_what_a_web_server_refuses(site, path, problem, fix):
+def test_web_server_errors(site, path, problem, fix):
     url = f"http://{site.host}{path}"
-    said = problem.format(url=url, host=site.host)
-    assert message(path=url) == f"data.mix.mine.path: {said}\n  fix: {fix}"
+    output = problem.format(url=url, host=site.host)
+    assert message(path=url) == f"data.mix.mine.path: {output}\n  fix: {fix}"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_what_a_web_server_refuses(site, path, problem, fix):
         ),
     ],
 )
-def test_what_no_server_is_asked_for(site, config, expected):
+def test_unusable_addresses_are_refused_offline(site, config, expected):
     assert message(**config) == expected
 
 
-def test_a_file_of_no_known_kind_is_not_fetched(site):
+def test_remote_file_of_unknown_kind_is_not_downloaded(site):
     assert message(path=f"http://{site.host}/rows.xlsx").startswith(
         "data.mix.mine.path: the suffix of 'rows.xlsx' is not supported\n"
     )
@@ -265,20 +265,20 @@ def test_a_split_of_a_file_on_the_web(site):
 
 
 @pytest.mark.parametrize("path", ["d/rows.jsonl", "nowhere.jsonl", "403", "page.html", "503"])
-def test_no_secret_is_shown_or_stored(site, tmp_path, path):
+def test_secrets_are_not_shown_or_stored(site, tmp_path, path):
     """Neither password nor signature: not in errors, labels, fingerprints, representations or names on the disk."""
     url = f"http://me:pass-word@{site.host}/{path}?X-Amz-Signature=sign-ature"
     config = SourceConfig(path=url)
-    said = []
+    output = []
     try:
-        said += [row.where for row in read_source(config, "mine", "train")]
-        said += [json.dumps(source_fingerprint(config, "mine")), repr(source_slices(config, "mine", "train"))]
-        said += [repr(remote.find_files(url, "key"))]
+        output += [row.where for row in read_source(config, "mine", "train")]
+        output += [json.dumps(source_fingerprint(config, "mine")), repr(source_slices(config, "mine", "train"))]
+        output += [repr(remote.find_files(url, "key"))]
     except SftError as error:
-        said += [str(error), repr(error.__cause__), repr(error.__context__ if not error.__suppress_context__ else "")]
-    said += [str(found) for found in (tmp_path / "home").rglob("*")]
-    assert said
-    assert not any(secret in text for text in said for secret in ("pass-word", "sign-ature", "me:"))
+        output += [str(error), repr(error.__cause__), repr(error.__context__ if not error.__suppress_context__ else "")]
+    output += [str(result) for result in (tmp_path / "home").rglob("*")]
+    assert output
+    assert not any(secret in text for text in output for secret in ("pass-word", "sign-ature", "me:"))
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -301,16 +301,16 @@ def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site
     assert message(path=masked.path).startswith(expected.format(host=site.host))
     rows = list(read_source(whole, "mine", "train"))
     forget()
-    asked = len(site.gets)
+    requested = len(site.gets)
     assert list(read_source(masked, "mine", "train")) == rows
     assert source_fingerprint(masked, "mine") == source_fingerprint(whole, "mine")
     masked.stream, masked.max_rows = True, 5
     with pytest.raises(SftError, match="is not stored with a run"):
         next(stream_blocks(masked, "mine", "train", 1))
-    assert len(site.gets) == asked
+    assert len(site.gets) == requested
 
 
-def test_two_signatures_of_one_address_never_stand_for_each_other(site):
+def test_downloads_differ_by_signature(site):
     """They may name different files; a server that says no version could not tell them apart."""
     site.versions = False
     first, second = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?token={word}") for word in "ab")
@@ -372,7 +372,7 @@ def test_s3(site, bucket, config, expected):
     assert rows == expected
 
 
-def test_s3_as_it_comes(site, bucket, tmp_path):
+def test_stream_from_s3(site, bucket, tmp_path):
     """Nothing is stored, and a state goes on in the middle of a file."""
     bucket.put_object(Bucket="shelf", Key="many.jsonl", Body=ROWS)
     config = SourceConfig(path="s3://shelf/many.jsonl", stream=True, max_rows=1500, shuffle_buffer=600)
@@ -397,7 +397,7 @@ def test_s3_as_it_comes(site, bucket, tmp_path):
         ),
     ],
 )
-def test_what_is_not_on_s3(site, bucket, path, problem, fix):
+def test_missing_s3_objects(site, bucket, path, problem, fix):
     assert message(path=path) == f"data.mix.mine.path: {problem}\n  fix: {fix}"
 
 
@@ -416,7 +416,7 @@ def test_s3_without_keys(site, bucket, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_s3_is_asked_anew_by_every_process(site, bucket):
+def test_s3_listing_is_not_cached_between_processes(site, bucket):
     """Listings are not taken from the client's memory."""
     bucket.put_object(Bucket="shelf", Key="new/a.jsonl", Body=b'{"a": 1}')
     assert values("s3://shelf/new/*.jsonl") == [("a.jsonl:1", 1)]
@@ -425,7 +425,7 @@ def test_s3_is_asked_anew_by_every_process(site, bucket):
     assert values("s3://shelf/new/*.jsonl") == [("a.jsonl:1", 1), ("b.jsonl:1", 2)]
 
 
-def test_without_a_network_nothing_is_streamed(site):
+def test_stream_needs_a_network(site):
     """What was stored before is no stream: its rows would be others than the manifest says."""
     url = f"http://{site.host}/d/rows.jsonl"
     values(url)

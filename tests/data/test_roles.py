@@ -24,8 +24,8 @@ CALL = '{"name": "f", "arguments": {"x": 1}}'
     st.sampled_from(["upper", "title", "lower"]),
 )
 def test_case_blanks_and_hyphens_make_no_difference(name, joint, case):
-    found = messages({"role": f" {getattr(name.replace('_', joint), case)()} ", "content": "x"}, SAY)
-    assert found.messages[0].role == ROLE_NAMES[name]
+    result = messages({"role": f" {getattr(name.replace('_', joint), case)()} ", "content": "x"}, SAY)
+    assert result.messages[0].role == ROLE_NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["function-call", "tool-call", "fncall", "Function Call", "FunctionCall", "fn_call"])
@@ -35,9 +35,9 @@ def test_a_turn_that_is_a_call_under_any_of_its_names(name):
         {"from": name, "value": CALL},
         {"from": "function-response", "value": "R"},
     ]
-    found = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]})
+    result = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]})
     function = {"name": "f", "arguments": {"x": 1}}
-    assert summarize(found) == [
+    assert summarize(result) == [
         ("user", "Q"),
         ("assistant", "", {"tool_calls": [{"type": "function", "function": function}]}),
         ("tool", "R"),
@@ -97,10 +97,10 @@ def test_roles_of_a_source():
             {"role": "USER", "content": "R"},
         ]
     }
-    found = convert(row, roles={"bot": "assistant", "Kid-One": "user", "user": "system"})
-    assert [m.role for m in found.messages] == ["assistant", "user", "system"]
-    found = convert({"messages": [ASK, {"role": "act", "content": CALL}]}, roles={"act": "tool_call"})
-    assert found.messages[1].extra["tool_calls"][0]["function"]["name"] == "f"
+    result = convert(row, roles={"bot": "assistant", "Kid-One": "user", "user": "system"})
+    assert [m.role for m in result.messages] == ["assistant", "user", "system"]
+    result = convert({"messages": [ASK, {"role": "act", "content": CALL}]}, roles={"act": "tool_call"})
+    assert result.messages[1].extra["tool_calls"][0]["function"]["name"] == "f"
 
 
 def test_roles_in_trees():

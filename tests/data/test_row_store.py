@@ -65,9 +65,9 @@ def store(tmp_path):
 
 def test_rows_come_back_by_number(store):
     numbers = [0, 3, 999, 1000, 1001, 2499, 2500, 2509]
-    found = list(store.read(np.array(numbers)))
-    assert [stored.where for stored in found] == [f"rows.jsonl:{number}" for number in numbers]
-    for number, stored in zip(numbers, found, strict=True):
+    result = list(store.read(np.array(numbers)))
+    assert [stored.where for stored in result] == [f"rows.jsonl:{number}" for number in numbers]
+    for number, stored in zip(numbers, result, strict=True):
         expected = row(number)[1]
         if isinstance(expected, RowError):
             assert stored.conversation is None
@@ -96,22 +96,22 @@ def test_a_part_is_written_whole_or_not_at_all(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_left_out_on_purpose_and_how_large_rows_are(tmp_path):
+def test_is_excluded_and_payload_sizes(tmp_path):
     error = {"where": "rows.jsonl:1", "reason": "bad", "problem": "it is", "fix": "repair it"}
-    given = [RowError(**error), row(0)[1], RowExcluded(**error)]
-    row_store.write_rows(tmp_path / "part-00000.arrow", (("rows.jsonl:1", one) for one in given))
+    configured = [RowError(**error), row(0)[1], RowExcluded(**error)]
+    row_store.write_rows(tmp_path / "part-00000.arrow", (("rows.jsonl:1", one) for one in configured))
     store = RowStore(tmp_path, "mine")
     assert (store.is_valid().tolist(), store.is_excluded().tolist()) == ([False, True, False], [False, False, True])
-    assert store.payload_sizes().tolist() == [0, len(codec.encode_conversation(given[1])), 0]
+    assert store.payload_sizes().tolist() == [0, len(codec.encode_conversation(configured[1])), 0]
     assert [type(problem) for _, problem in store.locations()] == [RowError, type(None), RowExcluded]
 
 
 def test_trees_of_two_sources_are_two_groups(tmp_path):
     """Whatever their ids are."""
-    made = [
+    result = [
         Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", source, group="tree 1")
         for source in ("mine", "other", "mine")
     ]
-    row_store.write_rows(tmp_path / "part-00000.arrow", (("x:1", one) for one in made))
+    row_store.write_rows(tmp_path / "part-00000.arrow", (("x:1", one) for one in result))
     groups = RowStore(tmp_path, "mine").digests("group").tolist()
     assert groups[0] == groups[2] != groups[1]

@@ -70,8 +70,8 @@ def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_
         spans = file_state.scan_file(path, file_state.record_stamp(path), "rows.jsonl", size).ranges
     pieces = [list(text_files.read_json_lines(path, "rows.jsonl", span)) for span in spans]
     assert all(pieces)
-    found = [(number, str(values)) for piece in pieces for number, values in piece]
-    assert found == [(number, str(values)) for number, values in text_files.read_json_lines(path, "rows.jsonl")]
+    result = [(number, str(values)) for piece in pieces for number, values in piece]
+    assert result == [(number, str(values)) for number, values in text_files.read_json_lines(path, "rows.jsonl")]
 
 
 def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
@@ -134,9 +134,9 @@ def test_a_table_of_the_hub_is_cut_by_rows(monkeypatch):
     monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 1000)
     data = Dataset.from_dict({"a": list(range(2500))})
     pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.slice_table("owner/name@abc[train]", data.data)]
-    found = [plain(read_slice(piece, "mine")) for piece in pieces]
-    assert [len(piece) for piece in found] == [1000, 1000, 500]
-    assert joined(found) == [(f"owner/name@abc[train]:{number + 1}", {"a": number}) for number in range(2500)]
+    result = [plain(read_slice(piece, "mine")) for piece in pieces]
+    assert [len(piece) for piece in result] == [1000, 1000, 500]
+    assert joined(result) == [(f"owner/name@abc[train]:{number + 1}", {"a": number}) for number in range(2500)]
 
 
 def test_small_files_share_a_slice_up_to_its_size(tmp_path, small):
@@ -165,9 +165,9 @@ def test_slices_are_read_in_spawned_processes(tmp_path, small):
     (tmp_path / "rows.jsonl").write_bytes(b"".join(b'{"a": %d}\n' % number for number in range(20)))
     pieces = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.map(_count, pieces)
-    assert {process for process, _ in found} != {os.getpid()}
-    assert [row for _, rows in found for row in rows] == plain(
+        result = pool.map(_count, pieces)
+    assert {process for process, _ in result} != {os.getpid()}
+    assert [row for _, rows in result for row in rows] == plain(
         read_source(SourceConfig(path="rows.jsonl"), "mine", "train")
     )
 
@@ -209,7 +209,7 @@ def test_a_file_that_changes_while_a_slice_is_read(tmp_path, moment):
     assert str(caught.value) == CHANGED
 
 
-def test_a_file_that_looks_broken_because_it_is_being_written(tmp_path):
+def test_read_slice_reports_a_change_before_broken_content(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'{"a": "%s"}\n' % os.urandom(50).hex().encode() for _ in range(20_000))))
     (piece,) = slices_of(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
@@ -222,7 +222,7 @@ def test_a_file_that_looks_broken_because_it_is_being_written(tmp_path):
     assert str(caught.value) == CHANGED.replace("rows.jsonl", "rows.jsonl.gz")
 
 
-def test_a_file_that_goes_away(tmp_path):
+def test_read_slice_of_a_removed_file(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n')
     (piece,) = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
@@ -244,7 +244,7 @@ def test_bytes_are_read_once_for_fingerprint_and_slices(tmp_path, monkeypatch):
     assert file_state.scan_file.cache_info().misses == missed
 
 
-def test_units_say_rows_and_bytes(tmp_path):
+def test_row_groups_have_rows_and_bytes(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": range(10)}), "rows.parquet", row_group_size=4)
     assert [unit.rows for unit in columnar.parquet_row_groups(tmp_path / "rows.parquet", "rows.parquet")] == [4, 4, 2]
 
@@ -269,7 +269,7 @@ def test_one_document_is_one_row(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.md", "licences.jsonl"])
-def test_what_is_about_the_data_of_a_directory_is_no_row_of_it(tmp_path, name):
+def test_notes_in_a_directory_are_not_data(tmp_path, name):
     for file in ("README.md", "LICENSE.txt", ".hidden.jsonl", name):
         (tmp_path / file).write_text(json.dumps({"a": file}))
     assert [where for piece in through_slices(".") for where, _ in piece] == [f"{name}:1"]
@@ -320,7 +320,7 @@ def test_mixed_with_documents(tmp_path, names, path, message):
     assert str(caught.value) == message
 
 
-def test_reading_begins_anew(tmp_path):
+def test_read_source_accepts_a_file_rewritten_between_readings(tmp_path):
     """A file that was rewritten between two readings is no file that changes while it is read."""
     config = SourceConfig(path="rows.jsonl")
     for content in ('{"a": 1}\n', '{"a": 10}\n'):

@@ -40,7 +40,7 @@ def message(side="train", **config):
     return str(caught.value)
 
 
-def test_a_row_says_where_it_came_from(tmp_path):
+def test_prepared_row_has_location_and_source(tmp_path):
     write(tmp_path, "rows.jsonl")
     assert list(read_source(SourceConfig(path="rows.jsonl"), "mine", "train")) == [
         Row(values={"text": "rows.jsonl"}, where="rows.jsonl:1", source="mine")
@@ -80,17 +80,19 @@ def test_a_file_whose_name_looks_like_a_glob(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["d/rows.jsonl", "d", "d/*.jsonl", "s", "p", "p/*/rows.jsonl"])
-def test_where_and_fingerprint_are_the_same_however_a_path_is_typed(tmp_path, monkeypatch, path):
+def test_labels_and_fingerprint_do_not_depend_on_the_path_form(tmp_path, monkeypatch, path):
     """Rows are kept by content: what they are called must follow from it, too."""
     write(tmp_path, "d/rows.jsonl", "p/x/rows.jsonl", "p/y/rows.jsonl")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
     folder, _, rest = path.partition("/")
     monkeypatch.setenv("HOME", str(tmp_path))
     typed = [path, f"./{path}", str(tmp_path / path), f"{folder}/../{path}", f"~/{path}"]
-    seen = [(places(path=given), source_fingerprint(SourceConfig(path=given), "mine")) for given in typed]
+    seen = [
+        (places(path=configured), source_fingerprint(SourceConfig(path=configured), "mine")) for configured in typed
+    ]
     monkeypatch.chdir(tmp_path / folder)
     seen.append((places(path=rest or "."), source_fingerprint(SourceConfig(path=rest or "."), "mine")))
-    assert all(found == seen[0] for found in seen[1:])
+    assert all(result == seen[0] for result in seen[1:])
     assert set(seen[0][0]) in ({"rows.jsonl:1"}, {"s:1"}, {"x/rows.jsonl:1", "y/rows.jsonl:1"})
 
 
@@ -101,8 +103,8 @@ def test_rows_that_go_by_other_names_have_another_fingerprint(tmp_path):
         (tmp_path / name).write_text('{"text": "a"}\n')
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
     shutil.copytree(tmp_path / "s", tmp_path / "t")
-    found = [json.dumps(source_fingerprint(SourceConfig(path=path), "mine")) for path in ("one", "two", "s", "t")]
-    assert len(set(found)) == 4
+    result = [json.dumps(source_fingerprint(SourceConfig(path=path), "mine")) for path in ("one", "two", "s", "t")]
+    assert len(set(result)) == 4
     assert source_fingerprint(SourceConfig(path="one"), "mine") == source_fingerprint(
         SourceConfig(path="two/deep"), "mine"
     )
@@ -242,7 +244,7 @@ def test_validation_path(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_read(tmp_path, config, expected):
+def test_unreadable_sources(tmp_path, config, expected):
     write(
         tmp_path,
         "d/train.jsonl",
@@ -256,16 +258,16 @@ def test_what_cannot_be_read(tmp_path, config, expected):
     (tmp_path / "bad.doc").write_text("x")
     (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "header.csv").write_text("a,b\n")
-    found = message(**config)
+    result = message(**config)
     if expected is None:
-        assert found.startswith(
+        assert result.startswith(
             "data.mix.mine.path: 'builtin:nowhere/rows.jsonl' does not exist: there is no directory "
         )
     else:
-        assert found == expected
+        assert result == expected
 
 
-def test_a_split_asked_of_one_saved_data_set(tmp_path):
+def test_split_of_a_single_saved_data_set_is_refused(tmp_path):
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
     assert message("validation", path="one", validation_split="test") == (
         "data.mix.mine.validation_split: split 'test' is set, but 'one' has no splits\n"
@@ -289,7 +291,7 @@ def test_a_split_asked_of_one_saved_data_set(tmp_path):
         pytest.param("owner/*", False, False, id="glob"),
     ],
 )
-def test_what_a_hub_id_looks_like(tmp_path, path, certain, expected):
+def test_is_hub_dataset_by_shape_of_the_path(tmp_path, path, certain, expected):
     (tmp_path / "here" / "there").mkdir(parents=True)
     assert is_hub_dataset(path, certain=certain) is expected
 
@@ -314,8 +316,8 @@ def test_fingerprint_is_blind_to_where_the_files_lie(tmp_path):
     write(tmp_path, "d/train.jsonl")
     shutil.copytree(tmp_path / "d", tmp_path / "e" / "f")
     paths = ("d/train.jsonl", str(tmp_path / "d" / "train.jsonl"), "d", "d/*.jsonl", "e/f/train.jsonl")
-    made = [source_fingerprint(SourceConfig(path=path), "mine") for path in paths]
-    assert made == [made[0]] * len(paths)
+    result = [source_fingerprint(SourceConfig(path=path), "mine") for path in paths]
+    assert result == [result[0]] * len(paths)
 
 
 def test_reading_streams(tmp_path):

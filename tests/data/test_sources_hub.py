@@ -145,8 +145,8 @@ def test_online_then_offline(hub, tmp_path):
             "  fix: accept its terms on https://huggingface.co/datasets/owner/gated, then hf auth login",
         ),
     }
-    found = read_in_a_process(tmp_path, [config for config, _ in online.values()], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
-    assert dict(zip(online, found, strict=True)) == {case: expected for case, (_, expected) in online.items()}
+    result = read_in_a_process(tmp_path, [config for config, _ in online.values()], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
+    assert dict(zip(online, result, strict=True)) == {case: expected for case, (_, expected) in online.items()}
 
     newer = next((tmp_path / "datasets" / "owner___my_name").glob(f"*/*/{COMMIT}"))
     older = newer.with_name("e" * 40)
@@ -167,8 +167,8 @@ def test_online_then_offline(hub, tmp_path):
             "  fix: set path to a local file, or load the data set once with a network",
         ),
     ]
-    found = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
-    assert found == [expected for _, expected in offline]
+    result = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
+    assert result == [expected for _, expected in offline]
 
 
 def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
@@ -188,10 +188,10 @@ def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
         f"{base}/none.jsonl",
         "hf://datasets/owner/other/x.csv",
     ]
-    *found, none, other = read_in_a_process(
+    *result, none, other = read_in_a_process(
         tmp_path, [{"path": path} for path in paths], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0"
     )
-    assert found == [expected] * 3
+    assert result == [expected] * 3
     fix = "check the address; data sets are hf://datasets/OWNER/NAME/FILE, private ones need hf auth login"
     assert none == f"data.mix.mine.path: '{base}/none.jsonl' does not exist\n  fix: {fix}"
     assert other == f"data.mix.mine.path: 'hf://datasets/owner/other/x.csv' does not exist\n  fix: {fix}"
@@ -207,10 +207,10 @@ def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
 
 def test_no_network(tmp_path):
     """A name that looks like a hub id and no way to ask: one sentence, at once, though nobody said offline."""
-    found = read_in_a_process(
+    result = read_in_a_process(
         tmp_path, [{"path": "owner/MyName"}], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0"
     )
-    assert found == [
+    assert result == [
         "data.mix.mine.path: 'owner/MyName' is not a local path, and the hub cannot be reached\n"
         "  fix: set path to a local file, or load the data set once with a network"
     ]

@@ -40,8 +40,8 @@ def plain(rows):
 
 def streamed(source, seed=1, state=None):
     """Every block's rows and state; states go through JSON."""
-    found = stream_blocks(source, "mine", "train", seed, state)
-    return [(plain(block.rows), json.loads(json.dumps(block.state))) for block in found]
+    result = stream_blocks(source, "mine", "train", seed, state)
+    return [(plain(block.rows), json.loads(json.dumps(block.state))) for block in result]
 
 
 def write(folder, kind, numbers):
@@ -82,7 +82,7 @@ def test_from_any_state_on_the_same_rows_as_read_through(tmp_path_factory, kind,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_state_in_one_file_says_nothing_of_the_next(tmp_path, kind):
+def test_stream_state_does_not_affect_later_files(tmp_path, kind):
     """Files of differing length, more of them behind the state than it was taken in."""
     for number, size in enumerate((40, 30, 20, 10)):
         write(tmp_path, f"{kind}-{number}", range(100 * number, 100 * number + size))
@@ -107,10 +107,10 @@ def test_read_to_the_end_it_is_the_source(tmp_path, kind):
 def test_blocks_are_of_neighbours_and_max_rows_ends_the_stream(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"a": {number}}}\n' for number in range(100)))
-    found = [[values["a"] for _, _, values in rows] for rows, _ in streamed(config(path, rows=25, buffer=10))]
-    assert [sorted(block) for block in found] == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
-    assert found[0] != sorted(found[0])
-    assert [n % 10 for n in found[0]] != [n % 10 for n in found[1]], "each block has a permutation of its own"
+    result = [[values["a"] for _, _, values in rows] for rows, _ in streamed(config(path, rows=25, buffer=10))]
+    assert [sorted(block) for block in result] == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
+    assert result[0] != sorted(result[0])
+    assert [n % 10 for n in result[0]] != [n % 10 for n in result[1]], "each block has a permutation of its own"
 
 
 def test_the_order_of_files_is_the_seeds(tmp_path):
@@ -162,12 +162,12 @@ def test_from_a_server_without_storing(site, tmp_path, name, ranges):
     assert not (tmp_path / "home").exists()
 
 
-def test_resuming_reads_only_what_is_behind_the_state(site):
+def test_resumed_stream_reads_only_the_remaining_rows(site):
     """The answer to a request for the end of a file is all that comes."""
     site.files["/long.jsonl"] = b"".join(b'{"a": "%s"}\n' % (b"x" * 1000) for _ in range(9000))
     source = config(f"http://{site.host}/long.jsonl", rows=8900, buffer=8890)
     first, _ = streamed(source)
-    asked = []
+    requested = []
     real = remote.RemoteFile.open
 
     def counted(self, mode="rb"):
@@ -175,7 +175,7 @@ def test_resuming_reads_only_what_is_behind_the_state(site):
         read = opened.raw.readinto
 
         def readinto(buffer):
-            asked.append(opened.raw.tell())
+            requested.append(opened.raw.tell())
             return read(buffer)
 
         opened.raw.readinto = readinto
@@ -185,16 +185,16 @@ def test_resuming_reads_only_what_is_behind_the_state(site):
         patch.setattr(remote.RemoteFile, "open", counted)
         (last,) = streamed(source, state=first[1])
     assert len(last[0]) == 10
-    assert min(asked) == first[1]["position"][2]
+    assert min(requested) == first[1]["position"][2]
 
 
 def test_a_version_that_changes_on_the_server(site):
     source = config(f"http://{site.host}/d/rows.jsonl", buffer=10)
-    found = stream_blocks(source, "mine", "train", 1)
-    next(found)
+    result = stream_blocks(source, "mine", "train", 1)
+    next(result)
     site.version = 2
     with pytest.raises(SftError) as caught:
-        next(found)
+        next(result)
     assert str(caught.value) == (
         "rows.jsonl: the file changed on the server while it was read\n  fix: run the command again"
     )
@@ -202,11 +202,11 @@ def test_a_version_that_changes_on_the_server(site):
 
 def test_a_file_that_changes_here(tmp_path):
     path = write(tmp_path, "jsonl", range(30))
-    found = stream_blocks(config(path), "mine", "train", 1)
-    next(found)
+    result = stream_blocks(config(path), "mine", "train", 1)
+    next(result)
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(SftError, match="the file changed while it was read"):
-        next(found)
+        next(result)
 
 
 def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypatch):
@@ -227,13 +227,13 @@ def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypa
     assert [caught.value.where] == changed
 
 
-def test_what_a_stream_depends_on(site, tmp_path):
+def test_stream_inputs(site, tmp_path):
     """The server's word for the version of a file that is not stored; the digest of one that is here."""
     path = write(tmp_path, "jsonl", range(3))
     assert source_fingerprint(config(path), "mine") == source_fingerprint(SourceConfig(path=str(path)), "mine")
-    found = source_fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
+    result = source_fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
     size = len(site.files["/d/rows.jsonl"])
-    assert found == {"train": {"files": [["rows.jsonl", f'ETag="1", size={size}']]}}
+    assert result == {"train": {"files": [["rows.jsonl", f'ETag="1", size={size}']]}}
     assert site.gets == []
 
 
@@ -253,7 +253,7 @@ def test_what_a_stream_depends_on(site, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_streamed(tmp_path, monkeypatch, name, content, message):
+def test_unstreamable_sources(tmp_path, monkeypatch, name, content, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(content)
     with pytest.raises(SftError) as caught:

@@ -95,9 +95,9 @@ def test_from_any_state_on_the_same_rows_as_read_through(hub, tmp_path, monkeypa
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".parquet", ".jsonl", ".arrow")]
 
 
-def test_without_a_network(tmp_path):
-    (said,) = stream(tmp_path, [({"max_rows": 1}, False)], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
-    assert said == (
+def test_hub_data_set_offline(tmp_path):
+    (output,) = stream(tmp_path, [({"max_rows": 1}, False)], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
+    assert output == (
         "data.mix.mine.path: the hub cannot be reached, and 'owner/MyName' is streamed\n"
         "  fix: run it with a network, or set stream=false for this source"
     )

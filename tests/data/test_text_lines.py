@@ -36,7 +36,7 @@ def message(config):
     return str(caught.value)
 
 
-def test_a_document_a_line_and_blank_ones_only_counted(tmp_path):
+def test_read_text_lines_skips_blank_lines(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT.encode())
     assert places(lines(path="a.txt")) == FOUND
     assert places(SourceConfig(path="a.txt")) == {"a.txt:1": TEXT}
@@ -85,7 +85,7 @@ def test_a_packed_file_is_not_cut(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
-def test_a_stream_goes_on_behind_a_line(tmp_path, name):
+def test_stream_of_lines_resumes_after_a_line(tmp_path, name):
     content = "".join(f"document {number}\n" for number in range(40)).encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     config = lines(path=name, stream=True, max_rows=30, shuffle_buffer=10)
@@ -96,7 +96,7 @@ def test_a_stream_goes_on_behind_a_line(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
-def test_other_files_have_no_documents_by_line(tmp_path, name):
+def test_lines_of_other_files_are_refused(tmp_path, name):
     (tmp_path / name).write_text('{"text": "a"}\n')
     assert message(lines(path=name)) == (
         f"data.mix.mine.format: the format lines reads text files with one document per line, and '{name}' is not a "
@@ -105,14 +105,14 @@ def test_other_files_have_no_documents_by_line(tmp_path, name):
     )
 
 
-def test_a_hub_data_set_has_none_either():
+def test_lines_of_a_hub_data_set_are_refused():
     assert message(lines(path="owner/name", revision="main")).startswith(
         "data.mix.mine.format: the format lines reads text files with one document per line, and 'owner/name' is not "
         "a text file\n"
     )
 
 
-def test_auto_never_takes_it():
+def test_auto_never_detects_lines():
     """A text file may be a document or many; its columns do not tell."""
     assert row_converter.make_converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
     assert row_converter.make_converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
@@ -121,7 +121,7 @@ def test_auto_never_takes_it():
 
 
 @pytest.mark.material
-def test_thirty_articles_of_one_line_each():
+def test_lines_of_real_articles():
     file = Path(__file__).parents[2].parent / "shared/material/data/text/wiki_demo.txt"
     if not file.is_file():
         pytest.skip("the file is not there")

@@ -26,10 +26,10 @@ def make_config(home):
     def config(rows=ROWS, name="rows.jsonl", format="auto", **source):
         write_jsonl(home / name, rows)
         shutil.copytree(SMALL, home / "tokenizer", dirs_exist_ok=True)
-        made = Config(prepared_dir=str(home / "out"))
-        made.model.tokenizer = str(home / "tokenizer")
-        made.template.name = "chatml"
-        made.data.mix["mine"] = SourceConfig(path=str(home / name), format=format, **source)
-        return made
+        result = Config(prepared_dir=str(home / "out"))
+        result.model.tokenizer = str(home / "tokenizer")
+        result.template.name = "chatml"
+        result.data.mix["mine"] = SourceConfig(path=str(home / name), format=format, **source)
+        return result
 
     return config

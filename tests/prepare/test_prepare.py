@@ -19,12 +19,12 @@ CHATML_STOP = "<|im_end|>"
 def test_datasets_opens_the_directory_and_the_mask_is_right(make_config, home):
     from datasets import load_from_disk
 
-    made = prepare_data(make_config())
+    result = prepare_data(make_config())
     opened = load_from_disk(str(home / "out"))
     assert sorted(opened) == ["train", "validation"]
     assert opened["train"].column_names == ["input_ids", "labels", "where", "source"]
     assert (len(opened["train"]), len(opened["validation"])) == (20, 0)
-    tokenizer = json.loads((made.tokenizer_directory / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((result.tokenizer_directory / "tokenizer.json").read_text(encoding="utf-8"))
     stop = next(token["id"] for token in tokenizer["added_tokens"] if token["content"] == CHATML_STOP)
     for number, row in enumerate(opened["train"], 1):
         assert (row["where"], row["source"]) == (f"rows.jsonl:{number}", "mine")
@@ -43,28 +43,28 @@ def test_manifest_and_ledger_account_for_every_row(make_config, capsys):
         0.5,
     )
     made_config.trainer.max_length = 200
-    made = prepare_data(made_config)
-    entries = read_ledger(made)
+    result = prepare_data(made_config)
+    entries = read_ledger(result)
     assert [entry["where"].rpartition(":")[2] for entry in entries] == [str(i) for i in range(1, 11)]
     fates = [entry["fate"] for entry in entries]
-    counts = made.manifest["sources"]["mine"]
+    counts = result.manifest["sources"]["mine"]
     assert {fate: fates.count(fate) for fate in ("used", "dropped", "not_sampled")} == {
         fate: counts[fate] for fate in ("used", "dropped", "not_sampled")
     }
     assert counts["rows"] == 10
     assert counts["not_sampled"] == 1
-    split = made.manifest["splits"]["train"]
+    split = result.manifest["splits"]["train"]
     used = [entry for entry in entries if entry["fate"] == "used"]
-    assert split["tokens"] == sum(entry["tokens"] for entry in used) == int(made.train.lengths.sum())
+    assert split["tokens"] == sum(entry["tokens"] for entry in used) == int(result.train.lengths.sum())
     assert split["trained_tokens"] == sum(entry["trained_tokens"] for entry in used)
     assert split["trained_share"] == round(split["trained_tokens"] / split["tokens"], 4)
-    assert split["length_quantiles"]["p100"] == int(made.train.lengths.max())
-    assert made.manifest["stop_tokens"] == [CHATML_STOP]
-    assert sum(made.manifest["dropped"].values()) == counts["dropped"]
+    assert split["length_quantiles"]["p100"] == int(result.train.lengths.max())
+    assert result.manifest["stop_tokens"] == [CHATML_STOP]
+    assert sum(result.manifest["dropped"].values()) == counts["dropped"]
     assert "rows/s" in capsys.readouterr().out
 
 
-def test_errors_that_differ_in_what_they_quote_and_count_are_one():
+def test_errors_of_one_kind_are_reported_once():
     """Of more kinds than are shown, the rest is counted."""
     problems = [
         RowError(where=f"a:{row}", reason=f"kind {row % 7}", problem=f"kind {'abcdefg'[row % 7]} is '{row}'", fix="f")
@@ -107,7 +107,7 @@ def test_the_budget_stops_a_run_that_drops_too_much(make_config, home):
     assert not (home / "out").exists()
 
 
-def test_overflow_error_is_fatal_whatever_on_bad_row_says(make_config):
+def test_overflow_error_ignores_on_bad_row(make_config):
     made_config = make_config([{"instruction": "Q", "output": "x" * 100}])
     made_config.data.on_bad_row, made_config.trainer.max_length = OnBadRow.drop, 60
     with pytest.raises(SftError, match=r"longer than trainer\.max_length=60"):
@@ -118,43 +118,43 @@ def test_oldest_turns_that_were_dropped_are_in_the_ledger(make_config):
     turns = [("user", "a" * 30), ("assistant", "b" * 30), ("user", "c"), ("assistant", "d")]
     made_config = make_config([messages(*turns)])
     made_config.data.overflow, made_config.trainer.max_length = Overflow.drop_oldest_turns, 80
-    made = prepare_data(made_config)
-    (entry,) = read_ledger(made)
+    result = prepare_data(made_config)
+    (entry,) = read_ledger(result)
     assert (entry["fate"], entry["truncated_messages"], entry["trained_tokens"]) == ("used", 2, 2)
-    assert made.manifest["sources"]["mine"]["truncated"] == 1
+    assert result.manifest["sources"]["mine"]["truncated"] == 1
 
 
 def test_weights_of_messages_come_with_a_column_of_their_own(make_config):
     from datasets import load_from_disk
 
     turns = [("user", "a"), ("assistant", "bb", 0.5), ("user", "c"), ("assistant", "d", 2)]
-    made = prepare_data(make_config([messages(*turns), messages(*turns[:1], ("assistant", "plain"))]))
-    rows = load_from_disk(str(made.directory))["train"]
+    result = prepare_data(make_config([messages(*turns), messages(*turns[:1], ("assistant", "plain"))]))
+    rows = load_from_disk(str(result.directory))["train"]
     assert rows.column_names == ["input_ids", "labels", "where", "source", "loss_weights"]
     assert [weight for weight in rows[0]["loss_weights"] if weight] == [0.5] * 3 + [2.0] * 2
-    tokens = made.train.tokens(0)
+    tokens = result.train.tokens(0)
     assert tokens.weights.tolist() == rows[0]["loss_weights"]
     assert ((tokens.weights > 0) == [label != -100 for label in rows[0]["labels"]]).all()
-    assert set(made.train.tokens(1).weights.tolist()) == {0.0, 1.0}
+    assert set(result.train.tokens(1).weights.tolist()) == {0.0, 1.0}
 
 
 def test_a_share_is_held_out(make_config):
     made_config = make_config()
     made_config.data.val_fraction = 0.25
-    made = prepare_data(made_config)
-    assert (len(made.train), len(made.validation)) == (15, 5)
-    held_out = {made.validation.where(i) for i in range(5)}
-    assert not held_out & {made.train.where(i) for i in range(15)}
-    assert {entry["where"] for entry in read_ledger(made) if entry["split"] == "validation"} == held_out
+    result = prepare_data(made_config)
+    assert (len(result.train), len(result.validation)) == (15, 5)
+    held_out = {result.validation.where(i) for i in range(5)}
+    assert not held_out & {result.train.where(i) for i in range(15)}
+    assert {entry["where"] for entry in read_ledger(result) if entry["split"] == "validation"} == held_out
 
 
 def test_a_share_of_the_rows_that_are_used_is_held_out(make_config):
     made_config = make_config(max_rows=10, weight=1.5)
     made_config.data.val_fraction = 0.2
-    made = prepare_data(made_config)
-    assert (len(made.train), len(made.validation)) == (8, 2)
-    assert [len(stage.entries) for stage in made.stages] == [12]
-    entries = read_ledger(made)
+    result = prepare_data(made_config)
+    assert (len(result.train), len(result.validation)) == (8, 2)
+    assert [len(stage.entries) for stage in result.stages] == [12]
+    entries = read_ledger(result)
     assert sorted(e["copies"] for e in entries if e["split"] == "validation") == [1, 1]
     assert sorted(e["copies"] for e in entries if e["split"] == "train") == [0] * 10 + [1] * 4 + [2] * 4
     assert sum(e["fate"] == "not_sampled" for e in entries) == 10
@@ -164,18 +164,18 @@ def test_a_source_may_bring_its_own_held_out_rows(make_config, home):
     write_jsonl(home / "held.jsonl", ROWS[:3])
     made_config = make_config(ROWS[5:], validation_path=str(home / "held.jsonl"))
     made_config.data.val_fraction = 0.5
-    made = prepare_data(made_config)
-    assert (len(made.train), len(made.validation)) == (15, 3)
-    assert made.validation.where(0) == "held.jsonl:1"
-    assert len(read_ledger(made)) == 18
+    result = prepare_data(made_config)
+    assert (len(result.train), len(result.validation)) == (15, 3)
+    assert result.validation.where(0) == "held.jsonl:1"
+    assert len(read_ledger(result)) == 18
 
 
 def test_a_weight_repeats_rows(make_config):
-    made = prepare_data(make_config(ROWS[:4], weight=2.0))
-    (stage,) = made.stages
-    assert sorted(made.train.where(i).rpartition(":")[2] for i in stage.entries) == sorted("12341234")
-    assert len(made.train) == made.manifest["splits"]["train"]["rows"] == 4
-    assert made.manifest["splits"]["train"]["examples"] == 8
+    result = prepare_data(make_config(ROWS[:4], weight=2.0))
+    (stage,) = result.stages
+    assert sorted(result.train.where(i).rpartition(":")[2] for i in stage.entries) == sorted("12341234")
+    assert len(result.train) == result.manifest["splits"]["train"]["rows"] == 4
+    assert result.manifest["splits"]["train"]["examples"] == 8
 
 
 def test_nothing_to_prepare(make_config):

@@ -15,15 +15,15 @@ from tests.prepare.helpers import write_jsonl
 @pytest.fixture
 def small(config, tmp_path):
     """A run with a model of 512 positions whose tokenizer has no chat template; its rows are short, 34 of 42 train."""
-    made = config()
+    result = config()
     model = tmp_path / "tokenizer"
     settings = json.loads((model / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     (model / "chat_template.jinja").unlink(missing_ok=True)
     (model / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512}))
-    made.model.path, made.model.tokenizer, made.template = str(model), None, TemplateConfig()
-    return made
+    result.model.path, result.model.tokenizer, result.template = str(model), None, TemplateConfig()
+    return result
 
 
 @pytest.mark.parametrize("command", [prepare_data, find_prepared, explain_stages, check_inputs])
@@ -45,7 +45,7 @@ def test_both_fixes_pass_when_they_are_pasted(small, name):
     assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
 
-def test_a_template_that_does_not_fit_is_told_beside_the_context_too(small, tmp_path):
+def test_unfitting_template_is_reported_with_context_error(small, tmp_path):
     (tmp_path / "no_stop.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     small.template.path = str(tmp_path / "no_stop.jinja")
     with pytest.raises(Mistakes) as caught:
@@ -69,7 +69,7 @@ def test_the_default_length_is_no_mistake_where_the_rows_are_short(small):
     assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
 
-def test_long_rows_are_told_what_the_model_takes(small, tmp_path):
+def test_advice_for_long_rows_names_the_context_length(small, tmp_path):
     small.template.name, small.trainer.max_length = "chatml", 512
     write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Q", "output": "x" * (9 if i else 900)} for i in range(30)])
     with pytest.raises(SftError, match=r"1 of 42 rows are longer than trainer\.max_length=512") as caught:

@@ -14,14 +14,14 @@ from tests.prepare.helpers import ROWS, write_jsonl
 
 
 def test_a_second_run_is_up_to_date(make_config, capsys):
-    made = prepare_data(make_config())
-    before = sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*"))
+    result = prepare_data(make_config())
+    before = sorted((file, file.stat().st_mtime_ns) for file in result.directory.rglob("*"))
     capsys.readouterr()
     again = prepare_data(make_config())
-    assert sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*")) == before
-    assert again.manifest == made.manifest
-    fingerprint = made.manifest["fingerprint"][:16]
-    assert capsys.readouterr().out == f"data      {made.directory} is up to date (fingerprint {fingerprint})\n"
+    assert sorted((file, file.stat().st_mtime_ns) for file in result.directory.rglob("*")) == before
+    assert again.manifest == result.manifest
+    fingerprint = result.manifest["fingerprint"][:16]
+    assert capsys.readouterr().out == f"data      {result.directory} is up to date (fingerprint {fingerprint})\n"
 
 
 def change_bytes(config, home):
@@ -71,27 +71,27 @@ def change_seed(config, home):
         (change_seed, "trainer.seed"),
     ],
 )
-def test_a_changed_input_is_named_and_the_data_prepared_anew(make_config, home, capsys, change, what):
+def test_prepare_again_after_a_changed_input(make_config, home, capsys, change, what):
     first = prepare_data(make_config()).manifest["fingerprint"]
     capsys.readouterr()
     changed = make_config()
     change(changed, home)
-    made = prepare_data(changed)
-    assert made.manifest["fingerprint"] != first
-    said = capsys.readouterr().out.splitlines()[0]
-    assert said.startswith(f"data      {home / 'out'} is prepared again: {what}")
-    assert said.endswith(" changed")
-    assert prepare_data(changed).manifest == made.manifest
+    result = prepare_data(changed)
+    assert result.manifest["fingerprint"] != first
+    output = capsys.readouterr().out.splitlines()[0]
+    assert output.startswith(f"data      {home / 'out'} is prepared again: {what}")
+    assert output.endswith(" changed")
+    assert prepare_data(changed).manifest == result.manifest
 
 
 def test_without_prepared_dir_the_directory_is_named_after_the_fingerprint(make_config, home):
     made_config = make_config()
     made_config.prepared_dir = None
-    made = prepare_data(made_config)
-    assert made.directory == home / "home" / "prepared" / made.manifest["fingerprint"][:16]
+    result = prepare_data(made_config)
+    assert result.directory == home / "home" / "prepared" / result.manifest["fingerprint"][:16]
 
 
-def test_bad_rows_are_told_first_and_nothing_is_left_behind(make_config, home):
+def test_bad_rows_come_before_trees_and_files_are_removed(make_config, home):
     bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
     with pytest.raises(Mistakes) as caught:
         prepare_data(make_config([*ROWS[:2], *bad]))
@@ -102,10 +102,10 @@ def test_bad_rows_are_told_first_and_nothing_is_left_behind(make_config, home):
 
 
 def test_a_failed_run_leaves_the_old_data_in_place(make_config, home):
-    made = prepare_data(make_config())
+    result = prepare_data(make_config())
     with pytest.raises(SftError):
         prepare_data(make_config([{"instruction": "", "output": "A"}]))
-    assert json.loads((home / "out" / "manifest.json").read_text(encoding="utf-8")) == made.manifest
+    assert json.loads((home / "out" / "manifest.json").read_text(encoding="utf-8")) == result.manifest
     assert sorted(file.name for file in home.iterdir()) == ["home", "out", "rows.jsonl", "tokenizer"]
 
 
@@ -136,10 +136,10 @@ def test_a_file_in_the_place_of_the_directory(make_config, home):
 
 def test_a_file_above_the_place_of_the_directory(make_config, home):
     (home / "out").write_text("mine")
-    made = make_config()
-    made.prepared_dir = str(home / "out" / "below")
+    result = make_config()
+    result.prepared_dir = str(home / "out" / "below")
     with pytest.raises(SftError) as caught:
-        prepare_data(made)
+        prepare_data(result)
     assert str(caught.value) == (
         f"prepared_dir={home / 'out' / 'below'}: {home / 'out'} is a file\n"
         "  fix: name another directory, or leave prepared_dir out"
@@ -156,20 +156,20 @@ def test_files_added_to_a_prepared_directory_are_never_lost(make_config, home):
     assert (home / "out" / "notes.txt").read_text() == "mine"
 
 
-def test_where_the_files_lie_changes_nothing(make_config, home, monkeypatch, capsys):
+def test_prepared_data_does_not_depend_on_the_directory(make_config, home, monkeypatch, capsys):
     """Prepared from a relative path, found again by an absolute one and after a move."""
     write_jsonl(home / "held.jsonl", ROWS[:3])
     made_config = make_config(validation_path="held.jsonl")
     made_config.prepared_dir, made_config.data.mix["mine"].path = None, "rows.jsonl"
     monkeypatch.chdir(home)
-    made = prepare_data(made_config)
+    result = prepare_data(made_config)
     capsys.readouterr()
-    assert prepare_data(absolute(made_config)).directory == made.directory
+    assert prepare_data(absolute(made_config)).directory == result.directory
     (home / "moved").mkdir()
     for name in ("rows.jsonl", "held.jsonl"):
         (home / name).rename(home / "moved" / name)
     monkeypatch.chdir(home / "moved")
-    assert prepare_data(made_config).directory == made.directory
+    assert prepare_data(made_config).directory == result.directory
     assert capsys.readouterr().out.count("is up to date") == 2
 
 
@@ -190,7 +190,7 @@ def test_two_processes_prepare_the_same_at_once(make_config, home):
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    output = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
     assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "home", "out", "rows.jsonl", "tokenizer"]
     assert len(prepare_data(made_config).train) == 20

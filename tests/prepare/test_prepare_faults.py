@@ -50,16 +50,16 @@ def content(out):
 def wait_for_parts(process, home, number):
     """Until so many parts of the encoding are whole; where they are."""
     for _ in range(5000):
-        found = list((home / "stages" / "encoded").glob("*.partial/part-*.json"))
-        if len(found) >= number:
-            return found
+        result = list((home / "stages" / "encoded").glob("*.partial/part-*.json"))
+        if len(result) >= number:
+            return result
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     raise AssertionError("no part was ever written")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_preparation_goes_on_where_it_stood(folder, how):
+def test_interrupted_preparation_resumes(folder, how):
     straight = folder / "straight"
     code, _, err = run(folder, folder / "home1", straight)
     assert code == 0, err
@@ -80,7 +80,7 @@ def test_a_stopped_preparation_goes_on_where_it_stood(folder, how):
     assert content(out) == content(straight)
 
 
-def test_no_process_is_left_behind(folder):
+def test_failed_run_stops_its_processes(folder):
     process = start(folder, folder / "home", folder / "out")
     wait_for_parts(process, folder / "home", 1)
     children = psutil.Process(process.pid).children(recursive=True)

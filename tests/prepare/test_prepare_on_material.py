@@ -19,22 +19,22 @@ def conversations(path, **config):
     source = SourceConfig(path=str(path), **config)
     rows = list(read_source(source, "mine", "train"))
     assert all(isinstance(row, Row) for row in rows)
-    found = make_converter(source, "mine", "\n\n", rows[0].values)
+    result = make_converter(source, "mine", "\n\n", rows[0].values)
     made = []
     for row in rows:
         try:
-            made += found.convert(row)
+            made += result.convert(row)
         except RowError as error:
             made.append(error)
     assert {item.where for item in made} <= {row.where for row in rows}
-    return found.name, made
+    return result.name, made
 
 
 def outcome(path, **config):
     """The format that was recognised, and rows per outcome: what they became with its tags, or the reason."""
-    format, made = conversations(path, **config)
+    format, result = conversations(path, **config)
     counts = Counter()
-    for item in made:
+    for item in result:
         if isinstance(item, RowError):
             counts[item.reason] += 1
             continue
@@ -95,10 +95,10 @@ def test_every_variant_is_in_the_table(material_dir):
 
 @pytest.mark.parametrize("path", ["alpaca/identity.json", "messages/v1_sft_demo.jsonl"])
 def test_placeholders_are_filled_in_real_files(material_dir, path):
-    _, made = conversations(material_dir / "data" / path, variables={"name": "Ada", "author": "us"})
-    said = [message.content for conversation in made for message in conversation.messages]
-    assert any("Ada" in text for text in said)
-    assert not any("{{" in text for text in said)
+    _, result = conversations(material_dir / "data" / path, variables={"name": "Ada", "author": "us"})
+    output = [message.content for conversation in result for message in conversation.messages]
+    assert any("Ada" in text for text in output)
+    assert not any("{{" in text for text in output)
 
 
 def test_a_placeholder_without_a_value_in_a_real_file(material_dir):
@@ -108,10 +108,10 @@ def test_a_placeholder_without_a_value_in_a_real_file(material_dir):
 
 def test_code_about_templates_needs_no_variables(material_dir):
     """Answers that hold {{ user.name }} and {{1,2},{3}} stay as they are."""
-    _, made = conversations(material_dir / "data" / "alpaca/code_alpaca_2k.json")
-    said = "".join(message.content for conversation in made for message in conversation.messages)
+    _, result = conversations(material_dir / "data" / "alpaca/code_alpaca_2k.json")
+    output = "".join(message.content for conversation in result for message in conversation.messages)
     for text in ("{{ user.name }}", "{{book.title}}", "{{1,2,3,4},{5,6,7,8},{9,10,11,12}}"):
-        assert text in said
+        assert text in output
 
 
 def test_seed_tasks_need_a_format_of_their_own(material_dir):

@@ -29,8 +29,8 @@ def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_pa
         made_config.prepared_dir = str(tmp_path / f"out{number}")
         made_config.data.mix = {"a": SourceConfig(path=str(folder), max_rows=25, weight=0.5)}
         made_config.data.val_fraction = 0.2
-        made = prepare_data(made_config)
-        sides = [(made.train, len(made.train)), (made.validation, len(made.validation))]
+        result = prepare_data(made_config)
+        sides = [(result.train, len(result.train)), (result.validation, len(result.validation))]
         sampled.append(
             [sorted(tuple(split.tokens(i).input_ids.tolist()) for i in range(size)) for split, size in sides]
         )
@@ -75,22 +75,22 @@ def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
     )
     made_config = config()
     made_config.clean.steps = ["exact_duplicates", "pii"]
-    made = prepare_data(made_config)
-    entries = {entry["where"]: entry for entry in read_ledger(made)}
+    result = prepare_data(made_config)
+    entries = {entry["where"]: entry for entry in read_ledger(result)}
     twin, mail = entries["a.jsonl:9"], entries["a.jsonl:10"]
     assert (twin["fate"], twin["reason"], twin["filter"]) == ("dropped", "exact duplicate", "exact_duplicates")
     assert "a.jsonl:1" in twin["detail"]
     assert (mail["fate"], mail["scores"]) == ("used", {"pii": 1.0})
-    index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:10")
-    tokenizer = load_tokenizer(str(made.tokenizer_directory))
-    shown = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
+    index = [result.train.where(i) for i in range(len(result.train))].index("a.jsonl:10")
+    tokenizer = load_tokenizer(str(result.tokenizer_directory))
+    shown = tokenizer.decode_batch([result.train.tokens(index).input_ids.tolist()])[0]
     assert "<EMAIL>" in shown
     assert "example.org" not in shown
-    assert [step["filter"] for step in made.manifest["clean"]] == ["exact_duplicates", "pii"]
-    assert made.manifest["clean"][0]["dropped"] == {"exact duplicate": 1}
+    assert [step["filter"] for step in result.manifest["clean"]] == ["exact_duplicates", "pii"]
+    assert result.manifest["clean"][0]["dropped"] == {"exact duplicate": 1}
 
 
-def test_a_score_goes_by_the_name_of_what_was_measured(config, tmp_path):
+def test_ledger_score_has_the_configured_name(config, tmp_path):
     """Also where a filter that is called otherwise measured it, and dropped the row for it."""
     write_jsonl(tmp_path / "a.jsonl", [{**row, "stars": i % 5} for i, row in enumerate(make_rows("a", 10))])
     made_config = config()
@@ -113,10 +113,10 @@ def test_a_model_scores_filters_and_sorts(config, tmp_path):
     assert all(set(scores) == {"perplexity", "ifd"} and scores["perplexity"] >= 1 for scores in free.values())
     middle = float(np.median([scores["ifd"] for scores in free.values()]))
     made_config.clean.perplexity.max_score = middle
-    made = prepare_data(made_config)
-    entries = read_ledger(made)
+    result = prepare_data(made_config)
+    entries = read_ledger(result)
     assert {entry["fate"] for entry in entries if entry["scores"]["ifd"] > middle} == {"dropped"}
-    order = [free[made.train.where(i)]["ifd"] for i in made.stages[0].entries]
+    order = [free[result.train.where(i)]["ifd"] for i in result.stages[0].entries]
     assert len(order) == 15
     assert order == sorted(order)
     assert [entry["scores"] for entry in entries if entry["fate"] == "dropped"] == [
@@ -141,22 +141,22 @@ def test_a_curriculum_is_written_for_the_trainer(config):
         StageConfig(name="short", share=1.0, mix={"a": 1.0}, order=Order.by_length),
         StageConfig(name="all", share=3.0),
     ]
-    made = prepare_data(made_config)
-    short, rest = made.stages
-    lengths = made.train.lengths[short.entries]
+    result = prepare_data(made_config)
+    short, rest = result.stages
+    lengths = result.train.lengths[short.entries]
     assert (short.name, rest.name) == ("short", "all")
     assert (np.diff(lengths) >= 0).all()
-    assert {made.train.sources[i] for i in short.entries} == {"a"}
+    assert {result.train.sources[i] for i in short.entries} == {"a"}
     assert len(short.entries) + len(rest.entries) == 42
-    assert [stage["examples"] for stage in made.manifest["stages"]] == [len(short.entries), len(rest.entries)]
+    assert [stage["examples"] for stage in result.manifest["stages"]] == [len(short.entries), len(rest.entries)]
 
 
 def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
     def tree(number, language):
         answer = {"message_id": "2", "role": "assistant", "text": f"{number}.", "lang": language, "rank": 0}
-        asked = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
+        requested = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
         return {"message_tree_id": str(number), "tree_state": "ready_for_export",
-                "prompt": {**asked, "replies": [{**answer, "replies": []}]}}  # fmt: skip
+                "prompt": {**requested, "replies": [{**answer, "replies": []}]}}  # fmt: skip
 
     write_jsonl(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
     made_config = config()
@@ -170,8 +170,8 @@ def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
 def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
     """Questions alike in all but one word, told by a filter; what is left of them is trained on or held out whole."""
     words = [f"word{number}of" for number in range(20)]
-    asked = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
-    twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in asked]
+    requested = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
+    twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in requested]
     write_jsonl(tmp_path / "a.jsonl", twins)
     made_config = config()
     del made_config.data.mix["b"]
@@ -182,21 +182,21 @@ def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
     for entry in read_ledger(made):
         if entry["fate"] == "used":
             sides.setdefault((int(entry["where"].split(":")[1]) - 1) % 10, []).append(entry["split"])
-    assert {len(found) for found in sides.values()} == {3 if action is Action.report else 1}
-    assert sorted(found[0] for found in sides.values() if len(set(found)) == 1) == ["train"] * 7 + ["validation"] * 3
+    assert {len(result) for result in sides.values()} == {3 if action is Action.report else 1}
+    assert sorted(result[0] for result in sides.values() if len(set(result)) == 1) == ["train"] * 7 + ["validation"] * 3
 
 
 def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
     made_config = config()
     made_config.data.mix["a"].weight = 0.5
-    made = prepare_data(made_config)
-    first = next(line["where"] for line in read_ledger(made) if line["source"] == "a" and line["fate"] == "used")
-    assert made.manifest["sources"]["a"]["used"] == 3
-    assert made.manifest["remarks"] == {"empty_answer": {"rows": 3, "first": first}}
+    result = prepare_data(made_config)
+    first = next(line["where"] for line in read_ledger(result) if line["source"] == "a" and line["fate"] == "used")
+    assert result.manifest["sources"]["a"]["used"] == 3
+    assert result.manifest["remarks"] == {"empty_answer": {"rows": 3, "first": first}}
 
 
-def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
+def test_errors_of_all_sources_are_raised_together(config, tmp_path):
     made_config = config()
     for name in ("a", "b"):
         made_config.data.mix[name].path = str(tmp_path / f"no-{name}.jsonl")
@@ -205,21 +205,21 @@ def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
     assert [error.where for error in caught.value.errors] == ["data.mix.a.path", "data.mix.b.path"]
 
 
-def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
+def test_summary_prints_notes(config, tmp_path, capsys):
     write_jsonl(tmp_path / "b.jsonl", [{"text": "word " * 300}])
     made_config = config()
     made_config.trainer.max_length = 256
     made_config.data.mix["b"].role = Role.replay
     made_config.data.mix["a"].weight = 5.0
-    made = prepare_data(made_config)
-    said = capsys.readouterr().out
-    assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
-    assert "cut       1 document longer than trainer.max_length became several examples\n" in said
-    assert "repeated  a is seen 5 times in an epoch: more than 4 bring little\n" in said
+    result = prepare_data(made_config)
+    output = capsys.readouterr().out
+    assert (result.manifest["unrolled_rows"], result.manifest["cut_documents"]) == (0, 1)
+    assert "cut       1 document longer than trainer.max_length became several examples\n" in output
+    assert "repeated  a is seen 5 times in an epoch: more than 4 bring little\n" in output
 
 
 @pytest.mark.parametrize("trees", [True, False], ids=["trees", "rows"])
-def test_every_stage_says_how_far_it_is_and_how_long_it_takes(config, tmp_path, monkeypatch, capsys, trees):
+def test_every_stage_shows_progress(config, tmp_path, monkeypatch, capsys, trees):
     """By a clock on which everything takes half a minute."""
     made_config = config()
     if trees:
@@ -258,7 +258,7 @@ def test_rows_without_any_stop_token_end_at_the_tokenizers_own(config, tmp_path)
         prepare_data(made_config)
 
 
-def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, capsys):
+def test_summary_prints_remarks(config, tmp_path, capsys):
     def row(number):
         turns = [("user", f"Question {number}?"), ("assistant", "An answer.<s>"), ("user", "And more?")]
         return {"messages": [{"role": role, "content": content} for role, content in turns]}
@@ -272,9 +272,9 @@ def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, 
         "special_end": first,
         "unanswered": first,
     }
-    said = capsys.readouterr().out
-    assert "note      4 rows: messages after the last answer are left out" in said
-    assert "held out  0 examples (there are fewer than 40 rows)\n" in said
+    output = capsys.readouterr().out
+    assert "note      4 rows: messages after the last answer are left out" in output
+    assert "held out  0 examples (there are fewer than 40 rows)\n" in output
 
 
 def test_rows_that_lose_their_oldest_turns_are_printed(config, tmp_path, capsys):

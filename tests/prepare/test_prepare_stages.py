@@ -87,7 +87,7 @@ def change_rows_of_b(config, home):
         (change_rows_of_b, ["clean", "encoded", "rows"]),
     ],
 )
-def test_only_what_hangs_on_a_change_is_done_again(config, tmp_path, change, expected):
+def test_only_stages_that_depend_on_a_change_run_again(config, tmp_path, change, expected):
     first, home = config(), tmp_path / "home"
     first.clean.steps = ["leakage", "length"]
     prepare_data(first)
@@ -142,7 +142,7 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_stage, "CHUNK", 5)
     monkeypatch.setattr(encode_stage, "SMALL_BYTES", 1)
     monkeypatch.setattr(workers, "SMALL", 1)
-    found = []
+    result = []
     for number in (1, 2):
         monkeypatch.setenv("SFT_HOME", str(tmp_path / f"home{number}"))
         made_config = config()
@@ -150,10 +150,10 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
         made_config.data.val_fraction = 0.2
         made_config.clean.steps = ["exact_duplicates", "pii", "heuristics"]
         made = prepare_data(made_config)
-        found.append((made.manifest["content"], made.manifest["fingerprint"], contents(made.directory)))
-    assert found[0][:2] == found[1][:2]
-    assert found[0][2].keys() == found[1][2].keys()
-    assert [name for name in found[0][2] if found[0][2][name] != found[1][2][name]] == []
+        result.append((made.manifest["content"], made.manifest["fingerprint"], contents(made.directory)))
+    assert result[0][:2] == result[1][:2]
+    assert result[0][2].keys() == result[1][2].keys()
+    assert [name for name in result[0][2] if result[0][2][name] != result[1][2][name]] == []
 
 
 def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
@@ -169,7 +169,7 @@ def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
     assert made_parts(tmp_path / "home") == before
 
 
-def test_what_is_learnt_has_a_digest_of_its_own(config):
+def test_row_digest_depends_on_trained_content(config):
     first = prepare_data(config()).manifest
     licensed = config()
     licensed.data.mix["a"].licence = "MIT"
@@ -183,7 +183,7 @@ def test_what_is_learnt_has_a_digest_of_its_own(config):
 
 def test_the_order_of_the_sources_is_an_input(config):
     """Of two sources with the same rows the first keeps them."""
-    found = []
+    result = []
     for names in ("ab", "ba"):
         made_config = config()
         made_config.data.mix = {name: SourceConfig(path=made_config.data.mix["a"].path) for name in names}
@@ -193,9 +193,9 @@ def test_the_order_of_the_sources_is_an_input(config):
             prepare_data(made_config)
         made_config.clean.exact_duplicates.action = Action.report
         made = prepare_data(made_config)
-        found.append((made.manifest["fingerprint"], [made.train.where(0), made.train.sources[0]]))
-    assert found[0][0] != found[1][0]
-    assert [place for _, place in found] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
+        result.append((made.manifest["fingerprint"], [made.train.where(0), made.train.sources[0]]))
+    assert result[0][0] != result[1][0]
+    assert [place for _, place in result] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
 
 
 def change_max_rows(config):
@@ -243,11 +243,11 @@ def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expect
     change(changed)
     lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
                  for line in explain_stages(changed))  # fmt: skip
-    again = {stage: said.removeprefix("runs again: ") for stage, said in lines.items() if said != "up to date"}
+    again = {stage: output.removeprefix("runs again: ") for stage, output in lines.items() if output != "up to date"}
     assert again == expected
 
 
-def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
+def test_interrupted_stream_resumes_with_the_same_format(config, tmp_path, monkeypatch):
     """The rows of the second block look like documents; they are read as the first row's format has it."""
     write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
 
@@ -269,8 +269,8 @@ def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, 
                 patched.setattr(row_store, "write_rows", stopped)
                 with pytest.raises(KeyboardInterrupt):
                     making_rows.convert_source(source, "a", "", 0, known, 1)
-        found = making_rows.convert_source(source, "a", "", 0, known, 1)
-        return found.format, [(where, error and error.reason) for where, error in found.train.locations()]
+        result = making_rows.convert_source(source, "a", "", 0, known, 1)
+        return result.format, [(where, error and error.reason) for where, error in result.train.locations()]
 
     straight = read("straight", False)
     assert straight[0] == "alpaca"
@@ -294,7 +294,7 @@ def test_chunks_bound_rows_and_bytes(sizes, most, most_bytes):
         assert len(chunk) == most or weight + of[int(behind[0])] > most_bytes
 
 
-def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp_path):
+def test_filter_key_depends_on_earlier_filters_and_priorities(config, tmp_path):
     def clean_stages(change):
         made_config = config()
         made_config.clean.steps = ["length", "exact_duplicates"]
@@ -311,7 +311,7 @@ def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp
     assert len(clean_stages(change_priority) - first) == 4
 
 
-def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
+def test_replaced_rows_are_encoded_again(config, tmp_path):
     write_jsonl(
         tmp_path / "a.jsonl", [*make_rows("a", 3), {"instruction": "Mail?", "output": "x@example.org or 192.0.2.17"}]
     )
@@ -319,15 +319,15 @@ def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
     for kinds in (["email"], ["ip"]):
         made_config = config()
         made_config.clean.steps, made_config.clean.pii.kinds = ["pii"], kinds
-        made = prepare_data(made_config)
-        index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:4")
-        tokenizer = load_tokenizer(str(made.tokenizer_directory))
-        text = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
+        result = prepare_data(made_config)
+        index = [result.train.where(i) for i in range(len(result.train))].index("a.jsonl:4")
+        tokenizer = load_tokenizer(str(result.tokenizer_directory))
+        text = tokenizer.decode_batch([result.train.tokens(index).input_ids.tolist()])[0]
         shown.append(("example.org" in text, "192.0.2.17" in text))
     assert shown == [(False, True), (True, False)]
 
 
-def test_a_filter_that_was_stopped_leaves_no_rewritten_rows_behind(tmp_path):
+def test_interrupted_filter_leaves_no_replaced_rows(tmp_path):
     conversation = Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", "mine")
     with FindingWriter(tmp_path) as writer:
         writer.write(Finding(0, conversation=conversation), 0)

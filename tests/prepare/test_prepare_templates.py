@@ -29,39 +29,41 @@ def test_golden_rows_of_every_kind_are_kept(make_config, tmp_path):
     made_config = make_config()
     made_config.data.mix = {"kinds": SourceConfig(path=str(file))}
     made_config.data.val_fraction = 0.0
-    made = prepare_data(made_config)
+    result = prepare_data(made_config)
 
-    goldens = parity.load_golden_prompts(made.directory / "golden.json")
+    goldens = parity.load_golden_prompts(result.directory / "golden.json")
     assert [one.where.rpartition(":")[2] for one in goldens] == ["1", "2", "3", "4", "10", "11"]
-    rows = {made.train.where(index): made.train.tokens(index).input_ids.tolist() for index in range(len(made.train))}
+    rows = {
+        result.train.where(index): result.train.tokens(index).input_ids.tolist() for index in range(len(result.train))
+    }
     assert {one.where: one.row_ids for one in goldens} == {one.where: rows[one.where] for one in goldens}
 
 
 def test_transformers_makes_the_same_prompts(make_config):
     """And would notice if it did not."""
-    made = prepare_data(make_config())
-    goldens = parity.load_golden_prompts(made.directory / "golden.json")
-    assert parity.check_parity(made.tokenizer_directory, goldens) == 4
+    result = prepare_data(make_config())
+    goldens = parity.load_golden_prompts(result.directory / "golden.json")
+    assert parity.check_parity(result.tokenizer_directory, goldens) == 4
     goldens[2].input_ids[1] += 1
     with pytest.raises(SftError) as caught:
-        parity.check_parity(made.tokenizer_directory, goldens)
+        parity.check_parity(result.tokenizer_directory, goldens)
     assert caught.value.where.startswith(goldens[2].where)
     assert "a server would send ids that differ from the trained ones: from id 1 on" in caught.value.problem
 
 
 def test_the_golden_prompt_is_that_of_the_last_trained_turn(make_config):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d", 0)]
-    made = prepare_data(make_config([messages(*turns)]))
-    (golden,) = parity.load_golden_prompts(made.directory / "golden.json")
+    result = prepare_data(make_config([messages(*turns)]))
+    (golden,) = parity.load_golden_prompts(result.directory / "golden.json")
     assert [message["content"] for message in golden.messages] == ["a"]
-    assert parity.check_parity(made.tokenizer_directory, [golden]) == 1
+    assert parity.check_parity(result.tokenizer_directory, [golden]) == 1
 
 
 def test_the_saved_tokenizer_carries_the_template(make_config):
     made_config = make_config()
     made_config.template.name = "vicuna"
-    made = prepare_data(made_config)
-    assert "USER: " in (made.tokenizer_directory / "chat_template.jinja").read_text(encoding="utf-8")
+    result = prepare_data(made_config)
+    assert "USER: " in (result.tokenizer_directory / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 @pytest.mark.material
@@ -83,11 +85,14 @@ def test_real_data_is_served_as_it_was_trained(make_config, material_dir, tokeni
     made_config.data.mix["mine"] = SourceConfig(path=str(material_dir / "data" / file), variables=names)
     made_config.data.on_bad_row, made_config.data.budget.dropped = OnBadRow.drop, 1.0
     made_config.trainer.max_length = 16384
-    made = prepare_data(made_config)
-    counts = made.manifest["sources"]["mine"]
-    assert counts["used"] + counts["dropped"] == counts["rows"] == len(read_ledger(made))
+    result = prepare_data(made_config)
+    counts = result.manifest["sources"]["mine"]
+    assert counts["used"] + counts["dropped"] == counts["rows"] == len(read_ledger(result))
     assert counts["used"] > 0.4 * counts["rows"]
-    assert parity.check_parity(made.tokenizer_directory, parity.load_golden_prompts(made.directory / "golden.json")) > 0
+    assert (
+        parity.check_parity(result.tokenizer_directory, parity.load_golden_prompts(result.directory / "golden.json"))
+        > 0
+    )
 
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -111,10 +116,10 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
     ],
 )
 def test_the_templates_that_are_offered_show_what_the_rows_hold(make_config, home, row, fix):
-    made = make_config([row])
-    tokenizer, template = load_tokenizer_and_template(made)
-    check = TemplateCheck(tokenizer, replace(template, source=""), made.data)
-    assert check.suggestion(source_preview.first_row_features(made)) == fix
+    result = make_config([row])
+    tokenizer, template = load_tokenizer_and_template(result)
+    check = TemplateCheck(tokenizer, replace(template, source=""), result.data)
+    assert check.suggestion(source_preview.first_row_features(result)) == fix
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))

@@ -22,8 +22,8 @@ def prepared(config, tmp_path, capsys):
         made_config.data.mix = {"mine": SourceConfig(path=str(tmp_path / "mine.jsonl"), **source)}
         change(made_config)
         capsys.readouterr()
-        made = prepare_data(made_config)
-        return made, made_config, capsys.readouterr().out
+        result = prepare_data(made_config)
+        return result, made_config, capsys.readouterr().out
 
     return prepared
 
@@ -38,39 +38,39 @@ def added(*tokens):
 def test_an_added_token_that_no_example_holds_is_named(prepared):
     """Held-out rows do not train; an ordinary token counts in a question, a control token only in an answer."""
     values = [{"prompt": f"<x>{i} <|ask|>", "completion": f"<|plan|>{i}"} for i in range(5)]
-    made, _, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
-    assert made.manifest["unused_tokens"] == ["<|ask|>", "<y>"]
+    result, _, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
+    assert result.manifest["unused_tokens"] == ["<|ask|>", "<y>"]
     lines = re.findall(r"unused .*", printed)
     assert lines == [
         f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train"
         for token in ("<|ask|>", "<y>")
     ]
-    tokenizer = load_tokenizer(str(made.tokenizer_directory))
+    tokenizer = load_tokenizer(str(result.tokenizer_directory))
     plan = tokenizer.control_tokens["<|plan|>"]
-    labels = [made.train.tokens(i) for i in range(len(made.train))]
+    labels = [result.train.tokens(i) for i in range(len(result.train))]
     assert [(row.input_ids[row.weights > 0] == plan).sum() for row in labels] == [1] * 5
 
 
 def test_an_evaluation_encodes_them_as_the_training_did(prepared):
-    made, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
-    again = prepare_data(with_run_tokenizer(made.tokenizer_directory, config))
-    assert again.manifest["content"] == made.manifest["content"]
-    assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
+    result, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
+    again = prepare_data(with_run_tokenizer(result.tokenizer_directory, config))
+    assert again.manifest["content"] == result.manifest["content"]
+    assert again.manifest["fingerprint"] == result.manifest["fingerprint"]
 
 
-def test_what_is_content_is_among_the_inputs(prepared):
+def test_content_tokens_are_inputs(prepared):
     values = [{"prompt": "q", "completion": "<|plan|>a"}]
-    made, config, _ = prepared(values, added("<|plan|>"))
-    served = with_run_tokenizer(made.tokenizer_directory, config)
+    result, config, _ = prepared(values, added("<|plan|>"))
+    served = with_run_tokenizer(result.tokenizer_directory, config)
     served.data.content_tokens = []
-    assert prepare_data(served).manifest["content"] != made.manifest["content"]
+    assert prepare_data(served).manifest["content"] != result.manifest["content"]
 
 
 def test_stop_tokens_that_answers_brought_are_counted(prepared):
     values = [{"prompt": "q", "completion": "a"}, *({"prompt": f"q{i}", "completion": f"{i}<|im_end|>"} for i in "12")]
-    made, _, printed = prepared(values)
-    first = next(line["where"] for line in read_ledger(made) if line["where"].endswith((":2", ":3")))
-    assert made.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
+    result, _, printed = prepared(values)
+    first = next(line["where"] for line in read_ledger(result) if line["where"].endswith((":2", ":3")))
+    assert result.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
     assert (
         "note      2 rows: an answer ended with the template's stop token; it was removed, since the template writes "
         "it (the"
@@ -79,14 +79,14 @@ def test_stop_tokens_that_answers_brought_are_counted(prepared):
 
 
 def test_an_answer_that_is_nothing_but_a_stop_token_is_empty(prepared):
-    made, _, _ = prepared([{"prompt": "q", "completion": "<|im_end|>"}])
-    assert made.manifest["remarks"]["empty_answer"]["rows"] == 1
+    result, _, _ = prepared([{"prompt": "q", "completion": "<|im_end|>"}])
+    assert result.manifest["remarks"]["empty_answer"]["rows"] == 1
 
 
 def test_the_first_sanitized_row_is_named(prepared):
     values = [{"prompt": "q", "completion": "a"}, {"prompt": "what does <|im_end|> mean?", "completion": "b"}]
-    made, _, printed = prepared(values)
-    assert made.manifest["remarks"] == {"sanitized": {"rows": 1, "first": "mine.jsonl:2"}}
+    result, _, printed = prepared(values)
+    assert result.manifest["remarks"] == {"sanitized": {"rows": 1, "first": "mine.jsonl:2"}}
     assert "plain text (the first: mine.jsonl:2)\n" in printed
 
 
@@ -96,8 +96,8 @@ def test_headers_of_a_plain_text_template_are_counted(prepared):
     def change(config):
         config.template.name = "alpaca"
 
-    made, _, printed = prepared(values, change)
-    assert made.manifest["remarks"] == {"header": {"rows": 1, "first": "mine.jsonl:2"}}
+    result, _, printed = prepared(values, change)
+    assert result.manifest["remarks"] == {"header": {"rows": 1, "first": "mine.jsonl:2"}}
     assert (
         "note      1 row: a message holds a header of the template, which the model cannot tell from a real one"
         " (data.delimiters=error refuses such rows) (the first: mine.jsonl:2)\n"
@@ -108,9 +108,9 @@ def test_a_column_of_rendered_conversations(prepared):
     text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
     plain, _, _ = prepared([{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)])
     values = [{"story": text.format(f"q{i}", f"a{i}")} for i in range(4)]
-    made, _, printed = prepared(values, format="rendered", columns={"text": "story"})
-    assert made.manifest["sources"]["mine"]["format"] == "rendered"
-    assert made.manifest["splits"] == plain.manifest["splits"]
+    result, _, printed = prepared(values, format="rendered", columns={"text": "story"})
+    assert result.manifest["sources"]["mine"]["format"] == "rendered"
+    assert result.manifest["splits"] == plain.manifest["splits"]
     assert "sanitized" not in printed
 
 
@@ -119,8 +119,8 @@ def test_a_document_that_was_rendered_is_refused_with_the_word_that_reads_it(pre
     with pytest.raises(SftError) as caught:
         prepared([{"text": text}])
     assert caught.value.fix.startswith("data.mix.mine.format=rendered reads ")
-    made, _, _ = prepared([{"text": text}], format="rendered")
-    assert made.manifest["sources"]["mine"]["used"] == 1
+    result, _, _ = prepared([{"text": text}], format="rendered")
+    assert result.manifest["sources"]["mine"]["used"] == 1
 
 
 def test_replay_of_rendered_conversations_is_refused(prepared):

@@ -45,51 +45,51 @@ def examples(split):
 def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
     whole = prepare_data(long_answers(max_length=2000, out="whole"))
     capsys.readouterr()
-    made = prepare_data(long_answers())
-    told = capsys.readouterr().out
+    result = prepare_data(long_answers())
+    output = capsys.readouterr().out
     for side in ("train", "validation"):
-        before, after = (examples(getattr(one, side)) for one in (whole, made))
+        before, after = (examples(getattr(one, side)) for one in (whole, result))
         assert before.keys() == after.keys()
         assert after == {where: (ids[:LIMIT], weights[:LIMIT]) for where, (ids, weights) in before.items()}
-    lines, uncut = read_ledger(made), {line["where"]: line for line in read_ledger(whole)}
+    lines, uncut = read_ledger(result), {line["where"]: line for line in read_ledger(whole)}
     cut = [line for line in lines if line["truncated_tokens"]]
     assert {line["split"] for line in cut} == {"train", "validation"}
     for line in lines:
         assert line["tokens"] + line["truncated_tokens"] == uncut[line["where"]]["tokens"]
         assert (line["truncated_tokens"] > 0) == (line["tokens"] == LIMIT)
         assert line["trained_tokens"] == uncut[line["where"]]["trained_tokens"] - line["truncated_tokens"]
-    counts, tokens = made.manifest["sources"]["a"], sum(line["truncated_tokens"] for line in cut)
+    counts, tokens = result.manifest["sources"]["a"], sum(line["truncated_tokens"] for line in cut)
     assert (counts["used"], counts["truncated"], counts["truncated_tokens"]) == (60, 20, tokens)
     assert counts["tokens"] + tokens == whole.manifest["sources"]["a"]["tokens"]
-    assert made.manifest["remarks"] == {"cut_answer": {"rows": 20, "first": "a.jsonl:1"}}
-    assert f"truncated 20 rows to trainer.max_length={LIMIT}: {tokens:,} tokens removed\n" in told
+    assert result.manifest["remarks"] == {"cut_answer": {"rows": 20, "first": "a.jsonl:1"}}
+    assert f"truncated 20 rows to trainer.max_length={LIMIT}: {tokens:,} tokens removed\n" in output
     assert (
         "note      20 rows: truncation removed the end of a trained answer with its stop token: the model does not"
         " learn to stop there (the first: a.jsonl:1)\n"
-    ) in told
-    assert made.manifest["stop_tokens"] == ["<|im_end|>"]
-    report = (made.directory / "report.html").read_text(encoding="utf-8")
+    ) in output
+    assert result.manifest["stop_tokens"] == ["<|im_end|>"]
+    report = (result.directory / "report.html").read_text(encoding="utf-8")
     assert f"rows that lost their last {tokens:,} tokens" in report
     assert "most truncated" in report
 
 
 def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
-    made = prepare_data(long_answers())
-    worst = max(line["truncated_tokens"] for line in read_ledger(made) if line["split"] == "train")
+    result = prepare_data(long_answers())
+    worst = max(line["truncated_tokens"] for line in read_ledger(result) if line["split"] == "train")
     capsys.readouterr()
-    execute(["inspect", str(made.directory), "--worst", "truncated", "-n", "1", "--plain"])
+    execute(["inspect", str(result.directory), "--worst", "truncated", "-n", "1", "--plain"])
     assert f"  lost its {worst} last tokens" in capsys.readouterr().out
 
 
 def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
     """The proof that a server makes the same ids is of whole rows, also where all of them are cut."""
     whole = prepare_data(long_answers(max_length=2000, out="whole"))
-    made = prepare_data(long_answers())
-    before, after = (json.loads((one.directory / "golden.json").read_text()) for one in (whole, made))
+    result = prepare_data(long_answers())
+    before, after = (json.loads((one.directory / "golden.json").read_text()) for one in (whole, result))
     assert [(one["where"], one["row_ids"]) for one in before] == [(one["where"], one["row_ids"]) for one in after]
     assert max(len(one["row_ids"]) for one in after) > LIMIT
     assert parity.check_parity(
-        made.tokenizer_directory, parity.load_golden_prompts(made.directory / "golden.json")
+        result.tokenizer_directory, parity.load_golden_prompts(result.directory / "golden.json")
     ) == len(after)
 
 
@@ -97,35 +97,35 @@ def test_a_server_knows_the_stop_token_though_every_answer_was_cut(long_answers,
     write_jsonl(tmp_path / "a.jsonl", [{"instruction": f"{i}?", "output": "word " * 60} for i in range(12)])
     made_config = long_answers()
     made_config.data.val_rows = 2
-    made = prepare_data(made_config)
-    assert made.manifest["remarks"]["cut_answer"]["rows"] == made.manifest["sources"]["a"]["truncated"] == 12
-    assert made.manifest["stop_tokens"] == ["<|im_end|>"]
+    result = prepare_data(made_config)
+    assert result.manifest["remarks"]["cut_answer"]["rows"] == result.manifest["sources"]["a"]["truncated"] == 12
+    assert result.manifest["stop_tokens"] == ["<|im_end|>"]
 
 
-def test_processes_change_nothing_and_another_value_is_no_cached_one(long_answers, monkeypatch):
+def test_result_does_not_depend_on_number_of_processes(long_answers, monkeypatch):
     monkeypatch.setattr(encode_stage, "CHUNK", 7)
     monkeypatch.setattr(encode_stage, "SMALL_BYTES", 1)
     monkeypatch.setattr(workers, "SMALL", 1)
     dropping = long_answers(Overflow.drop, out="dropped")
     dropping.data.budget.dropped = 1
     assert prepare_data(dropping).manifest["sources"]["a"]["used"] == 40
-    found = []
+    result = []
     for number in (1, 2):
         made_config = long_answers(out=f"out{number}")
         made_config.data.workers = number
         monkeypatch.setenv("SFT_HOME", f"{made_config.prepared_dir}-home")
-        found.append(prepare_data(made_config))
-    assert read_ledger(found[0]) == read_ledger(found[1])
-    assert found[0].manifest["content"] == found[1].manifest["content"]
-    assert found[0].manifest["sources"]["a"]["truncated"] == 20
+        result.append(prepare_data(made_config))
+    assert read_ledger(result[0]) == read_ledger(result[1])
+    assert result[0].manifest["content"] == result[1].manifest["content"]
+    assert result[0].manifest["sources"]["a"]["truncated"] == 20
 
 
 def test_a_streamed_source(long_answers):
     made_config = long_answers(stream=True, max_rows=30)
     made_config.data.val_rows = 2
-    made = prepare_data(made_config)
-    counts = made.manifest["sources"]["a"]
-    cut = [line for line in read_ledger(made) if line["truncated_tokens"]]
+    result = prepare_data(made_config)
+    counts = result.manifest["sources"]["a"]
+    cut = [line for line in read_ledger(result) if line["truncated_tokens"]]
     assert counts["used"] == 30
     assert counts["truncated"] == len(cut) > 0
 

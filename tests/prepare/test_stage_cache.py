@@ -39,7 +39,7 @@ def test_a_stage_is_made_once():
     assert sorted(file.name for file in directory.iterdir()) == ["part-0", "stage.json"]
 
 
-def test_a_stage_that_failed_goes_on_with_its_parts():
+def test_failed_stage_resumes_with_its_parts():
     def stopped():
         with stage_cache.stage_dir("rows", INPUTS) as (directory, _):
             write_atomic(directory / "part-0", b"kept")
@@ -72,7 +72,7 @@ def test_a_stage_whose_removal_was_cut_short_is_made_again(home, monkeypatch):
     assert (directory / "part-0").read_text() == "second"
 
 
-def test_only_what_nobody_used_is_forgotten(home, capsys):
+def test_evict_old_removes_unused_stages_only(home, capsys):
     directory, _ = build()
     long_ago = time.time() - (stage_cache.KEEP_DAYS + 1) * 86_400
     os.utime(directory, (long_ago, long_ago))
@@ -100,7 +100,7 @@ def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
 
 
 @pytest.mark.parametrize("number", NO_LOCKS)
-def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
+def test_stage_dir_reports_a_disk_without_locks(home, monkeypatch, capsys, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -122,9 +122,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
     with pytest.raises(OSError, match="full"):
         stopped()
-    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir() if found.is_file()] == [("file", b"first")]
+    assert [(result.name, result.read_bytes()) for result in tmp_path.iterdir() if result.is_file()] == [
+        ("file", b"first")
+    ]
 
 
-def test_filters_hang_on_the_libraries_they_ask():
+def test_filter_key_depends_on_library_versions():
     known = filter_stage.clean_inputs(CleanConfig(steps=["leakage", "language", "pii"]))
     assert [list(step["libraries"]) for step in known] == [[], ["py3langid"], ["phonenumbers", "python-stdnum"]]

@@ -66,8 +66,8 @@ def test_markup_in_the_data_is_text(visit):
 def test_the_policy_stops_what_is_not_ours(browser, full):
     """Were a row ever to become markup, nothing of it would run or be fetched."""
     page = browser.new_page()
-    said = []
-    page.on("console", lambda message: said.append(message.text))
+    output = []
+    page.on("console", lambda message: output.append(message.text))
     page.goto((full / "report.html").as_uri())
     page.evaluate(
         "() => { window.owned = false; const script = document.createElement('script');"
@@ -77,12 +77,12 @@ def test_the_policy_stops_what_is_not_ours(browser, full):
     )
     page.wait_for_timeout(200)
     assert page.evaluate("window.owned") is False
-    assert len(said) == 2
-    assert all("Content Security Policy" in text for text in said)
+    assert len(output) == 2
+    assert all("Content Security Policy" in text for text in output)
     page.close()
 
 
-def test_search_and_filters_with_the_keyboard_alone(visit):
+def test_search_and_filters_by_keyboard(visit):
     page = visit()
     every = shown(page)
     page.keyboard.press("Tab")
@@ -150,7 +150,7 @@ def test_no_sideways_scrolling(visit, scheme, width):
 
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_what_trains_is_in_view(visit, scripts, width):
+def test_trained_tokens_are_visible(visit, scripts, width):
     """In the box of every row, without scrolling in it, wherever its loss begins."""
     page = visit(width=width, scripts=scripts)
     places = [
@@ -183,7 +183,7 @@ def test_a_drop_and_its_row_lead_to_each_other(visit):
     assert 0 <= page.locator(page.evaluate("location.hash")).bounding_box()["y"] < 800
 
 
-def test_a_wide_table_says_so_on_a_phone(visit):
+def test_wide_table_has_a_hint_on_a_phone(visit):
     page = visit(width=390)
     table = page.locator("#mix .scroll.wide").last
     assert page.locator("#mix .hint").last.is_visible()
@@ -199,28 +199,28 @@ def test_a_wide_table_says_so_on_a_phone(visit):
 def test_every_text_has_contrast(visit, scheme):
     page = visit(scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    found = page.evaluate(CONTRASTS)
-    assert len(found) > 500
-    assert [entry for entry in found if entry["ratio"] < 4.5][:5] == []
+    result = page.evaluate(CONTRASTS)
+    assert len(result) > 500
+    assert [entry for entry in result if entry["ratio"] < 4.5][:5] == []
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(background.removeprefix("rgb(").split(",")[0]) > 200) == (scheme == "light")
 
 
-def test_loss_is_told_without_colour(visit):
+def test_page_shows_loss_without_colour(visit):
     page = visit()
     lines = "getComputedStyle(document.querySelector('article.row .tokens {}')).textDecorationLine"
     assert page.evaluate(lines.format("u")) == "underline"
     assert page.evaluate(lines.format("span")) == "none"
 
 
-def test_without_scripts_everything_is_there(visit):
+def test_page_without_scripts_shows_everything(visit):
     page = visit(scripts=False)
     assert page.locator("article.row").count() > 30
     assert page.locator("form").is_hidden()
     assert page.locator("article.row").first.is_visible()
 
 
-def test_on_paper_rows_are_whole(visit):
+def test_printed_page_shows_whole_rows(visit):
     page = visit()
     page.emulate_media(media="print")
     assert page.locator("nav").is_hidden()

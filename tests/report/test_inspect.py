@@ -33,7 +33,7 @@ def inspect(prepared, capsys):
     return inspect
 
 
-def test_a_row_by_hand(inspect, prepared):
+def test_row_of_known_text(inspect, prepared):
     lines = inspect("--row", "plain.jsonl:2")
     place = next(where for where in load_from_disk(str(prepared))["train"]["where"] if where.endswith("plain.jsonl:2"))
     assert lines == [
@@ -52,7 +52,7 @@ def test_an_index_is_an_example(inspect):
     assert inspect("--row", "12")[3:] == inspect("--row", "plain.jsonl:2")[3:]
 
 
-def test_a_dropped_row_says_why(inspect):
+def test_inspect_prints_the_reason_of_a_dropped_row(inspect):
     lines = inspect("--where", "mine.jsonl:12")
     assert lines[2].endswith("mine.jsonl:12  mine  train  dropped: empty instruction")
     shown = '  {"instruction": "", "output": "<b>no question</b>"}'
@@ -91,27 +91,27 @@ def test_a_text_that_cannot_be_found(inspect, text, message):
 
 def test_the_shortest_rows(inspect, prepared):
     lines = inspect("--worst", "shortest", "-n", "4")
-    counts = [int(found[1]) for line in lines if (found := re.match(r"train \d+: ([\d,]+) tokens", line))]
+    counts = [int(result[1]) for line in lines if (result := re.match(r"train \d+: ([\d,]+) tokens", line))]
     every = sorted(map(len, load_from_disk(str(prepared))["train"]["input_ids"]))
     assert counts == every[:4]
 
 
-def test_every_kind_of_the_gallery_can_be_asked_for():
+def test_worst_offers_every_kind_of_the_gallery():
     assert set(KINDS.values()) == set(gallery.KINDS)
 
 
-def test_what_filters_and_sources_said_is_in_the_line():
+def test_ledger_line_shows_tags_and_scores():
     """A tag and a score of one name are both told."""
     line = {
         "where": "r:1\n", "source": "a", "split": "train", "fate": "dropped", "reason": "too dull", "filter": "quality",
         "detail": "2 of 5", "examples": 0, "copies": 0, "tokens": 0, "trained_tokens": 0, "truncated_messages": 0,
         "scores": {"language": 0.5, "quality": 2.0}, "tags": {"language": "en"},
     }  # fmt: skip
-    told = ["a", "train", "dropped: too dull", "by quality", "language=en", "score language=0.5", "score quality=2"]
-    assert list(_ledger_summary(line)) == told
+    output = ["a", "train", "dropped: too dull", "by quality", "language=en", "score language=0.5", "score quality=2"]
+    assert list(_ledger_summary(line)) == output
     plain = {**line, "fate": "used", "reason": None, "examples": 2, "copies": 3, "tokens": 10, "trained_tokens": 4}
     assert list(_ledger_summary(plain))[2:] == [
-        "used", "by quality", "2 examples × 3", "10 tokens, 4 with loss (40.0%)", *told[4:]
+        "used", "by quality", "2 examples × 3", "10 tokens, 4 with loss (40.0%)", *output[4:]
     ]  # fmt: skip
 
 
@@ -149,14 +149,14 @@ def test_more_matches_are_counted(inspect):
     assert lines[-1] == "22 more rows match; -n 24 prints all"
 
 
-def test_a_place_is_looked_for_in_one_source(inspect):
+def test_inspect_location_with_source(inspect):
     places = [
         line.split()[0] for line in inspect("--where", "jsonl:1", "--source", "talk", "-n", "9") if ".jsonl:" in line
     ]
     assert [place.rpartition("/")[2] for place in places] == ["talk.jsonl:1"]
 
 
-def test_a_long_row_is_cut_unless_it_is_asked_for(inspect):
+def test_inspect_excerpts_a_long_row_unless_selected_by_number(inspect):
     cut = "\n".join(inspect("--where", "talk.jsonl:3"))
     assert re.search(r"… \d+ tokens left out, \d+ with loss; --row \d+ prints them …", cut)
     whole = "\n".join(inspect("--row", "talk.jsonl:3"))
@@ -221,13 +221,13 @@ def run(*arguments, **environment):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8")
 
 
-def test_a_narrow_character_set_is_no_reason_to_fail(prepared):
+def test_inspect_with_an_ascii_terminal(prepared):
     done = run(str(prepared), "--row", "mine.jsonl:9", "--plain", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\u21b5" in done.stdout
 
 
-def test_a_reader_that_leaves_is_no_error(prepared):
+def test_inspect_with_a_closed_pipe(prepared):
     """``sft inspect … | head -1``: whoever reads is gone before the first line."""
     words = [str(prepared), "-n", "3", "--plain"]
     command = subprocess.Popen(
@@ -241,7 +241,7 @@ def test_a_reader_that_leaves_is_no_error(prepared):
     assert command.returncode == 0
 
 
-def test_marks_in_the_data_are_spelled_out():
+def test_format_plain_escapes_marks():
     """Nobody can write a row that looks trained."""
     pieces = [TextPiece("⟦a⟧⟪stop: b⟫", 1, 0), TextPiece("⦅c⦆", 1, 1), TextPiece("d", 2, 1)]
     assert format_plain(pieces) == ("⟨U+27E6⟩a⟨U+27E7⟩⟨U+27EA⟩stop: b⟨U+27EB⟩⟦⟨U+2985⟩c⟨U+2986⟩⟧⦅d⦆")
@@ -280,13 +280,13 @@ def test_marks_in_the_data_are_spelled_out():
         ),
     ],
 )
-def test_what_is_said_about_rows_that_are_not_there(inspect, arguments, said):
+def test_inspect_reports_missing_rows(inspect, arguments, said):
     with pytest.raises(SftError) as caught:
         inspect(*arguments)
     assert str(caught.value) == said
 
 
-def test_a_place_that_is_nearly_one(inspect):
+def test_inspect_suggests_the_nearest_location(inspect):
     with pytest.raises(
         SftError,
         match=r"--row talk\.jsonl: no row has exactly this location\n"

@@ -64,7 +64,7 @@ def rows(directory):
     return {row["where"]: row for split in splits.values() for row in split}
 
 
-def test_nothing_but_our_own_elements(page):
+def test_hostile_texts_add_no_elements(page):
     """A row, a tag, a reason or a name that holds markup adds no element and no attribute."""
     assert len(page.all("script")) == len(page.all("style")) == len(page.all("html")) == 1
     assert not page.all("img")
@@ -89,7 +89,7 @@ def test_hidden_characters_never_reach_the_page(full):
     assert escape_control(text) == text
 
 
-def test_the_policy_allows_our_style_and_script_alone(page, full):
+def test_page_policy_allows_only_its_own_style_and_script(page, full):
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attributes"]["content"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert csp_hash(page.all("script")[0]["text"]) in policy
@@ -140,15 +140,15 @@ def tokens_of(page, article):
 
 
 def test_every_kind_and_source_is_in_the_gallery(page):
-    found = {
+    result = {
         (element["attributes"]["data-source"], kind)
         for element in page.all("article", **{"class": "row"})
         for kind in element["attributes"]["data-kinds"].split("|")
     }
     for source in ("mine", "plain", "talk"):
-        assert {(source, kind) for kind in ("longest", "shortest", "lowest trained share", "random")} <= found
-    assert ("talk", "most truncated") in found
-    assert ("mine", "most truncated") not in found
+        assert {(source, kind) for kind in ("longest", "shortest", "lowest trained share", "random")} <= result
+    assert ("talk", "most truncated") in result
+    assert ("mine", "most truncated") not in result
 
 
 def test_drops_are_shown_with_rows(page):
@@ -171,7 +171,7 @@ def test_a_drop_leads_to_its_row_and_back(page):
     assert "mine.jsonl:12" in entry["text"]
 
 
-def test_a_place_that_is_on_the_page_is_a_link(full, tmp_path):
+def test_page_links_locations_of_shown_rows(full, tmp_path):
     """Of a cluster of duplicates the row that was kept leads to its tokens, a dropped one to what it was."""
     directory = tmp_path / "prepared"
     shutil.copytree(full, directory)
@@ -179,15 +179,15 @@ def test_a_place_that_is_on_the_page_is_a_link(full, tmp_path):
     named = {"kept": "plain.jsonl:3", "dropped": ["mine.jsonl:12", "gone.jsonl:1"]}
     parts["clean"][0]["report"]["clusters"][0] |= named
     add_to_manifest(directory, parts)
-    made = Page(write_report(directory).read_text("utf-8"))
-    links = {one["text"]: one["attributes"]["href"][1:] for one in made.all("a")}
-    by_id = {one["attributes"].get("id"): one for one in made.elements}
+    result = Page(write_report(directory).read_text("utf-8"))
+    links = {one["text"]: one["attributes"]["href"][1:] for one in result.all("a")}
+    by_id = {one["attributes"].get("id"): one for one in result.elements}
     assert "plain.jsonl:3" in by_id[links["plain.jsonl:3"]]["text"]
     assert "no question" in by_id[links["mine.jsonl:12"]]["text"]
     assert "gone.jsonl:1" not in links
 
 
-def test_what_the_data_were_made_with_is_named(page, full):
+def test_page_names_model_template_and_files(page, full):
     """Model, tokenizer, template, and the files of each source."""
     facts = dict(zip((one["text"] for one in page.all("dt")), (one["text"] for one in page.all("dd")), strict=True))
     manifest = json.loads((full / "manifest.json").read_text("utf-8"))
@@ -205,8 +205,8 @@ def test_columns_that_nothing_reads_are_named(full, tmp_path):
     manifest = json.loads((full / "manifest.json").read_text("utf-8"))
     manifest["sources"]["talk"] |= {"not_read": ["rating", "<b>"], "ignored": ["id"]}
     add_to_manifest(directory, {"sources": manifest["sources"]})
-    made = Page(write_report(directory).read_text("utf-8"))
-    (shown,) = [one["text"] for one in made.all("dd") if "not read" in one["text"]]
+    result = Page(write_report(directory).read_text("utf-8"))
+    (shown,) = [one["text"] for one in result.all("dd") if "not read" in one["text"]]
     assert shown == "talk.jsonlnot read: rating, <b>ignored on purpose: id"
 
 
@@ -217,7 +217,7 @@ def test_rows_that_a_filter_for_personal_data_drops_are_not_shown(tmp_path):
     assert not Page((directory / "report.html").read_text("utf-8")).all("article", **{"class": "row dropped"})
 
 
-def test_intended_and_realised_shares_stand_side_by_side(page):
+def test_page_shows_intended_and_realised_shares(page):
     section = page.all("section", id="mix")[0]["text"]
     for words in ("33.3% of tokens with loss", "2.5 passes", "35.0%", "65.0%", "95.0%"):
         assert words in section

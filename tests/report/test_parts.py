@@ -28,7 +28,7 @@ def write_ledger(file, lines):
     return file
 
 
-def test_a_survey_counts_what_the_rows_hold(prepared):
+def test_split_stats_count_rows(prepared):
     survey, rows = SplitStats(prepared, "train"), load_from_disk(str(prepared))["train"]
     assert survey.lengths.tolist() == [len(ids) for ids in rows["input_ids"]]
     assert survey.trained.tolist() == [sum(label != -100 for label in labels) for labels in rows["labels"]]
@@ -39,7 +39,7 @@ def test_a_survey_counts_what_the_rows_hold(prepared):
     assert row.weights == (1.0,)
 
 
-def test_a_survey_in_small_chunks_is_the_same(prepared, monkeypatch):
+def test_split_stats_do_not_depend_on_chunk_size(prepared, monkeypatch):
     whole = SplitStats(prepared, "train")
     monkeypatch.setattr("sft_cli.report.split_stats.CHUNK", 7)
     chunked = SplitStats(prepared, "train")
@@ -56,7 +56,7 @@ def test_an_empty_split(prepared):
     assert (len(survey), survey.sources, survey.rows_of_source("mine").tolist()) == (0, [], [])
 
 
-def test_the_extremes_are_chosen(prepared):
+def test_top_rows_by_kind(prepared):
     survey, rows = SplitStats(prepared, "train"), load_from_disk(str(prepared))["train"]
     plain = [i for i, source in enumerate(rows["source"]) if source == "plain"]
     by_length = sorted(plain, key=lambda i: len(rows[i]["input_ids"]))
@@ -80,7 +80,7 @@ def test_the_most_truncated_are_those_of_the_ledger(prepared):
     assert survey.where(index).endswith("talk.jsonl:3")
 
 
-def test_of_many_sources_the_largest_are_shown(prepared, monkeypatch):
+def test_gallery_shows_the_largest_sources(prepared, monkeypatch):
     """The gallery says how many it left out."""
     monkeypatch.setattr(gallery, "MAX_SOURCES", 1)
     train, validation = SplitStats(prepared, "train"), SplitStats(prepared, "validation")
@@ -96,7 +96,7 @@ def test_examples_of_one_row_are_shown_once(prepared):
     assert gallery._from_distinct_rows(survey, order, 3) == [4, 5, 6]
 
 
-def test_an_account_by_hand(tmp_path):
+def test_sample_ledger(tmp_path):
     lines = [
         line("r:1", fate="dropped", reason="too long"),
         line("r:2", truncated=2),
@@ -119,7 +119,7 @@ def test_an_account_by_hand(tmp_path):
     assert [one["where"] for one in few.truncated["a"]] == ["r:4"]
 
 
-def test_dropped_rows_are_a_fair_choice(tmp_path):
+def test_sample_ledger_samples_uniformly(tmp_path):
     """Not the first five: over many seeds every row comes up about as often."""
     lines = [line(f"r:{i}", fate="dropped", reason="bad") for i in range(20)]
     file = write_ledger(tmp_path / "l.jsonl", lines)
@@ -140,8 +140,8 @@ def test_lines_are_found_by_source_and_place(tmp_path_factory, places, chance):
     """Whatever the names of files are."""
     file = write_lines_safely(tmp_path_factory.mktemp("ledger") / "l.jsonl", places)
     wanted = {place for place in places if chance.random() < 0.5}
-    found = ledger_view.find_lines(file, {(source, where) for where, source in wanted})
-    assert {(one["where"], one["source"]) for one in found.values()} == wanted
+    result = ledger_view.find_lines(file, {(source, where) for where, source in wanted})
+    assert {(one["where"], one["source"]) for one in result.values()} == wanted
 
 
 def write_lines_safely(file, places):
@@ -150,7 +150,7 @@ def write_lines_safely(file, places):
     return file
 
 
-def test_a_place_that_looks_like_json_is_found(tmp_path):
+def test_find_lines_with_json_in_the_location(tmp_path):
     places = [('a", "source": "b', "a"), ('x", ', "a"), ("\\", "b")]
     file = write_lines_safely(tmp_path / "l.jsonl", places)
     assert len(ledger_view.find_lines(file, {(source, where) for where, source in places})) == 3
@@ -174,7 +174,7 @@ def test_every_example_is_in_one_bar(lengths, max_length):
         assert not [bar for bar in drawn.bars if bar.low <= max_length < bar.high - 1]
 
 
-def test_the_line_stands_where_the_axis_says():
+def test_histogram_line_matches_the_axis():
     drawn = svg.length_histogram(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
     assert {label: at for at, label in drawn.ticks}["64"] < drawn.line
     on_scale = svg.length_histogram(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
@@ -190,15 +190,15 @@ def test_every_share_is_in_one_bar(shares):
 
 def test_totals_of_a_manifest(prepared):
     manifest = json.loads((prepared / "manifest.json").read_text("utf-8"))
-    found = {name: value for name, value, _ in totals(manifest)}
-    assert (found["rows read"], found["used"], found["dropped"], found["truncated"]) == ("39", "38", "1", "1")
+    result = {name: value for name, value, _ in totals(manifest)}
+    assert (result["rows read"], result["used"], result["dropped"], result["truncated"]) == ("39", "38", "1", "1")
 
 
 def test_a_manifest_without_a_mix_has_no_shares():
     assert (mix({}), stages({}), tags({})) == ([], [], [])
 
 
-def test_one_stage_is_not_told():
+def test_page_has_no_section_for_a_single_stage():
     stage = {"name": "1", "order": "random", "rows": 9, "intended": 1.0, "share": 1.0, "sources": {}}
     assert stages({"mix": {"of": "rows", "stages": [stage]}}) == []
     assert len(stages({"mix": {"of": "rows", "stages": [stage, stage]}})) == 2
@@ -213,7 +213,7 @@ def test_one_stage_is_not_told():
         ("passes", 2.5, "2.5 passes", 0),
     ],
 )
-def test_the_intended_share_stands_in_the_column_it_is_a_share_of(of, passes, words, column):
+def test_intended_share_is_shown_in_its_own_unit(of, passes, words, column):
     counts = dict.fromkeys(("rows", "tokens", "trained_tokens", "share_rows", "share_tokens", "share_trained"), 1)
     source = {"intended": 0.5, "intended_passes": passes, **counts, "passes": 2.0}
     (row,) = mix({"mix": {"of": of, "sources": {"a": source}}})

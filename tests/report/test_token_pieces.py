@@ -48,7 +48,7 @@ def check(reader, tokenizer, ids, trained):
     return pieces
 
 
-def test_a_row_by_hand(reader, tokenizer):
+def test_row_of_known_text(reader, tokenizer):
     """Special tokens are told from text, the trained stop token from the one that ends the question."""
     ids = tokenizer.encode_batch([f"q{STOP}\né{STOP}"])[0]
     trained = [False] * (len(ids) - 3) + [True] * 3
@@ -61,7 +61,7 @@ def test_a_row_by_hand(reader, tokenizer):
     ]
 
 
-def test_a_character_that_is_trained_in_part_is_told(reader, tokenizer):
+def test_pieces_mark_a_partly_trained_character(reader, tokenizer):
     ids = tokenizer.encode_batch(["aéb"])[0]
     pieces = check(reader, tokenizer, ids, [False, False, True, True])
     assert [(piece.text, piece.loss) for piece in pieces] == [("a", "none"), ("é", "some"), ("b", "all")]
@@ -136,7 +136,7 @@ def test_an_excerpt_accounts_for_every_token(text, times, limit, first):
         assert not any(one.hidden_trained for one in stretches[: before + 1])
 
 
-def test_of_a_row_that_begins_long_without_loss_the_loss_is_shown():
+def test_excerpt_shows_the_loss_of_a_long_row():
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch(["tools " * 1000 + "the answer " * 5 + "more " * 1000])[0]
     begin = len(tokenizer.encode_batch(["tools " * 1000])[0])

@@ -37,12 +37,12 @@ def shape(stretches: list[Excerpt]) -> list[tuple[str, int, bool]]:
     ],
     ids=["short", "beginning", "end", "between", "untrained", "trained"],
 )  # fmt: skip
-def test_the_middle_of_what_is_long_and_without_loss_is_folded(lengths, expected):
+def test_loss_runs_fold_long_runs_without_loss(lengths, expected):
     assert shape([Excerpt(pieces(*lengths))]) == expected
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_runs_are_the_row(seed):
+def test_loss_runs_join_to_the_row(seed):
     chance = random.Random(seed)
     stretches = [
         Excerpt(
@@ -54,11 +54,11 @@ def test_the_runs_are_the_row(seed):
         for n in (chance.randint(0, 900), chance.randint(1, 900))
     ]
     stretches[1] = Excerpt(stretches[1].pieces, 70, 7)
-    made = loss_runs(stretches)
-    assert [piece for run in made for piece in run.pieces] == [piece for one in stretches for piece in one.pieces]
-    assert all(run.folded in (0, sum(piece.num_ids for piece in run.pieces)) for run in made)
-    assert [(run.num_hidden, run.hidden_trained) for run in made if run.num_hidden] == [(70, 7)]
-    trained = [piece for run in made if not run.folded for piece in run.pieces if piece.num_trained]
+    result = loss_runs(stretches)
+    assert [piece for run in result for piece in run.pieces] == [piece for one in stretches for piece in one.pieces]
+    assert all(run.folded in (0, sum(piece.num_ids for piece in run.pieces)) for run in result)
+    assert [(run.num_hidden, run.hidden_trained) for run in result if run.num_hidden] == [(70, 7)]
+    trained = [piece for run in result if not run.folded for piece in run.pieces if piece.num_trained]
     assert trained == [piece for one in stretches for piece in one.pieces if piece.num_trained]
 
 
