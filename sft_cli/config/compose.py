@@ -150,7 +150,7 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
     words = parse_overrides(overrides, parse_value, found.recipes, found.options)
     mistakes = list(words.mistakes)
     if "recipe" in words.groups:
-        problem, fix = "a run keeps its recipe", "set single values, or start a new run with recipe=…"
+        problem, fix = "the recipe of a run cannot be changed", "set single values, or start a new run with recipe=…"
         mistakes.append(SftError(where=COMMAND_LINE, problem=problem, fix=fix))
     groups = _valid_choices(words, found, mistakes)
     fresh, files = _compose_groups(groups, found, {}, mistakes) if groups else ({}, ())
@@ -174,7 +174,7 @@ def read_config(path: str | Path) -> Config:
     file = Path(path)
     if not file.is_file():
         raise SftError(
-            where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
+            where=str(file), problem="the file does not exist", fix="name a run directory that sft train wrote"
         )
     values = read_yaml(file)
     for section, key in _FORMER:

@@ -125,8 +125,7 @@ MISTAKES = [
     (
         ["adapter.target_modules=[all-linear,lm_head]"],
         "adapter.target_modules names all-linear and lm_head; all-linear must be the only entry",
-        "write [all-linear] alone, or the names of all layers; to train the head, add"
-        " adapter.modules_to_save=[lm_head]",
+        "write [all-linear] or the names of all layers; to train the head, set adapter.modules_to_save=[lm_head]",
     ),
     (
         ["adapter.rank_pattern={q_proj: 0}"],
