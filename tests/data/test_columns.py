@@ -11,8 +11,9 @@ from sft_cli.config.overrides.grammar import parse_value
 from sft_cli.config.overrides.parse import parse_overrides
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import OnBadRow, Role, SourceConfig
+from sft_cli.data.formats.column_meanings import column_meaning, is_metadata
 from sft_cli.data.formats.row_converter import make_converter
-from sft_cli.data.formats.unread_columns import UnreadColumns, column_meaning, is_metadata
+from sft_cli.data.formats.unread_columns import UnreadColumns
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.prepare.prepare import prepare_data

@@ -13,20 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.data.row_errors import RowError
-from sft_cli.data.sources import columnar, json_documents, text_files
+from sft_cli.data.sources import json_documents, text_files
 from sft_cli.errors import SftError
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def rows(reader, path):
-    """Numbers with values, or with the whole message of what is wrong."""
-    records = reader(path, path.name)
-    return [(number, str(values) if isinstance(values, RowError) else dict(values)) for number, values in records]
+from tests.data.reader_helpers import rows, write
 
 
 @pytest.mark.parametrize(
@@ -320,52 +309,6 @@ def test_a_broken_archive_stops(tmp_path, ending, packed, reason):
         f"rows.jsonl{ending}: cannot be read: {reason}\n"
         "  fix: download or write the file again; it is incomplete or broken"
     )
-
-
-TALK = [
-    {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]},
-    {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}]},
-]
-
-
-def test_parquet_leaves_out_the_keys_a_row_never_had(tmp_path):
-    """The shared schema of a column gives every message every key, null where it had none."""
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TALK), tmp_path / "rows.parquet")
-    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == [
-        (1, {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]}),
-        (2, {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}),
-    ]
-
-
-def test_json_columns_of_datasets_come_back_as_objects(tmp_path):
-    """``datasets`` stores columns whose objects differ as JSON text."""
-    from datasets import Dataset, Features, Json, List
-
-    values = [{"x": [{"a": 1}, {"b": "t"}], "y": {"c": None}}, {"x": [], "y": None}]
-    data = Dataset.from_list(values, features=Features(x=List(Json()), y=Json()))
-    data.save_to_disk(tmp_path / "saved")
-    data.to_parquet(tmp_path / "rows.parquet")
-    expected = list(enumerate(values, start=1))
-    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == expected
-    assert rows(columnar.read_arrow, tmp_path / "saved" / "data-00000-of-00001.arrow") == expected
-
-
-def test_columnar_rows_are_numbered_across_batches(tmp_path):
-    table = pyarrow.table({"a": range(2 * columnar.BATCH_ROWS + 5)})
-    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=700)
-    with pyarrow.ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
-        writer.write_table(table)
-    expected = [(number + 1, {"a": number}) for number in range(table.num_rows)]
-    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == expected
-    assert rows(columnar.read_arrow, tmp_path / "rows.arrow") == expected
-
-
-@pytest.mark.parametrize(("reader", "kind"), [(columnar.read_parquet, "Parquet"), (columnar.read_arrow, "Arrow")])
-def test_a_columnar_file_that_is_none_stops(tmp_path, reader, kind):
-    with pytest.raises(SftError) as caught:
-        rows(reader, write(tmp_path / "rows.bin", b"hello, this is no table at all"))
-    assert str(caught.value).startswith(f"rows.bin: cannot be read as {kind}: ")
-    assert caught.value.fix == "download or write the file again; it is incomplete, broken or of another type"
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)

@@ -1,6 +1,5 @@
 """The stages of `prepare`: what is done again after a change, and what it does not hang on."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,17 @@ from hypothesis import strategies as st
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.clean.base import Finding
 from sft_cli.config.schema.clean import Action
-from sft_cli.config.schema.data import BudgetConfig, DataConfig, OnBadRow, SourceConfig, Strategy
+from sft_cli.config.schema.data import BudgetConfig, OnBadRow, SourceConfig, Strategy
 from sft_cli.data import row_store
 from sft_cli.errors import SftError
-from sft_cli.prepare import encode_stage, manifest
+from sft_cli.prepare import encode_stage
 from sft_cli.prepare import rows_stage as making_rows
 from sft_cli.prepare.filter_stage import FindingWriter
-from sft_cli.prepare.prepare import explain_stages, prepare_data
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.types import Conversation, Message
 from sft_cli.utils import workers
 from tests.prepare.helpers import make_rows, write_jsonl
+from tests.prepare.stage_helpers import change_priority
 
 
 def made_parts(home):
@@ -104,30 +104,6 @@ def test_only_stages_that_depend_on_a_change_run_again(config, tmp_path, change,
         assert all(after[file] == before[file] for file in untouched), "the rows of a are read and encoded once"
 
 
-def test_explain_names_what_changed_stage_by_stage(config, tmp_path):
-    assert explain_stages(config()) == ["there is no earlier preparation here: every stage runs"]
-    prepare_data(config())
-    names = ["rows a", "rows b", "clean leakage", "encode", "mix"]
-    assert explain_stages(config()) == [f"{name:<24} up to date" for name in names]
-    changed = config()
-    changed.template.name, changed.data.mix["b"].weight = "vicuna", 3.0
-    assert explain_stages(changed) == [
-        f"{'rows a':<24} up to date",
-        f"{'rows b':<24} up to date",
-        f"{'clean leakage':<24} up to date",
-        f"{'encode':<24} runs again: template changed",
-        f"{'mix':<24} runs again: data.mix.b.weight changed",
-    ]
-    write_jsonl(tmp_path / "b.jsonl", make_rows("b", 13))
-    assert explain_stages(config()) == [
-        f"{'rows a':<24} up to date",
-        f"{'rows b':<24} runs again: b.jsonl (data.mix.b) changed",
-        f"{'clean leakage':<24} runs again: it depends on rows b",
-        f"{'encode':<24} runs again: it depends on rows b",
-        f"{'mix':<24} runs again: it depends on rows b",
-    ]
-
-
 def contents(directory):
     """Every file but those that hold the fingerprint or the time."""
     return {
@@ -198,56 +174,7 @@ def test_the_order_of_the_sources_is_an_input(config):
     assert [place for _, place in result] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
 
 
-def change_max_rows(config):
-    config.data.mix["a"].max_rows = 5
-
-
-def change_loss_weight(config):
-    config.data.mix["a"].loss_weight = 0.5
-
-
-def change_priority(config):
-    config.data.mix["b"].priority = 2
-
-
-def change_order(config):
-    config.data.mix = dict(reversed(config.data.mix.items()))
-
-
-def take_out(config):
-    del config.data.mix["a"]
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (change_max_rows, {"encode": "data.mix.a.max_rows changed", "mix": "data.mix.a.max_rows changed"}),
-        (change_loss_weight, {"encode": "data.mix.a.loss_weight changed", "mix": "data.mix.a.loss_weight changed"}),
-        (change_priority, {
-            "clean leakage": "data.mix.b.priority changed", "encode": "it depends on clean leakage",
-            "mix": "data.mix.b.priority changed",
-        }),
-        (change_order, {
-            "clean leakage": "the order of data.mix changed", "encode": "it depends on clean leakage",
-            "mix": "the order of data.mix changed",
-        }),
-        (take_out, {
-            "clean leakage": "data.mix.a was removed", "encode": "data.mix.a was removed",
-            "mix": "the order of data.mix, data.mix.a changed",
-        }),
-    ],
-)  # fmt: skip
-def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expected):
-    prepare_data(config())
-    changed = config()
-    change(changed)
-    lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
-                 for line in explain_stages(changed))  # fmt: skip
-    again = {stage: output.removeprefix("runs again: ") for stage, output in lines.items() if output != "up to date"}
-    assert again == expected
-
-
-def test_interrupted_stream_resumes_with_the_same_format(config, tmp_path, monkeypatch):
+def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
     """The rows of the second block look like documents; they are read as the first row's format has it."""
     write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
 
@@ -351,19 +278,3 @@ def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_pa
     with pytest.raises(SftError, match=r"^a\.jsonl:9: .*<\|im_end\|>"):
         prepare_data(made_config)
     assert made_parts(tmp_path / "home") == before
-
-
-PLACES = {"path", "name", "revision", "split", "validation_path", "validation_split"}
-"""Keys of a source that say where its rows lie: their content stands for them."""
-
-
-def test_every_key_of_a_source_is_an_input_of_some_stage():
-    """One that none knew could change, and the old rows would be taken."""
-    known = {*making_rows.RULES, *manifest.SOURCE_RULES, *PLACES, "shuffle_buffer"}
-    assert {field.name for field in fields(SourceConfig)} == known
-
-
-def test_every_key_of_the_data_is_an_input_of_some_stage():
-    """Except the number of processes, which changes no row; content tokens are an input as the tokenizer has them."""
-    known = {*encode_stage.RULES, *manifest.MIX_RULES, "mix", "workers", "content_tokens"}
-    assert {field.name for field in fields(DataConfig)} == known

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sft_cli.config.schema.data import Role, SourceConfig, TreeConfig
-from sft_cli.data.formats import jinja_format, plugins, preferences, tree_assembly, unread_columns
+from sft_cli.data.formats import column_meanings, jinja_format, plugins, preferences, tree_assembly, unread_columns
 from sft_cli.data.formats.columns import ColumnPlanner, replay_advice
 from sft_cli.data.formats.detect import AUTO, format_for_fields, resolve_format
 from sft_cli.data.formats.fields import Fields, FormatOptions, check_columns, too_deep
@@ -58,7 +58,7 @@ class RowConverter:
             )
         except RecursionError as error:
             raise too_deep(row) from error
-        if unread_columns.ignores_media(row.values, self._planner.plan(row).ignored):
+        if column_meanings.ignores_media(row.values, self._planner.plan(row).ignored):
             return tuple(map(unread_columns.with_placeholder_remark, conversations))
         return conversations
 

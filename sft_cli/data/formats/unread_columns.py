@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Role, SourceConfig
+from sft_cli.data.formats.column_meanings import column_has_value, column_meaning, is_metadata
 from sft_cli.data.formats.column_names import ALIASES, fold_name
 from sft_cli.data.formats.detect import AUTO
 from sft_cli.data.formats.registry import Format
@@ -21,110 +21,8 @@ from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 from sft_cli.utils.similar import closest_name
 
-
-class Meaning(NamedTuple):
-    """A meaning of a column that a row must not lose.
-
-    Attributes:
-        description: A few words, for the error.
-        words: Words of a column's name that indicate it.
-        named: Whether such a column is refused even if the user named the format.
-    """
-
-    description: str
-    words: frozenset[str]
-    named: bool = False
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-MEDIA = Meaning(
-    "images, sound or video",
-    _words("image images img imgs picture pictures photo photos pixel audio audios speech sound wav video videos"),
-    named=True,
-)
-PREFERENCE = Meaning(
-    "a judgement of the answer, or a label", _words("label labels rejected reject preference kto"), named=True
-)
-MEANINGS = (
-    MEDIA,
-    PREFERENCE,
-    Meaning("a preferred answer", _words("chosen preferred")),
-    Meaning("which tokens carry loss", _words("loss masked train training trainable mask masks")),
-    Meaning(
-        "reasoning",
-        _words(
-            "reasoning thinking think thought thoughts cot rationale rationales explanation explanations justification"
-            " scratchpad analysis channel solution solutions"
-        ),
-    ),
-    Meaning(
-        "an answer",
-        _words(
-            "output outputs answer answers response responses completion completions target targets reply replies"
-            " summary summaries highlights headline translation"
-        ),
-    ),
-    Meaning(
-        "a part of the prompt",
-        _words("system sys tool tools function functions context passage history choices options input inputs"),
-    ),
-)
-"""Meanings of columns, in the order in which they are looked for."""
-
-ABOUT = _words(
-    "id ids idx index uid uuid guid url urls link uri domain title name source src origin dataset subset split config"
-    " lang language languages locale date time timestamp created updated year author authors license licence copyright"
-    " meta metadata score scores quality perplexity ppl count counts length len size num n tokens chars words bytes"
-    " file filename path hash md5 sha sha1 sha256 version model type kind page offset dump crawl mime fingerprint"
-    " keywords repo stars forks"
-)
-"""Last words of the names of metadata columns."""
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 PLACEHOLDER = re.compile(r"<\|?(image|video|audio)(_pad|_placeholder)?\|?>|\[IMG\]", re.IGNORECASE)
 """The text in a message that marks the position of an image, sound or video of the row."""
-EXEMPT = ("parallel_tool_calls", "special_tokens_mask")
-"""Columns whose names only seem to have a meaning: request parameters, and outputs of tokenizers."""
-
-
-def column_words(column: str) -> list[str]:
-    """Return the words of a column's name in lower case: ``imagePath`` and ``image_path`` give ``image``, ``path``."""
-    return [word.casefold() for word in WORD.findall(column)]
-
-
-@lru_cache(maxsize=1000)
-def column_meaning(column: str) -> Meaning | None:
-    """Return the meaning of a column; None for a column without one, or with metadata (``answer_id``)."""
-    words = [word for word in column_words(column) if not word.isdigit()]
-    if column in EXEMPT:
-        return None
-    for meaning in MEANINGS:
-        if not meaning.words.isdisjoint(words):
-            metadata = not meaning.named and words[-1] in ABOUT
-            return None if metadata else meaning
-    return None
-
-
-def is_metadata(column: str) -> bool:
-    """Return whether a column is metadata of a document: its id, source, date, length, or pandas' index."""
-    words = [word for word in column_words(column) if not word.isdigit()]
-    return not words or words[-1] in ABOUT or words in (["unnamed"], ["index", "level"])
-
-
-def column_has_value(value: Any, meaning: Meaning | None) -> bool:
-    """Return whether a value has content; for media columns 0 and false have none."""
-    if isinstance(value, str):
-        return bool(value.strip())
-    if value is None or (isinstance(value, list | dict) and not value):
-        return False
-    return bool(value) if meaning is MEDIA else True
-
-
-def ignores_media(values: Mapping[str, Any], ignored: Iterable[str]) -> bool:
-    """Return whether an ignored column holds images, sound or video."""
-    return any(column_meaning(column) is MEDIA and column_has_value(values[column], MEDIA) for column in ignored)
 
 
 def with_placeholder_remark(conversation: Conversation) -> Conversation:
@@ -314,10 +212,9 @@ def check_ignored(unread: UnreadColumns, source: str, wanted: Iterable[str], col
         near = closest_name(name, available)
         others = [column for column in wanted if column != name]
         key = f"data.mix.{source}.ignore"
+        override = format_override(key, [*others, near] if near else others)
         raise SftError(
             where=key,
             problem=f"no row has a column {name!r}; the columns are {format_list(available)}",
-            fix=f"did you mean {format_override(key, [*others, near])}?"
-            if near
-            else f"write {format_override(key, others)}",
+            fix=f"did you mean {override}?" if near else f"write {override}",
         )

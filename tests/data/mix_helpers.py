@@ -1,0 +1,17 @@
+"""Mixes and the rows that are drawn from them."""
+
+from mix_pools import pools
+
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.mixing.epoch_draw import draw_epoch
+
+
+def drawn(data: DataConfig, trained: dict[str, list[int]], seed: int = 0) -> list[list[int]]:
+    """Rows, repeats counted, per stage and source."""
+    made = draw_epoch(data, pools(data, trained), seed)
+    return [[int(copies.sum()) for copies in stage.copies] for stage in made.stages]
+
+
+def mixed(**sources) -> dict[str, SourceConfig]:
+    """Sources by name, from their weights or from other keys."""
+    return {name: SourceConfig(**(of if isinstance(of, dict) else {"weight": of})) for name, of in sources.items()}

@@ -1,0 +1,5 @@
+"""Changes of configs, for the tests of stages."""
+
+
+def change_priority(config):
+    config.data.mix["b"].priority = 2
