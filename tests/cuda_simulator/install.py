@@ -71,6 +71,7 @@ def _functions_of_the_driver(torch: Any, memory: int) -> None:
         "synchronize": lambda: None, "ipc_collect": lambda: None, "emptyCache": lambda: None,
         "memoryStats": statistics, "resetPeakMemoryStats": lambda device: simulated.reset_peak(),
         "set_sync_debug_mode": set_sync_mode, "get_sync_debug_mode": lambda: sync_mode[0],
+        "setMemoryFraction": lambda fraction, device: simulated.set_limit(int(fraction * memory)),
         "getCurrentRawStream": lambda device: 0, "isInBadFork": lambda: False,
     }  # fmt: skip
     for name, function in functions.items():

@@ -1,0 +1,29 @@
+"""The tests of ``tests/gpu`` and ``sft train`` on a simulated card, each group in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cuda_simulator.build import reason_to_skip
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = {
+    "simulator": ["tests/cuda/test_refusals.py"],
+    "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "feed", "fused", "head", "model")],
+    "state": [f"tests/gpu/test_{name}_cuda.py" for name in ("memory", "optimizer")],
+    "train": ["tests/gpu/test_train_cuda.py"],
+}
+
+
+@pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("lane", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("group", GROUPS)
+def test_tests_pass_on_a_simulated_card(group, lane):
+    command = [sys.executable, "-m", "tests.cuda_simulator", "pytest", "-q", "-m", f"gpu and ({lane})", "--durations=10"]
+    done = subprocess.run([*command, *GROUPS[group]], cwd=ROOT, capture_output=True, text=True)
+
+    print(done.stdout[-20000:])
+    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
