@@ -9,7 +9,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from sft_cli.batching.packed_row import pack_row
-from sft_cli.model.attention.kernels import AttentionSpec, packed_varlen_attention
+from sft_cli.model.attention.kernels import AttentionSpec
+from sft_cli.model.attention.varlen import packed_varlen_attention
 from tests.gpu.device import is_simulated, waits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not is_simulated(), reason="about the simulated card")]
@@ -25,7 +26,8 @@ def varlen(dtype=torch.bfloat16, width=16, bounds_dtype=torch.int32, bounds_devi
     bounds = torch.tensor(BOUNDS, dtype=bounds_dtype, device=bounds_device)
     query, key, value = (states(8, heads, width, dtype=dtype) for heads in (4, 2, 2))
     key = key if key_dtype is None else key.to(key_dtype)
-    return torch.ops.aten._flash_attention_forward(query, key, value, bounds, bounds, longest, longest, 0.0, True, False)
+    lengths = (bounds, bounds, longest, longest)
+    return torch.ops.aten._flash_attention_forward(query, key, value, *lengths, 0.0, True, False)
 
 
 def test_the_kernel_for_many_lengths_takes_what_is_right():

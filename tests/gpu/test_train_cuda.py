@@ -119,9 +119,10 @@ def test_a_stopped_run_continues_with_the_same_numbers(trainer, straight, monkey
             signal.raise_signal(signal.SIGTERM)
         return real(context, state, number, prefetcher)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", stopped)
-        trainer.run("stopped", *DROPOUT)
+        with pytest.raises(SystemExit):
+            trainer.run("stopped", *DROPOUT)
     resumed = trainer.run("stopped", command=("--resume", str(trainer.directory / "stopped")))
 
     assert [line["step"] for line in steps(resumed)] == [1, 2, 3, 4]
