@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOW_CASES = ROOT / "tests" / "slow_cases.txt"
+"""Cases of parametrised tests that only .ci/nightly runs, as tests/slow_cases.py chose them."""
 
 
 @pytest.fixture
@@ -25,8 +27,10 @@ def material_dir() -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow the cases of a parametrised test that ``every_change`` does not name."""
+    """Mark as slow the cases that ``every_change`` does not name, and those that tests/slow_cases.txt lists."""
+    listed = set(SLOW_CASES.read_text(encoding="utf-8").splitlines())
     for item in items:
         marker = item.get_closest_marker("every_change")
-        if marker is not None and not any(f"[{case}]" in item.name for case in marker.args):
+        unnamed = marker is not None and not any(f"[{case}]" in item.name for case in marker.args)
+        if unnamed or item.nodeid in listed:
             item.add_marker(pytest.mark.slow)
