@@ -97,8 +97,8 @@ def test_launcher_keys_of_other_tools_suggest_ours(word, fix):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["trainer.optimizer=muon", "adapter=none"], "muon, which cannot update a part of a tensor"),
-        (["trainer.optimizer=adamw_8bit"], "adamw_8bit, which cannot update a part"),
+        (["trainer.optimizer=muon", "adapter=none"], "muon, which cannot update the tensor shards"),
+        (["trainer.optimizer=adamw_8bit"], "adamw_8bit, which cannot update the tensor"),
         (["trainer.dtype=float16"], "float16, whose scaled gradients"),
         (["quant=int8"], "int8, whose weights and scales cannot be sharded"),
         (["adapter=none", "loss.kl=0.1"], "loss.kl needs a frozen copy"),

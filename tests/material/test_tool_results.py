@@ -16,7 +16,7 @@ from sft_cli.types import Row
 
 pytestmark = [pytest.mark.material, pytest.mark.slow]
 
-UNLIKE = "the template does not write the tool results as they are, one after the other"
+UNLIKE = "the template does not write the tool results unchanged and in order"
 BRACKETS = """
 {%- for m in messages -%}
     {%- if m.role == 'assistant' -%}

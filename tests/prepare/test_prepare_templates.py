@@ -105,7 +105,7 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
     [
         pytest.param(
             {"messages": TALK, "tools": [TOOL]},
-            "name a template that shows what the rows hold (tools): template.path=FILE.jinja",
+            "choose a template that renders these parts of the rows (tools): template.path=FILE.jinja",
             id="tools",
         ),
         pytest.param(

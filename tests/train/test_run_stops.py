@@ -137,7 +137,7 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
             "r", f"model.tokenizer={larger}", f"data.mix.local.validation_path={held_out}", "data.val_fraction=0"
         )
     assert str(refused.value) == (
-        "model.tokenizer: the data holds token id 400, the model knows 320 tokens\n"
+        "model.tokenizer: the data hold token id 400, but the model has 320 tokens\n"
         "  fix: use the model's own tokenizer: leave model.tokenizer out"
     )
 
