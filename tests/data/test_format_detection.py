@@ -132,7 +132,7 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["id", "Ticket", "Reply"], {},
             "no format fits the columns id, Ticket, Reply\n"
-            "  fix: if 'Ticket' is the question and 'Reply' answers: "
+            "  fix: if 'Ticket' is the question and 'Reply' the answer: "
             f"'data.mix.mine.columns={{prompt: Ticket, completion: Reply}}'; {LISTS}",
             id="names-of-ones-own",
         ),
@@ -151,7 +151,7 @@ LISTS = "`sft formats` lists what each format needs"
         ),
         pytest.param(
             ["prompt", "id"], {},
-            "no format fits the columns prompt, id; 'prompt' \n"
+            "no format fits the columns prompt, id; there is no column for the answer to 'prompt'\n"
             f"  fix: add a column completion with an answer in every row; {LISTS}",
             id="questions-alone",
         ),
