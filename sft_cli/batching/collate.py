@@ -108,6 +108,17 @@ def plan_micro_batches(
     return MicroBatchPlan(plain, None, _num_computed_tokens(plain, lengths, None))
 
 
+def keys_per_token(examples: Sequence[TokenizedExample], max_tokens: int, share: Choice) -> float:
+    """Return the most keys of one row, over ``max_tokens``: above 1 where segments see the keys of shared prefixes."""
+    plan = plan_micro_batches(examples, max_tokens=max_tokens, share=share)
+    if plan.prefixes is None:
+        return 1.0
+    lengths = [len(target) and int(target[-1]) + 1 for target in map(target_positions, examples)]
+    rows = [row for rank in plan.partition for row in rank]
+    return max(1.0, *(plan.prefixes.restrict(row).num_keys(range(len(row)), [lengths[i] for i in row]) / max_tokens
+                      for row in rows))  # fmt: skip
+
+
 def _num_computed_tokens(parts: Partition, lengths: Sequence[int], prefixes: PrefixForest | None) -> int:
     """Return the number of tokens of all rows; an empty row counts as one."""
     rows = [row for rank in parts for row in rank]

@@ -52,6 +52,11 @@ class PrefixForest:
         shared = sum(self.ends[segment] - self.start(segment) for segment in used)
         return shared + sum(lengths[member] - self.end(self.of_example[member]) for member in members)
 
+    def num_keys(self, members: Sequence[int], lengths: Sequence[int]) -> int:
+        """Number of keys that the segments of a row with these examples see, shared ones counted for each segment."""
+        used = {segment for member in members for segment in self.path(self.of_example[member])}
+        return sum(self.ends[segment] for segment in used) + sum(lengths[member] for member in members)
+
     def restrict(self, members: Sequence[int]) -> "PrefixForest":
         """Return the prefixes that these examples share in a row; a segment with one continuation is not shared."""
         branches: dict[int, set[tuple[bool, int]]] = {}

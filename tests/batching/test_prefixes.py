@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.batching import shared_prefixes
-from sft_cli.batching.collate import collate, plan_micro_batches
+from sft_cli.batching.bin_packing import MAX_KEYS_PER_TOKEN
+from sft_cli.batching.collate import collate, keys_per_token, plan_micro_batches
 from sft_cli.batching.shared_prefixes import MIN_SHARED_TOKENS, PrefixForest, find_shared_prefixes, target_positions
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
@@ -148,7 +149,8 @@ def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(exampl
             picked, Reduction.token, prefixes=None if laid.prefixes is None else laid.prefixes.restrict(row)
         )
         assert predictions(batch) == expected(picked)
-        size = batch.input_ids.shape[1]
+        size, keys = batch.input_ids.shape[1], int(batch.documents.cu_keys[-1])
+        assert keys <= MAX_KEYS_PER_TOKEN * budget or len(picked) == 1
         assert size <= budget or len([example for example in picked if len(target_positions(example))]) == 1
         tokens_of_rows += size
     assert tokens_of_rows == laid.computed_tokens
@@ -197,6 +199,23 @@ def test_examples_of_a_family_go_into_one_row():
 def test_an_example_a_row_shares_nothing():
     laid = plan_micro_batches(step_of(50), max_tokens=0, share=Choice.always)
     assert (laid.prefixes, laid.computed_tokens, len(laid.partition[0])) == (None, 1000, 10)
+
+
+def test_keys_of_a_row_are_bounded():
+    """A prefix of 400 tokens that 100 examples of three more see: one row of 700 tokens would gather 40,700 keys."""
+    step = [answering([*range(400), i], [1, 2, 3]) for i in range(100)]
+    laid = plan_micro_batches(step, max_tokens=1000, share=Choice.auto)
+    rows = [[step[place] for place in row] for row in laid.partition[0]]
+    keys = [
+        int(collate(picked, Reduction.token, prefixes=laid.prefixes.restrict(row)).documents.cu_keys[-1])
+        for row, picked in zip(laid.partition[0], rows, strict=True)
+    ]
+
+    assert max(keys) <= MAX_KEYS_PER_TOKEN * 1000
+    assert len(rows) == 6
+    assert keys_per_token(step, 1000, Choice.auto) == max(keys) / 1000
+    assert keys_per_token(step, 1000, Choice.never) == 1
+    assert laid.computed_tokens == 6 * 400 + 100 * 3
 
 
 def test_what_rows_cannot_hold_together_is_not_shared():

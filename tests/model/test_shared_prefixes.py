@@ -9,14 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from sft_cli.batching.packed_row import pack_row
+from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.speed import SpeedConfig
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.attention import attention_function, flex, kernels, varlen
 from sft_cli.model.attention.attention_function import packed_attention
 from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.attention.varlen import packed_varlen_attention, sum_rows
+from sft_cli.model.device import ComputeSetup
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.model.memory.measure import measure_model
 from tests.lanes import examples
 from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
@@ -356,3 +363,23 @@ def test_gradients_are_the_same_when_layers_are_computed_again():
         found.append(gradients(model))
 
     assert_same_gradients(found[1], found[0], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("number", [1, 8])
+def test_memory_estimate_counts_gathered_keys(number):
+    """Two copies of keys and values and as many gradients, while the backward pass of one layer runs; none is saved."""
+    config = LlamaConfig(vocab_size=64, hidden_size=256, intermediate_size=64, num_hidden_layers=2,
+                         num_attention_heads=8, num_key_value_heads=8, head_dim=32)  # fmt: skip
+    cuda = ComputeSetup(torch.device("cuda"), torch.bfloat16)
+    adapter, speed = AdapterConfig(rank=4, train_stop_token=TrainStopToken.never), SpeedConfig()
+    plain, shared = (
+        measure_model(
+            config, ModelConfig(), adapter, speed, LossConfig(), setup=cuda, document=512, keys_per_token=keys
+        )
+        for keys in (1.0, number)
+    )
+
+    assert shared.two_documents.layers == plain.two_documents.layers
+    added = shared.two_documents.transient - plain.two_documents.transient
+    gathered = 4 * number * 1024 * 8 * 32 * 2  # of 1024 tokens, in bfloat16
+    assert added == 0 if number == 1 else 0.6 * gathered < added < 1.1 * gathered

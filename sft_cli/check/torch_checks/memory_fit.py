@@ -78,6 +78,7 @@ class MemoryPlanner:
         target: The memory to fit into.
         longest: Tokens of the longest example.
         typical: Mean length of the example that a token belongs to.
+        shared_keys: See ``count_shared_keys``.
         measured: Cache of measured models, by the settings that affect them.
     """
 
@@ -86,6 +87,7 @@ class MemoryPlanner:
     target: MemoryTarget
     longest: int
     typical: int
+    shared_keys: float = 1.0
     measured: dict[str, MeasuredModel] = field(default_factory=dict, repr=False)
 
     def need(self, config: Config, tokens: int | None = None) -> MemoryNeed:
@@ -98,7 +100,9 @@ class MemoryPlanner:
         size = max_micro_batch_tokens(config, self.longest) if tokens is None else tokens
         key = repr((config.adapter, config.speed.fused, config.speed.packing))
         if key not in self.measured:
-            self.measured[key] = count_step_memory(config, self.architecture, self.target.machine, self.typical)
+            self.measured[key] = count_step_memory(
+                config, self.architecture, self.target.machine, self.typical, self.shared_keys
+            )
         shared = shard_estimate(
             micro_batch_memory(config, self.measured[key], size), config.distributed, self.target.processes
         )

@@ -29,6 +29,7 @@ from sft_cli.model.load import empty_model, inner_linears, load_model_config
 from sft_cli.model.quant import layer_features
 from sft_cli.progress import status
 from sft_cli.train.setup import preflight
+from sft_cli.train.setup.shared_keys import count_shared_keys
 from sft_cli.utils.disks import free_bytes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -54,7 +55,8 @@ def run_model_checks(report: CheckReport, config: Config, sample: DataSample, op
             report.add(ok("model", f"{architecture.model_type}: supports adapter, storage, context and vocabulary"))
         if not countable:
             return
-        budget = MemoryPlanner(config, architecture, target, sample.longest, preflight.typical_length(sample.prepared))
+        typical, shared = preflight.typical_length(sample.prepared), count_shared_keys(config, sample.prepared)
+        budget = MemoryPlanner(config, architecture, target, sample.longest, typical, shared)
         report.add(*memory_checks(budget))
         need = budget.need(config)
         report.add(disk_check(config, need))

@@ -154,6 +154,7 @@ def measure_model(
     *,
     setup: ComputeSetup,
     document: int,
+    keys_per_token: float = 1.0,
 ) -> MeasuredModel:
     """Run the model, with its adapter, forward and backward on fake tensors.
 
@@ -165,6 +166,7 @@ def measure_model(
         loss: The objective.
         setup: Device and compute type.
         document: Tokens of a document; attention on a CPU saves more for longer ones.
+        keys_per_token: See ``count_saved_bytes``.
     """
     full = adapter.kind in WHOLE
     dtype = weights_dtype(model, full, setup.dtype)
@@ -174,7 +176,9 @@ def measure_model(
     if causal_lm(adapted)._is_stateful:
         packed, document = False, min(document, MAX_STATEFUL_TOKENS)  # step after step, each an operation
     rows = ([document], [document] * 2) if packed else ([document], [document * 2])
-    one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed)
+    one, two = count_saved_bytes(
+        adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=keys_per_token if packed else 1.0
+    )
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from sft_cli.model.attention.attention_function import PackingUnsupported
 from sft_cli.model.attention.kernels import clear_mask_cache
 from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
+from sft_cli.model.attention.varlen import sum_rows
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.memory.fake_model import SingleExpertMode, materialize_fake, replaceable_norms
 from sft_cli.model.memory.layer_dedup import share_identical_layers
@@ -57,33 +59,53 @@ class SavedBytes:
 
 
 class FakeAttention(torch.autograd.Function):
-    """Save the tensors of a fused attention kernel: query, key, value, output, and a float32 log-sum-exp."""
+    """Save the tensors of a fused attention kernel: query, key, value, output, and a float32 log-sum-exp.
+
+    The backward pass allocates what that of ``SharedPrefixAttention`` does: copies of the keys and values that segments
+    see, and their gradients.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, num_keys: int) -> Tensor:
         """Return ``(rows, length, heads, width)`` without meaning."""
         output = query.new_empty(*query.shape[:3], value.shape[-1]).transpose(1, 2)
         sums = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         if (memory := active_memory.get()) is not None:
             memory.add_attention(output, sums)
         ctx.save_for_backward(query, key, value, output, sums)
+        ctx.num_keys = num_keys
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Return gradients without meaning."""
-        return tuple(torch.empty_like(one) for one in ctx.saved_tensors[:3])
+        query, key, value = ctx.saved_tensors[:3]
+        if ctx.num_keys <= key.shape[2]:
+            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        copies = [part.new_empty(*part.shape[:2], ctx.num_keys, part.shape[3]) for part in (key, value)]
+        into_query, into_copies = torch.empty_like(query), [torch.empty_like(copy) for copy in copies]
+        del copies
+        positions = torch.zeros(ctx.num_keys, dtype=torch.long, device=key.device)
+        into_row = [sum_rows(copy[0].transpose(0, 1), positions, key.shape[2]) for copy in into_copies]
+        return into_query, *(part.transpose(0, 1).unsqueeze(0) for part in into_row), None
 
 
 def fake_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, keys_per_token: float = 1.0, **__: Any
 ) -> tuple[Tensor, None]:
     """Attention function of transformers that saves the tensors of a fused kernel, and computes nothing."""
-    return FakeAttention.apply(query, key, value), None  # pyright: ignore[reportReturnType]
+    num_keys = round(keys_per_token * key.shape[2])
+    return FakeAttention.apply(query, key, value, num_keys), None  # pyright: ignore[reportReturnType]
 
 
 def count_saved_bytes(
-    model: nn.Module, rows: Sequence[Sequence[int]], setup: ComputeSetup, *, fused: bool, packed: bool = True
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    setup: ComputeSetup,
+    *,
+    fused: bool,
+    packed: bool = True,
+    keys_per_token: float = 1.0,
 ) -> list[SavedBytes]:
     """Count the bytes that each row of documents saves for the backward pass, without parameters.
 
@@ -96,8 +118,9 @@ def count_saved_bytes(
         setup: Device and type it would compute in.
         fused: Replace RMS norms, and fuse LoRA layers that read the same input, where that is possible.
         packed: A row may hold several documents.
+        keys_per_token: Keys that the segments of a row see, shared ones counted for each, over its tokens; on CUDA.
     """
-    AttentionInterface.register(FAKE_ATTENTION, fake_attention)
+    AttentionInterface.register(FAKE_ATTENTION, partial(fake_attention, keys_per_token=keys_per_token))
     AttentionMaskInterface.register(FAKE_ATTENTION, lambda *_, **__: None)
     norms = replaceable_norms(model) if fused else {}
     cpu_setup, lm = ComputeSetup(torch.device("cpu"), setup.dtype), causal_lm(model)

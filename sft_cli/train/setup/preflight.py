@@ -31,6 +31,7 @@ from sft_cli.model.memory.measure import MeasuredModel, measure_model
 from sft_cli.model.prequantized import check_quantization
 from sft_cli.run_dir import RunDir
 from sft_cli.train.optimizers.optimizers import optimizer_state_bytes
+from sft_cli.train.setup.shared_keys import count_shared_keys
 from sft_cli.utils.disks import free_bytes
 
 
@@ -216,7 +217,8 @@ def estimate_run_memory(
 ) -> MemoryEstimate:
     """Return the memory estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
-    counted = count_step_memory(config, architecture, machine, typical_length(prepared))
+    shared = count_shared_keys(config, prepared)
+    counted = count_step_memory(config, architecture, machine, typical_length(prepared), shared)
     return micro_batch_memory(config, counted, min(total, max_micro_batch_tokens(config, longest)))
 
 
@@ -241,9 +243,17 @@ def max_micro_batch_tokens(config: Config, longest: int) -> int:
 
 
 def count_step_memory(
-    config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int
+    config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int, shared_keys: float = 1.0
 ) -> MeasuredModel:
-    """Count the memory of a step of this model, once for all micro-batch sizes, quantizations and optimizers."""
+    """Count the memory of a step of this model, once for all micro-batch sizes, quantizations and optimizers.
+
+    Args:
+        config: The settings of the run.
+        architecture: The model's own configuration.
+        machine: The device and the type of computation.
+        document: Tokens of a document.
+        shared_keys: See ``shared_keys.count_shared_keys``.
+    """
     return measure_model(
         architecture,
         config.model,
@@ -252,6 +262,7 @@ def count_step_memory(
         config.loss,
         setup=machine,
         document=document,
+        keys_per_token=shared_keys,
     )
 
 

@@ -1,0 +1,20 @@
+"""How many keys the rows of a run see through the prefixes that their examples share."""
+
+from sft_cli.batching.collate import keys_per_token
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
+from sft_cli.config.schema.speed import Choice
+from sft_cli.data.prepared import PreparedData
+
+SAMPLED_EXAMPLES = 512
+"""Most examples that are looked at."""
+
+
+def count_shared_keys(config: Config, prepared: PreparedData) -> float:
+    """Return the keys that segments of a micro-batch see, over its tokens, in as many examples as a step has."""
+    speed = config.speed
+    if not speed.packing or speed.share_prefixes is Choice.never:
+        return 1.0
+    count = min(len(prepared.train), resolved(config.trainer.examples_per_step), SAMPLED_EXAMPLES)
+    examples = [prepared.train.tokens(index) for index in range(count)]
+    return keys_per_token(examples, speed.tokens_per_micro_batch, speed.share_prefixes)
