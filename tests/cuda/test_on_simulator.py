@@ -22,8 +22,16 @@ GROUPS = {
 @pytest.mark.parametrize("lane", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("group", GROUPS)
 def test_tests_pass_on_a_simulated_card(group, lane):
-    lanes = f"gpu and ({lane})"
-    command = [sys.executable, "-m", "tests.cuda_simulator", "pytest", "-q", "-m", lanes, "--durations=10"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.cuda_simulator",
+        "pytest",
+        "-q",
+        "-m",
+        f"gpu and ({lane})",
+        "--durations=10",
+    ]
     done = subprocess.run([*command, *GROUPS[group]], cwd=ROOT, capture_output=True, text=True)
 
     print(done.stdout[-20000:])

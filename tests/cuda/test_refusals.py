@@ -26,8 +26,9 @@ def varlen(dtype=torch.bfloat16, width=16, bounds_dtype=torch.int32, bounds_devi
     bounds = torch.tensor(BOUNDS, dtype=bounds_dtype, device=bounds_device)
     query, key, value = (states(8, heads, width, dtype=dtype) for heads in (4, 2, 2))
     key = key if key_dtype is None else key.to(key_dtype)
-    lengths = (bounds, bounds, longest, longest)
-    return torch.ops.aten._flash_attention_forward(query, key, value, *lengths, 0.0, True, False)
+    return torch.ops.aten._flash_attention_forward(
+        query, key, value, bounds, bounds, longest, longest, 0.0, True, False
+    )
 
 
 def test_the_kernel_for_many_lengths_takes_what_is_right():

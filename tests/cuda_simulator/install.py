@@ -1,7 +1,6 @@
 """Load the simulated device into this process, before torch is imported.
 
-Environment: ``SIMULATED_CUDA_MEMORY`` (bytes of the card; 8 GiB), ``SIMULATED_CUDA_CAPABILITY`` (``9.0``),
-``SIMULATED_CUDA_HOOK`` (a module that is imported when the device is there).
+The environment variables are in ``README.md``.
 """
 
 import contextlib

@@ -119,10 +119,10 @@ def test_a_stopped_run_continues_with_the_same_numbers(trainer, straight, monkey
             signal.raise_signal(signal.SIGTERM)
         return real(context, state, number, prefetcher)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", stopped)
-        with pytest.raises(SystemExit):
-            trainer.run("stopped", *DROPOUT)
+    monkeypatch.setattr(loop, "train_step", stopped)
+    with pytest.raises(SystemExit):
+        trainer.run("stopped", *DROPOUT)
+    monkeypatch.setattr(loop, "train_step", real)
     resumed = trainer.run("stopped", command=("--resume", str(trainer.directory / "stopped")))
 
     assert [line["step"] for line in steps(resumed)] == [1, 2, 3, 4]
