@@ -12,6 +12,7 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     GPTJConfig,
+    JetMoeConfig,
     LlamaConfig,
     MambaConfig,
     MptConfig,
@@ -29,7 +30,7 @@ from sft_cli.model.attention.packing import packed_row_arguments, use_packed_att
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.load import model_context_length
 from sft_cli.model.memory import saved_activations
-from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing, choose_checkpointing
 from sft_cli.model.memory.layer_memory import LiveBytes, track_layers
 from sft_cli.model.memory.measure import estimate_memory
 from sft_cli.model.quant import causal_lm
@@ -222,3 +223,21 @@ def test_estimated_activations_equal_autograds_saved_tensors(kind, dtype, layers
     mode = Checkpointing.layers if layers else Checkpointing.none
     kept = expected.activations(mode, layers) - living
     assert sum(memory.saved) + memory.saved_outside == pytest.approx(kept, rel=0.15 if layers == 8 else 0.05)
+
+
+def test_a_family_that_needs_values_has_unknown_activations():
+    """JetMoe reads how many tokens each expert got: weights and training state are known, and the run goes on."""
+    config = JetMoeConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_key_value_heads=2,
+        kv_channels=16, num_local_experts=4, pad_token_id=0,
+    )  # fmt: skip
+    found = of(config, LORA)
+    weights = sum(value.numel() for value in AutoModelForCausalLM.from_config(config).parameters())
+    assert found.weights == 2 * weights
+    assert found.training > 0
+    assert found.saved.layers == (0, 0, 0)
+    assert found.saved.unknown.startswith("it needs the values of its tensors (")
+    plan = choose_checkpointing(SpeedConfig(), found, 2**30, CPU)
+    assert plan.sentence() == "recompute nothing (more if memory runs out: activations are not known)"
+    full = choose_checkpointing(SpeedConfig(gradient_checkpointing=Checkpointing.full), found, 2**30, CPU)
+    assert (full.mode, full.layers) == (Checkpointing.full, 3)

@@ -120,6 +120,9 @@ def memory_checks(budget: MemoryPlanner) -> list[CheckResult]:
     need = budget.need(config)
     more = [*_table(budget, need), f"recompute: {need.recompute.sentence().removeprefix('recompute ')}"]
     about = f"about {gib(need.total)} of memory per {'GPU' if target.machine.device.type == 'cuda' else 'process'}"
+    if unknown := need.memory.saved.unknown:
+        text = f"at least {about.removeprefix('about ')}; the activations of this family are not known: {unknown}"
+        return [warn("memory", text, "train a few steps: trainer.max_steps=5", more)]
     if target.free is None:
         return [warn("memory", f"{about}; no GPU is named, and none is here", "--gpu 24GB, or --gpu h100", more)]
     text = f"{about}, {gib(target.free)} free on {target.name}"

@@ -77,6 +77,8 @@ def choose_checkpointing(
     budget = int(free * (1 - MEMORY_MARGIN))
     if not total:
         return CheckpointingPlan(Checkpointing.none, 0, "the layers of this family cannot be")
+    if needed.saved.unknown:
+        return CheckpointingPlan(Checkpointing.none, 0, "more if memory runs out: activations are not known")
     for layers in range(total + 1):
         mode = _mode(layers, total)
         needed_bytes, available = _activation_bytes(needed, mode, layers, budget)

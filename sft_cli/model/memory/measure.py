@@ -22,8 +22,9 @@ from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.memory.estimate import MemoryEstimate
+from sft_cli.model.memory.layer_memory import decoder_layers
 from sft_cli.model.memory.logits_memory import logits_bytes
-from sft_cli.model.memory.saved_activations import SavedBytes, count_saved_bytes
+from sft_cli.model.memory.saved_activations import SavedBytes, count_saved_bytes, unknown_bytes
 from sft_cli.model.quant import causal_lm
 
 DEFAULT_DOCUMENT_TOKENS = 256
@@ -176,9 +177,12 @@ def measure_model(
     if causal_lm(adapted)._is_stateful:
         packed, document = False, min(document, MAX_STATEFUL_TOKENS)  # step after step, each an operation
     rows = ([document], [document] * 2) if packed else ([document], [document * 2])
-    one, two = count_saved_bytes(
-        adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=keys_per_token if packed else 1.0
-    )
+    shared = keys_per_token if packed else 1.0
+    num_layers = len(decoder_layers(adapted))
+    try:
+        one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
+    except Exception as error:  # model code that reads values, which fake tensors do not have; the run goes on
+        one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
 

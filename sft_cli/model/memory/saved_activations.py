@@ -35,6 +35,7 @@ class SavedBytes:
         layer_input: The input of one layer.
         attention: The output of one layer's attention kernel, and its log-sum-exp.
         transient: Most bytes that the backward pass of a layer needs in addition, such as gradients in flight.
+        unknown: Why the bytes of this family cannot be counted, and are 0 here; empty if they are counted.
     """
 
     layers: tuple[int, ...]
@@ -42,6 +43,7 @@ class SavedBytes:
     layer_input: int
     attention: int
     transient: int = 0
+    unknown: str = ""
 
     def interpolate(self, other: "SavedBytes", rate: float) -> "SavedBytes":
         """Return the point on the straight line through both; 0 is this one and 1 the other."""
@@ -55,7 +57,14 @@ class SavedBytes:
             between(self.layer_input, other.layer_input),
             between(self.attention, other.attention),
             between(self.transient, other.transient),
+            self.unknown or other.unknown,
         )
+
+
+def unknown_bytes(num_layers: int, error: Exception) -> SavedBytes:
+    """Return the bytes of a model that cannot run on fake tensors: none, with the reason."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return SavedBytes((0,) * num_layers, 0, 0, 0, unknown=f"it needs the values of its tensors ({reason[:100]})")
 
 
 class FakeAttention(torch.autograd.Function):

@@ -281,12 +281,15 @@ def _check_memory(config: Config, needed: MemoryEstimate, machine: ComputeSetup)
     free = free_memory(machine.device)
     recompute = choose_checkpointing(config.speed, needed, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
-    made = needed.activations(mode, layers) + needed.transient(mode, layers)
-    beside = f", {gib(slack)} process overhead" if (slack := needed.overhead(mode, layers)) else ""
-    say(
-        f"memory    about {gib(needed.total(mode, layers))} ({gib(needed.weights)} weights,"
-        f" {gib(needed.training)} training state, {gib(made)} activations{beside}), {gib(free)} free"
-    )
+    total = f"{gib(needed.total(mode, layers))} ({gib(needed.weights)} weights, {gib(needed.training)} training state"
+    if needed.saved.unknown:
+        say(f"memory    at least {total}), {gib(free)} free; the activations of this family are not known:")
+        say(f"          {needed.saved.unknown}")
+    else:
+        activations = needed.activations(mode, layers) + needed.transient(mode, layers)
+        overhead = needed.overhead(mode, layers)
+        process = f", {gib(overhead)} process overhead" if overhead else ""
+        say(f"memory    about {total}, {gib(activations)} activations{process}), {gib(free)} free")
     say(f"          {recompute.sentence()}")
     if needed.weights + needed.training > free:
         hint = "adapter=lora quant=nf4" if config.adapter.kind in WHOLE else "quant=nf4"
