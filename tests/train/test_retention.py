@@ -278,7 +278,7 @@ def test_rows_that_are_too_long_are_left_out(place):
             '{"foo": 1}\n',
             [],
             ".path",
-            "no format fits the columns foo; 'foo' ",
+            "no format fits the columns foo; there is no column for the answer to 'foo'",
             'write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         ),
         (
