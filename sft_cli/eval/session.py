@@ -53,6 +53,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
                 share=config.speed.share_prefixes,
                 packing=config.speed.packing,
                 row_tokens=config.speed.tokens_per_micro_batch,
+                longest=config.trainer.max_length,
             )
         if not probed.packed_ok:
             say(f"packing   off for the {label} model, one example per row: {probed.reason}")

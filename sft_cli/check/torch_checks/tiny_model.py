@@ -121,7 +121,12 @@ def make_tiny_model(
     _randomise_zeros(model, settings.trainer.seed)
     speed = settings.speed
     loss_model, probed = build_loss_model(
-        model, speed.logits_chunk, settings.loss, speed.share_prefixes, packing=speed.packing
+        model,
+        speed.logits_chunk,
+        settings.loss,
+        speed.share_prefixes,
+        packing=speed.packing,
+        longest=settings.trainer.max_length,
     )
     if speed.fused:
         replace_rms_norms(model)

@@ -24,6 +24,7 @@ from sft_cli.model.attention.attention_function import (
 )
 from sft_cli.model.attention.flex import flex_refusal
 from sft_cli.model.attention.packing import packed_row_arguments, use_default_attention, use_packed_attention
+from sft_cli.model.attention.rotary import rotary_problem
 from sft_cli.model.attention.router_replay import (
     Routes,
     concat_routes,
@@ -95,6 +96,8 @@ def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> Probe
         row_tokens: Tokens of the longest row of the run.
     """
     lm = causal_lm(model)
+    if problem := rotary_problem(model):
+        return ProbeResult(False, float("inf"), problem)
     generator = torch.Generator().manual_seed(0)
     vocabulary = lm.config.get_text_config().vocab_size
     ids = [torch.randint(vocabulary, (length,), generator=generator).to(lm.device) for length in PROBE_LENGTHS]

@@ -4,6 +4,7 @@ Shapes: T tokens of the row, N trained positions, V vocabulary, K terms.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.attention.probe import ProbeResult, probe_packing
+from sft_cli.model.attention.rotary import follow_documents, shares_frequencies
 from sft_cli.model.head.chunked_loss import LossInputs, OutputHead, loss_values, weighted_loss
 from sft_cli.model.head.kl_reference import make_kl_reference
 from sft_cli.model.head.load_balancing import make_load_balancing_loss
@@ -29,6 +31,8 @@ from sft_cli.model.head.objective import term_names
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PLAIN_LOSS = LossConfig()
+LENGTH_REASON = "rotary embeddings differ between documents up to the model's original length and longer ones"
+"""Reason against sharing a common beginning."""
 
 
 class TargetStates(NamedTuple):
@@ -66,6 +70,7 @@ class LossModel(nn.Module):
         """
         super().__init__()
         self.model, self.packed, self.shares_prefixes, self.loss = model, packed, shares_prefixes, loss
+        follow_documents(model)
         num_vectors = num_prepended_vectors(model)
         self.logits_shift = num_vectors if num_vectors and are_vectors_in_sequence(model) else 0
         lm = causal_lm(model)
@@ -191,6 +196,7 @@ def build_loss_model(
     *,
     packing: bool = True,
     row_tokens: int = 0,
+    longest: int | None = None,
 ) -> tuple[LossModel, ProbeResult]:
     """Build the model with its loss, packed where a probe proves it correct; call it in the precision of use.
 
@@ -201,6 +207,7 @@ def build_loss_model(
         share: ``speed.share_prefixes``; never: nothing is shared, whatever the probe finds.
         packing: ``speed.packing``; false: one document per row, without a probe.
         row_tokens: ``speed.tokens_per_micro_batch``; see ``probe_packing``.
+        longest: Most tokens of a document; None: any number.
 
     Returns:
         The model, and the result of the probe.
@@ -214,6 +221,8 @@ def build_loss_model(
     probe_result = probe_packing(model, row_tokens)
     if probe_result.packed_ok:
         use_packed_attention(model)
+    if probe_result.shared_ok and not shares_frequencies(model, longest):
+        probe_result = replace(probe_result, shared_ok=False, reason=LENGTH_REASON)
     shares_prefixes = probe_result.shared_ok and share is not Choice.never
     return LossModel(
         model, packed=probe_result.packed_ok, chunk=chunk, loss=loss, shares_prefixes=shares_prefixes

@@ -124,6 +124,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         speed.share_prefixes,
         packing=speed.packing,
         row_tokens=speed.tokens_per_micro_batch,
+        longest=config.trainer.max_length,
     )
     share = _choose_sharing(config, probed)
     if loss_model.reference is not None:
