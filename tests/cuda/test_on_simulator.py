@@ -17,21 +17,16 @@ GROUPS = {
 }
 
 
+LANES = [(group, "not slow") for group in GROUPS]
+NIGHTLY = [pytest.param("train", "slow", marks=pytest.mark.slow)]
+
+
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("lane", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(("group", "lane"), [*LANES, *NIGHTLY])
 def test_tests_pass_on_a_simulated_card(group, lane):
-    command = [
-        sys.executable,
-        "-m",
-        "tests.cuda_simulator",
-        "pytest",
-        "-q",
-        "-m",
-        f"gpu and ({lane})",
-        "--durations=10",
-    ]
+    lanes = f"gpu and ({lane})"
+    command = [sys.executable, "-m", "tests.cuda_simulator", "pytest", "-q", "-m", lanes, "--durations=10"]
     done = subprocess.run([*command, *GROUPS[group]], cwd=ROOT, capture_output=True, text=True)
 
     print(done.stdout[-20000:])

@@ -14,11 +14,14 @@ from sft_cli.model.device import ComputeSetup, free_memory
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 from sft_cli.model.memory.measure import estimate_memory
 from sft_cli.model.quant import causal_lm
+from tests.gpu.device import is_simulated
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-CONFIG = LlamaConfig(vocab_size=1024, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8,
-                     num_attention_heads=16, num_key_value_heads=4)  # fmt: skip
-TOKENS, LORA = 4096, AdapterConfig(train_stop_token=TrainStopToken.never)
+# A real card's workspaces must be small beside the activations; a simulated one has none.
+WIDTH, TOKENS, REPEATS = (256, 512, 1) if is_simulated() else (1024, 4096, 3)
+CONFIG = LlamaConfig(vocab_size=1024, hidden_size=WIDTH, intermediate_size=11 * WIDTH // 4, num_hidden_layers=8,
+                     num_attention_heads=WIDTH // 64, num_key_value_heads=WIDTH // 256)  # fmt: skip
+LORA = AdapterConfig(train_stop_token=TrainStopToken.never)
 
 
 def adapted():
@@ -45,7 +48,7 @@ def test_recomputing_changes_no_gradient(mode):
     found = []
     for recompute in (CheckpointingPlan(Checkpointing.none, 0, ""), CheckpointingPlan(mode, 8, "")):
         apply_checkpointing(model, recompute)
-        for _ in range(3):  # a copy that is not awaited shows sooner or later
+        for _ in range(REPEATS):  # a copy that is not awaited shows sooner or later
             model.zero_grad()
             forward(model).float().pow(2).mean().backward()
             found.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})

@@ -178,17 +178,25 @@ def test_a_run_is_evaluated_and_merged_on_the_card(trainer, straight, capsys):
     assert (trainer.directory / "merged" / "model.safetensors").is_file()
 
 
-def test_a_step_waits_once(trainer, monkeypatch):
-    """Only where its numbers are read for the log."""
-    found, real = [], loop.train_step
+@pytest.mark.parametrize("more", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_step_waits_once(trainer, monkeypatch, more):
+    """Only where its numbers are read for the log; one more wait would be seen."""
+    found, train_step, accumulate = [], loop.train_step, step.accumulate_gradients
 
     def watched(*arguments):
         with waits() as seen:
-            metrics = real(*arguments)
+            metrics = train_step(*arguments)
         found.append(seen)
         return metrics
 
-    monkeypatch.setattr(loop, "train_step", watched)
-    trainer.run("watched", "trainer.device=cuda")
+    def waiting(*arguments):
+        terms = accumulate(*arguments)
+        for _ in range(more):
+            terms["loss"].item()
+        return terms
 
-    assert [len(seen) for seen in found] == [1] * 4, "\n".join(found[0])
+    monkeypatch.setattr(loop, "train_step", watched)
+    monkeypatch.setattr(step, "accumulate_gradients", waiting)
+    trainer.run(f"watched-{more}", "trainer.device=cuda")
+
+    assert [len(seen) for seen in found] == [1 + more] * 4, "\n".join(found[0])
