@@ -110,7 +110,7 @@ NEWCOMERS = [
     ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
     ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
-    ("trainer.lr", "'trainer.lr' is not of the form key=value", "write trainer.lr=VALUE, or leave it out"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value with trainer.lr=, or leave it out"),
     (
         "trainer.lr =",
         "'trainer.lr =' is not of the form key=value",

@@ -17,8 +17,12 @@ GROUPS = {
 }
 
 
-LANES = [(group, "not slow") for group in GROUPS]
-NIGHTLY = [pytest.param("train", "slow", marks=pytest.mark.slow)]
+LANES = [("simulator", "not slow"), ("kernels", "not slow")]
+NIGHTLY = [
+    pytest.param(*lane, marks=pytest.mark.slow)
+    for lane in (("state", "not slow"), ("train", "not slow"), ("train", "slow"))
+]
+"""Two to six minutes each."""
 
 
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")

@@ -62,7 +62,7 @@ def test_build_stages_refuses_a_row_without_score():
     with pytest.raises(SftError) as caught:
         made(stages, scores)
     assert str(caught.value) == (
-        "data.stages, stage hard last: 1 of the 3 rows of the stage from a have no 'hard', which orders it\n"
+        "data.stages, stage hard last: 1 of the 3 rows of the stage from a have no score 'hard', which orders it\n"
         "  fix: set the column of the score: data.mix.a.scores.hard=COLUMN"
     )
 

@@ -28,7 +28,7 @@ def test_a_conversation_that_fills_the_context_is_told(run_of):
 
 
 def test_words_that_change_nothing_are_refused(run_of):
-    with pytest.raises(SftError, match="sft chat does not read it"):
+    with pytest.raises(SftError, match="sft chat does not read this key"):
         execute(["chat", str(run_of("lora")), "trainer.lr=1"])
     with pytest.raises(SftError, match="no run is named"):
         execute(["chat", "--prompt", "hello"])

@@ -114,10 +114,10 @@ def test_each_kind_of_layer_has_its_own_limit():
 def test_beyond_the_limit_is_an_error(counter, monkeypatch):
     """torch would compute all scores of the row instead, and say nothing."""
     monkeypatch.setattr(flex, "MAX_VARIANTS", 1)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    compiled([70, 90])
-    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
-        compiled([7, 9])
+    with torch._dynamo.config.patch(recompile_limit=1):  # monkeypatch would leave it deleted
+        compiled([70, 90])
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            compiled([7, 9])
 
 
 def test_what_torch_cannot_compile_ends_in_a_sentence(monkeypatch):

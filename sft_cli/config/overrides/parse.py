@@ -96,7 +96,7 @@ def parse_overrides(
                 value_error(_shortened(word), key, text, str(error))
                 if text
                 else SftError(
-                    where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"write {key}=VALUE, or leave {key} out"
+                    where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it a value, or leave {key} out"
                 )
             )
     return ParsedOverrides(groups, values, tuple(mistakes))
@@ -217,7 +217,7 @@ def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection
     elif path.is_dir():
         fix = _directory(path)
     elif word in KEYS or word in GROUPS:
-        fix = f"write {word}=VALUE, or leave it out"
+        fix = f"give it a value with {word}=, or leave it out"
     elif (similar := closest_name(word, recipes)) is not None:
         fix = f"did you mean recipe={similar}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
