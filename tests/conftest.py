@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_CASES = ROOT / "tests" / "slow_cases.txt"
-"""Cases of parametrised tests that only .ci/nightly runs, as tests/slow_cases.py chose them."""
+"""Tests and cases of parametrised tests that only .ci/nightly runs; tests/slow_cases.py adds to it."""
 
 
 @pytest.fixture

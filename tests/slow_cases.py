@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FILE = Path(__file__).with_name("slow_cases.txt")
-MIN_SECONDS = 1.5
+MIN_SECONDS = 1.0
 """Seconds of all cases of a test from which some of them become slow."""
 KEPT = 4
 """One case of so many runs for every change."""
