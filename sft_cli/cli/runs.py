@@ -10,7 +10,9 @@ def runs(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FOLDER", help="Folders to search; by default those that runs are written to.", show_default=False
+            metavar="FOLDER",
+            help="Folders to search; by default the working directory and those that runs are written to.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -45,7 +45,8 @@ def refuse(commands: Any, words: Sequence[str]) -> None:
     others = [Command(name, other.params) for name, other in commands.commands.items() if name != command.name]
     errors = [_unknown_option(command, parts, part) for part in wrong]
     raise_all(errors + [error for part in parts if (error := _of_another(command, others, part)) is not None])
-    raise_all([_without_value(part) for part in parts if _lacks_value(part)])
+    raise_all([_with_value(command, parts, part) for part in parts if _has_foreign_value(part)])
+    raise_all([_without_value(command, parts, part) for part in parts if _lacks_value(part)])
     _refuse_arguments(command, parts)
 
 
@@ -187,9 +188,29 @@ def _lacks_value(part: Part) -> bool:
     return part.option is not None and not part.option.is_flag and not part.value and part.option.name != "system"
 
 
-def _without_value(part: Part) -> SftError:
-    """Return the error for an option without its value."""
-    fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or leave it out"
+def _has_foreign_value(part: Part) -> bool:
+    """Return whether a part is a flag with a value: ``--keys=lr``."""
+    return part.option is not None and part.option.is_flag and "=" in part.words[0]
+
+
+def _with_value(command: Command, parts: Sequence[Part], part: Part) -> SftError:
+    """Return the error for a flag with a value; the fix is the whole line with both apart, or with the flag alone."""
+    takes_words = command.takes_keys or command.free is not None
+    own = [part.name, part.value] if takes_words and part.value else [part.name]
+    words = [word for other in parts for word in (own if other is part else other.words)]
+    typed = " ".join(map(shlex.quote, ["sft", command.name, *words]))
+    return SftError(where=part.name, problem="the option takes no value after =", fix=f"type {typed}")
+
+
+def _without_value(command: Command, parts: Sequence[Part], part: Part) -> SftError:
+    """Return the error for an option without its value; a path elsewhere in the line may be the value."""
+    paths = [other.words[0] for other in parts if not other.is_option and Path(other.words[0]).exists()]
+    if len(paths) == 1 and part.option.metavar in ("RUN", "DIR"):
+        words = [word for other in parts if other.words[0] != paths[0] for word in other.words]
+        words.insert(words.index(part.words[0]) + 1, paths[0])
+        fix = f"type {' '.join(map(shlex.quote, ['sft', command.name, *words]))}"
+    else:
+        fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or leave it out"
     return SftError(where=part.name, problem="the option has no value", fix=fix)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config.compose import ComposedConfig, compose_values, to_config
 from sft_cli.config.files.choices import recipe_file
-from sft_cli.config.files.provenance import Provenance
+from sft_cli.config.files.provenance import DEFAULT, Provenance
 from sft_cli.config.files.search_path import GROUPS, display_name, search_path
 from sft_cli.config.files.yaml_io import write_yaml
 from sft_cli.config.keys.valid_keys import KEYS, Key, find_key
@@ -49,10 +49,10 @@ def show_config(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, ch
         SftError: Every mistake in the command line and the recipe.
     """
     composed = compose_values(overrides, config_dirs, {})
-    values = redact_values(to_plain(to_config(composed)))
+    values, origins = redact_values(to_plain(to_config(composed))), composed.provenance()
     if changed:
-        values = _changed(values)
-    lines = list(_annotated_lines(values, "", 0, composed.provenance()))
+        values = _changed(values, origins)
+    lines = list(_annotated_lines(values, "", 0, origins))
     if not lines:
         return f"{_choices(composed)}\n# every value is the default"
     width = min(_COLUMN, max(len(text) for text, origin in lines if origin))
@@ -60,15 +60,18 @@ def show_config(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, ch
     return f"{_choices(composed)}\n{tree}"
 
 
-def _changed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values that differ from their default, in their sections; keys the user named count as changed."""
+def _changed(values: dict[str, Any], origins: Provenance, prefix: str = "") -> dict[str, Any]:
+    """Return the values that differ from their default, in their sections; keys the user named count as changed.
+
+    A number that is chosen for a default of auto is a default.
+    """
     changed: dict[str, Any] = {}
     for name, value in values.items():
         key = find_key(f"{prefix}{name}")
         if isinstance(value, dict) and key is None:
-            inner = _changed(value, f"{prefix}{name}.")
+            inner = _changed(value, origins, f"{prefix}{name}.")
             changed |= {name: inner} if inner else {}
-        elif key is None or value != to_plain(key.default):
+        elif (key is None or value != to_plain(key.default)) and origins.of(f"{prefix}{name}") != DEFAULT:
             changed[name] = value
     return changed
 

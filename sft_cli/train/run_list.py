@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir, run_folders
 from sft_cli.train.checkpoints import checkpoint_dir
 
@@ -35,8 +36,23 @@ class RunSummary:
 
 
 def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
-    """Return the runs in folders, those that changed last first; without folders, in those that runs are written to."""
+    """Return the runs in folders, those that changed last first.
+
+    Args:
+        folders: The folders; none: those that runs are written to by default, and the working directory.
+
+    Raises:
+        SftError: A folder does not exist.
+    """
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise SftError(
+            where=str(missing[0]), problem="there is no such folder", fix="sft runs, or sft runs . for this one"
+        )
     found = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
+    if not folders:  # other tools write files of this name, too
+        here = (file.parent for file in Path().glob("*/config.yaml"))
+        found |= {path for path in here if RunDir(path).environment.is_file()}
+    found = {path.absolute() for path in found}
     return [summarize(RunDir(path)) for path in sorted(found, key=_changed, reverse=True)]
 
 

@@ -93,7 +93,7 @@ def parse_overrides(
                 values[key] = text
                 continue
             mistakes.append(
-                value_error(_shortened(word), key, text, str(error))
+                value_error(_shortened(word), key, text, str(error), words)
                 if text
                 else SftError(
                     where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it a value, or leave {key} out"

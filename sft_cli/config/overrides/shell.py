@@ -19,6 +19,8 @@ SHOWN = 300
 SEVERAL = "holds several values"
 """Reason why a value with a comma is not one value."""
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
+MAX_SWEPT_WORDS = 20
+"""Words of a command line that a fix repeats."""
 
 
 def rejoin_split_words(words: Sequence[str]) -> tuple[list[str], list[SftError]]:
@@ -168,13 +170,22 @@ def _word(key: str, value: str) -> str:
     return override_word(key, suggestions[0]) if suggestions else shell_quote(f"{key}={unquoted}")
 
 
-def value_error(typed: str, key: str, text: str, why: str) -> SftError:
-    """Return the error for a value that cannot be parsed; the fix is a valid value, or the text in quotes."""
+def value_error(typed: str, key: str, text: str, why: str, words: Sequence[str] = ()) -> SftError:
+    """Return the error for a value that cannot be parsed; the fix is a valid value, or the text in quotes.
+
+    Args:
+        typed: The word, shortened.
+        key: Its key.
+        text: Its value.
+        why: The reason.
+        words: All words of the command line, for a sweep over the values.
+    """
     known = find_key(key)
     if len(text) > SHOWN:
         return _error(typed, why, f"write the value into a recipe, or leave {key} out")
     is_sweep = why == SEVERAL and (known is None or all(_is_complete_value(known, part) for part in text.split(",")))
-    sweep_fix = f"for one run with each value: sft sweep {shell_quote(f'{key}={text}')}" if is_sweep else ""
+    line = " ".join(map(shell_quote, words if len(words) <= MAX_SWEPT_WORDS else ())) or shell_quote(f"{key}={text}")
+    sweep_fix = f"for one run with each value: sft sweep {line}" if is_sweep else ""
     if known is not None and (suggestions := suggest_values(known.kind, known.limits, text)):
         addition = f" {sweep_fix}" if sweep_fix and get_origin(known.kind) not in (list, tuple, dict) else ""
         return _error(typed, why, f"{did_you_mean(key, suggestions)}{addition}")
