@@ -53,7 +53,7 @@ def packed_logits(model, documents):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=5), data=st.data())
 def test_logits_of_a_document_are_the_same_in_every_row(kind, lengths, data):
     """Rows on one side of the original length, on both, and at it; one after the other in the same model."""

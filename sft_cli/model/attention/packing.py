@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from sft_cli.batching.packed_row import PACKED_ROW_KWARG, PackedRow, pack_row
 from sft_cli.model.adapter.prompt_learning import generating_with_vectors
 from sft_cli.model.attention.attention_function import PackingUnsupported, no_attention_mask, packed_attention
+from sft_cli.model.attention.rotary import follow_documents
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PACKED = "sft_packed"
@@ -50,6 +51,7 @@ def use_packed_attention(model: nn.Module, *, check_masks: bool = False) -> None
     lm.set_attn_implementation(name)
     if lm.config._attn_implementation != name:
         raise PackingUnsupported("its attention cannot be replaced")
+    follow_documents(model)
 
 
 def use_default_attention(model: nn.Module) -> None:

@@ -254,16 +254,8 @@ def count_step_memory(
         document: Tokens of a document.
         shared_keys: See ``shared_keys.count_shared_keys``.
     """
-    return measure_model(
-        architecture,
-        config.model,
-        config.adapter,
-        config.speed,
-        config.loss,
-        setup=machine,
-        document=document,
-        keys_per_token=shared_keys,
-    )
+    settings = (config.model, config.adapter, config.speed, config.loss)
+    return measure_model(architecture, *settings, setup=machine, document=document, keys_per_token=shared_keys)
 
 
 def micro_batch_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
