@@ -183,6 +183,8 @@ def _not_a_run(typed: str, path: Path, command: str) -> SftError:
     parent_run = next((parent for parent in path.parents if (parent / "config.yaml").is_file()), None)
     model = path.is_dir() and (path / "config.json").is_file()
     problem = "this is a model, not a run directory" if model else "not a run directory (it has no config.yaml)"
+    if not path.exists():
+        problem = "there is no such directory"
     if parent_run is not None and path.exists():
         step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
         problem = f"this is {'a saved step' if step else 'a part'} of the run {parent_run}"

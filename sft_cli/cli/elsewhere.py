@@ -46,6 +46,11 @@ RENAMED: Mapping[tuple[str, str], str] = {
     ("train", "run"): "resume",
     ("sweep", "sweep"): "resume",
     ("sweep", "sweep_dir"): "out",
+    **{
+        (command, name): "out"
+        for command in ("merge", "sweep")
+        for name in ("output", "output_dir", "output-dir", "out_dir", "save_dir", "export_dir")
+    },
     ("train", "out"): "run_dir",
     ("prepare", "out"): "prepared_dir",
     ("inspect", "run"): "dir",

@@ -236,7 +236,7 @@ def describe_recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ())
 def _needs(file: Path) -> str:
     """Return the requirements of a recipe in a sentence; its first line if no line begins with ``Needs``."""
     lines = header_lines(file) or ["its file has no comment about its requirements"]
-    sentence = next((line for line in lines if line.startswith("Needs ")), lines[0])
+    sentence = next((line for line in lines if line.startswith(("Needs ", "Needs,"))), lines[0])
     return sentence.partition(". ")[0].removesuffix(".")
 
 

@@ -8,10 +8,14 @@ from sft_cli.utils.similar import closest_name
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables that keep the hub client offline."""
+BUILTIN_MODEL = "builtin:quickstart/model"
+"""The model that the package contains."""
 
 
 def suggest_directory(path: str, key: str) -> str:
     """Return the directory whose name is nearest to a missing one, or what else to check."""
+    if path.startswith("builtin:"):
+        return f"did you mean {override_word(key, BUILTIN_MODEL)}?"
     missing = Path(path).expanduser()
     parent = missing.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
