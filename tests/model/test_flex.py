@@ -27,19 +27,21 @@ def stages(number):
 
 
 @pytest.mark.parametrize(
-    ("card", "width", "options"),
+    ("card", "widths", "options"),
     [
-        ("4090", 64, FORCED),
-        ("4090", 128, {**FORCED, **stages(2)}),
-        ("4090", 192, {**FORCED, **stages(1)}),
-        ("4090", 256, {**FORCED, **stages(1), **BLOCKS}),
-        ("A100", 256, FORCED),
-        ("H200", 256, FORCED),
+        ("4090", (64, 64), FORCED),
+        ("4090", (128, 128), {**FORCED, **stages(2)}),
+        ("4090", (96, 96), {**FORCED, **stages(2)}),
+        ("4090", (192, 128), {**FORCED, **stages(1)}),
+        ("4090", (192, 192), {**FORCED, **stages(1), **BLOCKS}),
+        ("4090", (256, 256), {**FORCED, **stages(1), **BLOCKS}),
+        ("A100", (256, 256), FORCED),
+        ("H200", (256, 256), FORCED),
     ],
 )
-def test_kernel_options_by_card(card, width, options):
+def test_kernel_options_by_card(card, widths, options):
     """The decoding kernel for short rows is never taken; small cards get fewer stages, then smaller blocks."""
-    assert flex.kernel_options(width, CARDS[card]) == options
+    assert flex.kernel_options(*widths, CARDS[card]) == options
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ MAX_VARIANTS = 32
 LARGE_SHARED_MEMORY = 160 * 1024
 """Shared memory of a block, in bytes, from which torch's own block sizes fit: A100 has 163 KiB, H100 227 KiB. Cards for
 workstations have 99 KiB. There torch 2.13 needs 129 KiB for heads of 128, 105 KiB for 192 beside values of 128, and
-153 KiB for 256; with ``kernel_options`` these are 97 KiB, 88 KiB and 64 KiB, compiled by Triton 3.7."""
+153 KiB for 256; with ``kernel_options`` these are 97 KiB, 88 KiB and 64 KiB, and 88 KiB for 192 (Triton 3.7)."""
 SEGMENT_STEP = 8
 """The table of segments is padded to a multiple of this, because torch compiles again for a size of one."""
 
@@ -125,24 +125,28 @@ def flex_kernel(grad: bool, window: int | None, softcap: float | None) -> Callab
 def _card_options(query: Tensor, value: Tensor) -> dict[str, int | bool]:
     """Return the options for these heads on their card."""
     card = torch.cuda.get_device_properties(query.device)
-    return kernel_options(max(query.shape[-1], value.shape[-1]), card.shared_memory_per_block_optin)
+    return kernel_options(query.shape[-1], value.shape[-1], card.shared_memory_per_block_optin)
 
 
 @lru_cache(maxsize=64)
-def kernel_options(width: int, shared_memory: int) -> dict[str, int | bool]:
+def kernel_options(width: int, value_width: int, shared_memory: int) -> dict[str, int | bool]:
     """Return options with which the kernel compiles: blocks and stages that fit into the shared memory of the card.
 
-    torch takes another kernel for rows under 128 tokens, which supports few combinations of heads and tokens: no.
+    ``FORCE_USE_FLEX_ATTENTION`` because torch has another kernel for rows under 128 tokens, which does not compile for
+    most numbers of heads and tokens.
 
     Args:
-        width: Width of the widest head.
+        width: Width of the heads of query and key.
+        value_width: Width of the heads of the value.
         shared_memory: Most bytes of a block, ``shared_memory_per_block_optin``.
     """
     options: dict[str, int | bool] = {"FORCE_USE_FLEX_ATTENTION": True}
-    if shared_memory < LARGE_SHARED_MEMORY and width > 64:
-        stages = 2 if width <= 128 else 1
+    # The kernel computes with the next powers of two.
+    padded = sum(1 << (size - 1).bit_length() for size in (width, value_width))
+    if shared_memory < LARGE_SHARED_MEMORY and padded > 2 * 64:
+        stages = 2 if padded <= 2 * 128 else 1
         options |= {"fwd_num_stages": stages, "bwd_num_stages": stages}
-    if shared_memory < LARGE_SHARED_MEMORY and width > 192:
+    if shared_memory < LARGE_SHARED_MEMORY and padded > 256 + 128:
         options |= {f"bwd_BLOCK_{side}": 32 for side in ("M1", "N1", "M2", "N2")}
     return options
 
