@@ -105,6 +105,6 @@ def test_unrecorded_metric_is_refused_before_any_run():
     with pytest.raises(SftError) as caught:
         parse_metric("perplexety", None, [config])
     assert str(caught.value) == (
-        "--metric perplexety: no member of the sweep records it\n  fix: did you mean --metric perplexity? there are:"
+        "--metric perplexety: no member of the sweep records it\n  fix: did you mean --metric perplexity? metrics:"
         " loss, perplexity, sources.quickstart, nll, router, grad_norm, seconds, tokens_per_second, memory"
     )
