@@ -39,7 +39,8 @@ class Int8Product(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return the gradient of x; autograd casts it to the type of x."""
-        return gradient.to(ctx.kind) @ dequantize_rows(*ctx.saved_tensors, ctx.kind), None, None, None
+        codes, scales = ctx.saved_tensors
+        return gradient.to(ctx.kind) @ dequantize_rows(codes, scales, ctx.kind), None, None, None
 
 
 def dequantize_rows(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

@@ -141,8 +141,8 @@ def packed_attention(
     if has_flex_kernel(query, spec):
         if log is not None:
             arguments = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap}
-            parts = (query, key, value)
-            heads, widths = tuple(part.shape[1] for part in parts), tuple(part.shape[3] for part in parts)
+            heads = (query.shape[1], key.shape[1], value.shape[1])
+            widths = (query.shape[3], key.shape[3], value.shape[3])
             log.compiled.add(FlexCall(heads, widths, query.dtype, tuple(arguments.items()), s_aux is not None))
         return packed_flex_attention(query, key, value, sft_documents, spec), None
     return attention_by_length(query, key, value, sft_documents, spec), None

@@ -65,7 +65,9 @@ def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: Packed
     if heads & (heads - 1) and key.shape[1] != heads:
         key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
     compiled = query.is_cuda  # on a CPU it is slow and has no gradient: for tests
-    kernel = flex_kernel(torch.is_grad_enabled(), spec.window, spec.softcap) if compiled else flex_attention
+    kernel: Callable[..., Any] = flex_attention
+    if compiled:
+        kernel = flex_kernel(torch.is_grad_enabled(), spec.window, spec.softcap)
     try:
         attended, auxiliary = kernel(
             query,
@@ -115,7 +117,7 @@ def flex_kernel(grad: bool, window: int | None, softcap: float | None) -> Callab
     # The scale and the soft-cap of a model are fixed; as variables they would be tensors, which the kernel refuses.
     config.specialize_float = True
 
-    def attend(*states: Tensor, **options: Any) -> Any:
+    def attend(*states: Any, **options: Any) -> Any:
         return flex_attention(*states, **options)
 
     own = FunctionType(attend.__code__.replace(), attend.__globals__, "flex_kernel", None, attend.__closure__)

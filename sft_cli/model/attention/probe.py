@@ -212,7 +212,7 @@ def try_compiled(calls: Iterable[FlexCall], tokens: int, device: torch.device) -
 
     row = pack_row([max(tokens, MIN_TRIAL_TOKENS)]).to(device)
     for call in calls:
-        states = [
+        query, key, value = [
             torch.zeros(1, heads, row.lengths[0], width, dtype=call.dtype, device=device, requires_grad=True)
             for heads, width in zip(call.heads, call.widths, strict=True)
         ]
@@ -220,7 +220,7 @@ def try_compiled(calls: Iterable[FlexCall], tokens: int, device: torch.device) -
         given: dict[str, Any] = {**dict(call.arguments), "s_aux": sinks}
         try:
             with torch.enable_grad():
-                attended, _ = packed_attention(nn.Identity(), *states, None, sft_documents=row, **given)
+                attended, _ = packed_attention(nn.Identity(), query, key, value, None, sft_documents=row, **given)
                 attended.sum().backward()
         except TorchDynamoException as error:
             return flex_refusal(error).problem

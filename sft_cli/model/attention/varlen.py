@@ -112,8 +112,8 @@ class SharedPrefixAttention(torch.autograd.Function):
         left: int,
     ) -> Tensor:
         """Return ``(T, H, D)``; see ``varlen_forward``, with keys and values ``(T, J, D)`` of the row."""
-        gathered = (part.index_select(0, key_positions) for part in (key, value))
-        attended, sums = varlen_forward(query, *gathered, row, scaling, left)
+        keys, values = (part.index_select(0, key_positions) for part in (key, value))
+        attended, sums = varlen_forward(query, keys, values, row, scaling, left)
         ctx.save_for_backward(query, key, value, attended, sums, key_positions)
         ctx.row, ctx.scaling, ctx.left = row, scaling, left
         return attended

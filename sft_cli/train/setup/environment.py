@@ -81,7 +81,8 @@ def use_deterministic_operations() -> None:
     cuBLAS reads its variable when the first product is computed.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it would only cost time
+    # Filling new memory would only cost time. The module replaces its class when it is imported.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.use_deterministic_algorithms(True)
 
 
