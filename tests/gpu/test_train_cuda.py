@@ -82,7 +82,7 @@ KINDS = {
     "adamw_8bit": ("trainer.optimizer=adamw_8bit",),
     "selective": ("speed.gradient_checkpointing=selective",),
     "offload": ("speed.gradient_checkpointing=offload",),
-    "kl": ("trainer.loss.kl=0.1",),
+    "kl": ("loss.kl=0.1",),
 }
 
 
