@@ -121,7 +121,7 @@ def data_result(sample: DataSample) -> CheckResult:
     counts = [_counts(source) for source in manifest["sources"].values()]
     used, dropped, truncated = (sum(count[name] for count in counts) for name in ("used", "dropped", "truncated"))
     split = manifest["splits"]["train"]
-    what = "all rows" if sample.whole else f"a sample, 1 row of {sample.scale:.3g}"
+    what = "all rows" if sample.whole else f"a sample of {1 / sample.scale:.0%} of the rows"
     text = (
         f"{what}: {used:,} used, {dropped:,} dropped, {truncated:,} truncated; {split['tokens']:,} tokens,"
         f" {sample.trained_share:.0%} carry loss; the longest example has {sample.longest:,}"

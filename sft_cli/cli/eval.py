@@ -18,8 +18,7 @@ def evaluate(
 ) -> None:
     """Measure a run on its held-out rows, or on every row of data=FILE: loss, answers, exact match.
 
-    Config keys that can be set: data=FILE, eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size,
-    trainer.device.
+    Config keys that can be set: data=FILE, all of eval, trainer.device and a few more.
 
     Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
     """

@@ -23,7 +23,12 @@ def inspect(
         typer.Argument(metavar="DIR", help="The prepared directory, as sft prepare printed it.", show_default=False),
     ],
     worst: Annotated[
-        Worst | None, typer.Option("--worst", help="Rows that are extreme in this property; random by default.")
+        Worst | None,
+        typer.Option(
+            "--worst",
+            metavar="KIND",
+            help="The rows that are most truncated, lowest_share, longest or shortest; random by default.",
+        ),
     ] = None,
     row: Annotated[
         str | None,

@@ -11,8 +11,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Config keys: recipe=NAME or recipe=FILE.yaml, data=FILE, model=DIR_OR_HUB_ID, adapter=NAME, quant=NAME,"
-        " trainer.lr=1e-4. `sft show --keys` lists all keys, `sft show --keys lr` those that match.",
+        help="Config keys: recipe=NAME or recipe=FILE.yaml, data=FILE (or FILE alone), model=DIR_OR_HUB_ID,"
+        " adapter=NAME, quant=NAME, trainer.lr=1e-4. `sft show --keys` lists all keys,"
+        " `sft show --keys lr` those that match.",
         show_default=False,
         autocompletion=complete_override,
     ),

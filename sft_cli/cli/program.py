@@ -78,8 +78,17 @@ def _root(
 
 @cache
 def _commands() -> Any:
-    """Return Typer's group of commands."""
-    return typer.main.get_command(app)
+    """Return Typer's group of commands; its help shows no Python types for flags and arguments."""
+    group: Any = typer.main.get_command(app)
+    for command in (group, *group.commands.values()):
+        for parameter in command.params:
+            if parameter.param_type_name == "argument" or parameter.is_flag:
+                parameter.display_type_rich = _no_type
+    return group
+
+
+def _no_type(ctx: Any) -> None:
+    """Return the type that the help shows for a parameter: none."""
 
 
 def execute(words: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ def test_the_quickstart_passes(capsys, tmp_path):
     assert code == 0
     looked = "config run_dir SFT_HOME data plan parity model memory disk time packing step layout"
     assert list(lines) == looked.split()
-    assert lines["data"][1].startswith("a sample, 1 row of ")
+    assert lines["data"][1].startswith("a sample of ")
     assert lines["layout"][0] == "ok"
     assert list((tmp_path / "home" / "prepared").iterdir()) == [], "the sample is gone"
 
@@ -169,7 +169,7 @@ def test_a_7b_recipe_is_itemised_without_its_weights(capsys, tmp_path, material_
     )
     assert code == 0, lines
     memory = lines["memory"][1]
-    assert "21.8 GiB free on --gpu 24GB" in memory
+    assert "21.8 GiB free on a GPU (24GB)" in memory
     table = {row[:46].strip(): row[46:].strip() for row in memory.splitlines()[1:9]}
     assert table["frozen weights"] == "5.2 GiB"
     assert table["adapter"] == table["gradients"] == "616.0 MiB"

@@ -240,7 +240,7 @@ def memory_target(config: Config, card: Gpu | None, machine: ComputeSetup, free:
             problem=f"--gpu {card.name} does not support this type",
             fix="trainer.dtype=auto, which takes float16 there",
         )
-    return MemoryTarget(f"--gpu {card.name}", cuda, card.memory - CONTEXT, number, card)
+    return MemoryTarget(f"a GPU ({card.name})", cuda, card.memory - CONTEXT, number, card)
 
 
 def trains_on_cluster(config: Config) -> bool:

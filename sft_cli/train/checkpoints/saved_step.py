@@ -47,7 +47,7 @@ def _find_checkpoint(run: RunDir, step: int) -> Path:
             problem=f"{run.path} has no checkpoint of that step",
             fix=f"--step {max(there)}" + (f" (saved: {', '.join(map(str, there))})" if len(there) > 1 else "")
             if there
-            else f"train until one is saved: sft train --resume {shlex.quote(str(run.path))} trainer.save_every=50",
+            else f"train until one is saved: sft train --resume {shlex.quote(str(run.path))} trainer.save_every=5",
         )
     found = there.pop(step)
     if (fault := checkpoint_dir.find_fault(found)) is not None:
