@@ -195,8 +195,12 @@ def _has_foreign_value(part: Part) -> bool:
 
 def _with_value(command: Command, parts: Sequence[Part], part: Part) -> SftError:
     """Return the error for a flag with a value; the fix is the whole line with both apart, or with the flag alone."""
-    takes_words = command.takes_keys or command.free is not None
-    own = [part.name, part.value] if takes_words and part.value else [part.name]
+    if part.value.lower() in ("false", "0", "no", "off"):
+        own = []
+    elif part.value.lower() in ("", "true", "1", "yes", "on") or not (command.takes_keys or command.free is not None):
+        own = [part.name]
+    else:
+        own = [part.name, part.value]
     words = [word for other in parts for word in (own if other is part else other.words)]
     typed = " ".join(map(shlex.quote, ["sft", command.name, *words]))
     return SftError(where=part.name, problem="the option takes no value after =", fix=f"type {typed}")
@@ -205,7 +209,7 @@ def _with_value(command: Command, parts: Sequence[Part], part: Part) -> SftError
 def _without_value(command: Command, parts: Sequence[Part], part: Part) -> SftError:
     """Return the error for an option without its value; a path elsewhere in the line may be the value."""
     paths = [other.words[0] for other in parts if not other.is_option and Path(other.words[0]).exists()]
-    if len(paths) == 1 and part.option.metavar in ("RUN", "DIR"):
+    if len(paths) == 1 and len(part.words) == 1 and part.option.metavar in ("RUN", "DIR") and not command.required:
         words = [word for other in parts if other.words[0] != paths[0] for word in other.words]
         words.insert(words.index(part.words[0]) + 1, paths[0])
         fix = f"type {' '.join(map(shlex.quote, ['sft', command.name, *words]))}"

@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+from pathlib import Path
 
 import pytest
 
 from sft_cli.cli import execute
+from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.train.run_list import list_runs, summarize
 
@@ -64,3 +66,19 @@ def test_table_of_runs_is_on_stdout_and_the_hint_on_stderr(home, capsys):
     assert captured.err == ""
     row = next(line for line in captured.out.splitlines() if "runs/a" in line)
     assert row.split()[:4] == ["finished", "2", "1.5", "1.25"]
+
+
+def test_runs_of_the_working_directory_are_listed(tmp_path, monkeypatch):
+    """``run_dir=run1`` writes there; a config.yaml of another tool is no run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    for name, files in (("run1", ("config.yaml", "environment.json")), ("other", ("config.yaml",))):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    assert [one.path.name for one in list_runs()] == ["run1"]
+
+
+def test_missing_folder_of_runs_is_refused():
+    with pytest.raises(SftError, match="there is no such folder"):
+        list_runs([Path("nosuch")])

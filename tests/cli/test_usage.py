@@ -79,6 +79,36 @@ def test_fix_for_unknown_commands_and_options(words, fix):
 
 
 @pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["train", "run1", "--resume"], "type sft train --resume run1"),
+        (["train", "--resume", "run1/"], None),
+        (["train", "--resume"], "write --resume RUN, or leave it out"),
+        (["merge", "run1", "--out", ""], "write --out DIR, or leave it out"),
+        (["show", "--keys=lr"], "type sft show --keys lr"),
+        (["show", "recipe=a", "--changed=true"], "type sft show recipe=a --changed"),
+        (["show", "recipe=a", "--changed=no"], "type sft show recipe=a"),
+        (["merge", "run1", "--output", "merged"], "type sft merge run1 --out merged"),
+        (["sweep", "recipe=a", "--output-dir=s"], "type sft sweep recipe=a --out s"),
+    ],
+)
+def test_fix_for_misplaced_values(tmp_path, words, fix):
+    (tmp_path / "run1").mkdir()
+    if fix is None:
+        refuse(GROUP, words)
+    else:
+        assert refusal(*words).fix == fix
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_no_python_types(name, capsys):
+    execute([name, "--help"])
+    shown = capsys.readouterr().out
+    assert "--help" in shown
+    assert not re.search(r"<list\[|<Path|<str", shown)
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("train run=runs/a", "train --resume runs/a"),
