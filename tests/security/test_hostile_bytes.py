@@ -76,11 +76,11 @@ def test_numbers_that_are_none_or_huge(tmp_path):
 
 
 STATES = [
-    ({"_data_files": [{"filename": "../secret.arrow"}]}, "not names of files beside it"),
-    ({"_data_files": [{"filename": "/etc/passwd"}]}, "not names of files beside it"),
-    ({"_data_files": [{}]}, "not names of files beside it"),
-    ({"_data_files": [7]}, "not names of files beside it"),
-    ({"_data_files": []}, "not names of files beside it"),
+    ({"_data_files": [{"filename": "../secret.arrow"}]}, "not names of files in the same directory"),
+    ({"_data_files": [{"filename": "/etc/passwd"}]}, "not names of files in the same directory"),
+    ({"_data_files": [{}]}, "not names of files in the same directory"),
+    ({"_data_files": [7]}, "not names of files in the same directory"),
+    ({"_data_files": []}, "not names of files in the same directory"),
     ({}, "it has no list _data_files"),
     ([], "it has no list _data_files"),
 ]
