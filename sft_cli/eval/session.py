@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -86,8 +88,11 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
     if config.eval.generate:
         _explain_unanswered(tuned, count_truncated_answers(rows.split, stops))
     _print_results(tuned, base)
-    file = run.eval / f"{name}.json"
-    values = report.build_report(name, run, rows, config, tuned, base)
+    _write_report(run.eval / f"{name}.json", report.build_report(name, run, rows, config, tuned, base))
+
+
+def _write_report(file: Path, values: dict[str, Any]) -> None:
+    """Write a report that keeps the base's scores of an earlier one, and print its path."""
     report.write_eval_report(report.keep_base_scores(values, file), file)
     say(f"report    {file}")
 

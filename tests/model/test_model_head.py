@@ -11,6 +11,7 @@ from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.logits import LogitsRescaling, find_rescaling
 from sft_cli.model.head.loss_model import LogitsPath, LossModel
 from tests.model.helpers import recompute_all
+from tests.model.loss_helpers import gradients
 
 LENGTHS = [6, 3, 9]
 FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", "cohere", "granite"]
@@ -24,14 +25,6 @@ def reference(model, laid):
         losses = cross_entropy(logits[[0, len(ids) - 2]], ids[[1, len(ids) - 1]], reduction="none")
         total = total + (losses * torch.tensor([1.0, 0.5])).sum()
     return total
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
-    assert found
-    return found
 
 
 def assert_same(left, right):

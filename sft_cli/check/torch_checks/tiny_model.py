@@ -129,12 +129,17 @@ def make_tiny_model(
         longest=settings.trainer.max_length,
     )
     if speed.fused:
-        replace_rms_norms(model)
-        if settings.adapter.kind is AdapterKind.lora:
-            fuse_lora(model)
-        if probed.packed_ok:
-            skip_unused_positions(model)
+        _fuse(model, settings.adapter.kind, packed=probed.packed_ok)
     return TinyModel(settings, model, loss_model, probed, tuple(notes))
+
+
+def _fuse(model: nn.Module, kind: AdapterKind, *, packed: bool) -> None:
+    """Fuse the layers as a run does."""
+    replace_rms_norms(model)
+    if kind is AdapterKind.lora:
+        fuse_lora(model)
+    if packed:
+        skip_unused_positions(model)
 
 
 def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Path) -> tuple[Config, list[str]]:

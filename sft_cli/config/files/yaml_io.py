@@ -33,11 +33,12 @@ _TWICE = "is set twice"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with our numbers, which refuses tags, keys that stand twice, and aliases that multiply."""
+    """The safe loader with our numbers, which refuses tags, repeated keys, and aliases that multiply."""
 
     yaml_implicit_resolvers = {first: list(resolvers) for first, resolvers in _RESOLVERS.items()}  # noqa: RUF012
 
     def get_single_node(self) -> yaml.Node | None:
+        """Return the document; refuse one with too many values or levels."""
         root = super().get_single_node()
         if root is not None:
             values, depth = _size(root, {})
@@ -49,6 +50,7 @@ class _Loader(yaml.SafeLoader):
         return root
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node; refuse one with a tag."""
         event = self.peek_event()
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             raise yaml.constructor.ConstructorError(
@@ -57,6 +59,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; refuse a repeated key, and one that is not text, a number or a truth value."""
         keys = set()
         for key, _ in node.value:
             if key.tag not in _KEYS or key.value in keys:

@@ -135,6 +135,7 @@ class _Recoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with UTF-8 and return the number of bytes; 0 at the end."""
         while not self._pending:
             content = self._encoded.read(len(buffer))
             self._pending = self._decoder.decode(content, final=not content).encode("utf-8")
@@ -188,6 +189,7 @@ class _BombGuard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with decompressed bytes and return their number; 0 at the end."""
         content = self._decompressed.read(len(buffer))
         buffer[: len(content)] = content
         self._num_bytes += len(content)

@@ -52,6 +52,23 @@ class FlexCall:
     arguments: tuple[tuple[str, float | None], ...]
     has_sinks: bool
 
+    @classmethod
+    def from_states(
+        cls, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, float | None], *, has_sinks: bool
+    ) -> "FlexCall":
+        """Describe a call by its states ``(1, heads, T, width)``.
+
+        Args:
+            query: The query.
+            key: The key.
+            value: The value.
+            arguments: Scaling, sliding window and soft-cap.
+            has_sinks: Whether the layer passed attention sinks.
+        """
+        heads = (query.shape[1], key.shape[1], value.shape[1])
+        widths = (query.shape[3], key.shape[3], value.shape[3])
+        return cls(heads, widths, query.dtype, tuple(arguments.items()), has_sinks)
+
 
 @dataclass
 class AttentionLog:
@@ -140,9 +157,11 @@ def packed_attention(
         return packed_varlen_attention(query, key, value, sft_documents, spec), None
     if has_flex_kernel(query, spec):
         if log is not None:
-            arguments = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap}
-            heads = (query.shape[1], key.shape[1], value.shape[1])
-            widths = (query.shape[3], key.shape[3], value.shape[3])
-            log.compiled.add(FlexCall(heads, widths, query.dtype, tuple(arguments.items()), s_aux is not None))
+            arguments: dict[str, float | None] = {
+                "scaling": scaling,
+                "sliding_window": sliding_window,
+                "softcap": softcap,
+            }
+            log.compiled.add(FlexCall.from_states(query, key, value, arguments, has_sinks=s_aux is not None))
         return packed_flex_attention(query, key, value, sft_documents, spec), None
     return attention_by_length(query, key, value, sft_documents, spec), None

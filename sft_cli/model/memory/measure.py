@@ -181,7 +181,7 @@ def measure_model(
     num_layers = len(decoder_layers(adapted))
     try:
         one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
-    except Exception as error:  # model code that reads values, which fake tensors do not have; the run goes on
+    except Exception as error:  # code of any model: some of it reads values, which fake tensors lack; the run goes on
         one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
