@@ -31,9 +31,9 @@ def chat(
     Example: sft chat runs/quickstart-20250101-120000 --prompt "What is the capital of Peru?"
     """
     from sft_cli.eval.chat import chat_config, converse
-    from sft_cli.train.checkpoints.saved_step import run_at
+    from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
     with redirect_stdout(sys.stderr):
-        directory = run_at(run, step, "sft chat")
+        directory = open_run_at_step(run, step, "sft chat")
     config = chat_config(directory, overrides or [], config_dir or [])
     converse(directory, config, prompt=prompt, system=config.data.system if system is None else system)

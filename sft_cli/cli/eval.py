@@ -26,9 +26,9 @@ def evaluate(
     from sft_cli.eval.report_name import report_name
     from sft_cli.eval.select_rows import select_rows
     from sft_cli.eval.settings import eval_config
-    from sft_cli.train.checkpoints.saved_step import run_at
+    from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
-    directory = run_at(run, step, "sft eval")
+    directory = open_run_at_step(run, step, "sft eval")
     trained = read_config(directory.config)
     config = eval_config(directory, trained, overrides or [], config_dir or [])
     rows = select_rows(directory, trained, config)

@@ -34,9 +34,9 @@ def merge(
     Example: sft merge runs/quickstart-20250101-120000 --out merged, or with --step 50 for a saved step
     """
     from sft_cli.merge.checks import check_mergeable, merge_config
-    from sft_cli.train.checkpoints.saved_step import run_at
+    from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
-    directory = run_at(run, step, "sft merge")
+    directory = open_run_at_step(run, step, "sft merge")
     config = merge_config(directory, overrides or [], config_dir or [])
     place = directory.path / "merged" if out is None else out.expanduser()
     check_mergeable(directory, config, into, place)

@@ -47,7 +47,7 @@ from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, dequantize
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask
-from sft_cli.utils.disks import free_bytes, written
+from sft_cli.utils.disks import free_bytes, translate_disk_errors
 
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
@@ -102,7 +102,7 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
         rows = [(probe.where, probe.input_ids) for probe in probes]
         server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else training_logits(plan, probes)
-        with written(out, "free disk space, or --out DIR on another disk; nothing was left there"):
+        with translate_disk_errors(out, "free disk space, or --out DIR on another disk; nothing was left there"):
             adapter = write_merged(plan, new, probes)
         merged = reloaded_logits(plan, new, probes)
         quantization_shift = None if trained is None else compare_logits(trained, merged)

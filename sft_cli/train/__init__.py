@@ -1,1 +1,1 @@
-"""Training: which examples make a step, where they are computed, the loop, checkpoints and metrics."""
+"""Training: the session, the loop, the optimizer, checkpoints and metrics."""

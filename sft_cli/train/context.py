@@ -1,4 +1,4 @@
-"""What the training loop reads: a run's settings, data, model and processes."""
+"""The inputs of the training loop: settings, data, model and processes of a run."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -32,18 +32,18 @@ class HeldOutResult:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What the training loop reads.
+    """The inputs of the training loop.
 
     Attributes:
         directory: The run directory.
         config: The settings of the run.
         train: The training examples.
-        plan: Which of them make up each step.
+        plan: The examples of each step.
         model: The model with its loss.
         accelerator: The device and the mixed precision.
-        fingerprint: What a checkpoint must agree with.
-        recompute: What is recomputed in the backward pass.
-        evaluate: Evaluates the held-out rows; None without any.
+        fingerprint: The settings and digests that a checkpoint must have in common with the run.
+        recompute: The layers that the backward pass recomputes.
+        evaluate: Evaluates the held-out rows; None if there are none.
         retention: The guard against forgetting; None without probes.
         share: Whether common prefixes of examples are computed once, as far as the model allows it.
         replay_sources: Names of the replayed sources.
@@ -81,7 +81,7 @@ class TrainContext:
         return list_step_rows(self.train, self.plan.examples(step))
 
     def prefetch(self, first_step: int) -> Prefetcher:
-        """Return the batches from a step on."""
+        """Return an iterator over the batches, starting at a step."""
         return Prefetcher(
             self.train,
             self.plan.examples,

@@ -57,7 +57,7 @@ def train_loop(context: TrainContext, state: TrainState, progress: TrainProgress
             recent = _check_divergence(context, metrics, recent, log)
             progress = replace(progress, step=metrics.step)
             progress, stop_signal = _evaluate_and_save(context, state, progress, log, signals)
-            if stop_signal:  # a signal that came after the save waits for the next step
+            if stop_signal:  # a signal that comes after the save is handled after the next step
                 raise TrainingInterrupted(stop_signal, progress.step)
     if _out_of_patience(context, progress):
         say(f"stopped early: no better held-out loss for {progress.without_improvement} evaluations")
@@ -89,12 +89,12 @@ def _check_divergence(
 def _evaluate_and_save(
     context: TrainContext, state: TrainState, progress: TrainProgress, log: MetricsLog | NullLog, signals: list[int]
 ) -> tuple[TrainProgress, int]:
-    """Evaluate and save where the step calls for it.
+    """Evaluate, and save a checkpoint, if they are due after this step.
 
-    A signal, even one that comes meanwhile and to one process only, makes all processes save and stop.
+    A signal that any process has received, also during the evaluation, makes all processes save and stop.
 
     Returns:
-        The progress, and the signal by which the run stops, or 0.
+        The progress, and the number of the signal that stops the run, or 0.
     """
     improved, failed, trainer = False, False, context.config.trainer
     evaluating = _is_due(trainer.eval_every, context.plan, progress.step)

@@ -30,7 +30,7 @@ def translate_oom(
         config: The settings of the run, on which the advice is based.
         phase: The phase of the run.
         where: The step, or the model.
-        rows: Returns the rows that are computed, the longest first; called only when memory runs out.
+        rows: Returns the rows of the step, the longest first; called only when memory runs out.
 
     Raises:
         SftError: Memory ran out.
@@ -49,27 +49,27 @@ def translate_oom(
 
 def oom_advice(config: Config, phase: OomPhase) -> str:
     """Return settings that need less memory than the config, the cheapest first."""
-    speed, found = config.speed, list[str]()
+    speed, settings = config.speed, list[str]()
     if phase is OomPhase.training:
         explicit = speed.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
         if explicit and config.adapter.kind is not AdapterKind.prefix:
-            found.append("speed.gradient_checkpointing=auto")
-        found.append(_fewer_tokens(config))
+            settings.append("speed.gradient_checkpointing=auto")
+        settings.append(_fewer_tokens(config))
     if phase is OomPhase.evaluation:
-        found.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
-        found.append(_fewer_tokens(config))
+        settings.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
+        settings.append(_fewer_tokens(config))
     if config.adapter.kind in WHOLE:
-        found.append("adapter=lora")
+        settings.append("adapter=lora")
     elif config.quant.kind is QuantKind.none:
-        found.append("quant=nf4")
-    found.append("a smaller model")
-    if len(found) == 1:
-        found.append("a larger device")
-    return f"{', '.join(found[:-1])}, or {found[-1]}"
+        settings.append("quant=nf4")
+    settings.append("a smaller model")
+    if len(settings) == 1:
+        settings.append("a larger device")
+    return f"{', '.join(settings[:-1])}, or {settings[-1]}"
 
 
 def _fewer_tokens(config: Config) -> str:
-    """Return a smaller micro-batch; where it already holds only the longest row, a new run with shorter rows."""
+    """Return advice for fewer tokens: a smaller micro-batch, or shorter rows if it cannot be smaller than a row."""
     tokens, longest = config.speed.tokens_per_micro_batch, config.trainer.max_length
     if tokens > longest:
         return f"speed.tokens_per_micro_batch={max(longest, tokens // 2)}"

@@ -3,8 +3,8 @@
 Gradients are sums over processes, never means: the divisor of a step's loss is part of its targets' weights.
 
 For whole models, torch's DistributedDataParallel is not used. Its hooks expect the same parameters to get a gradient in
-every process, and start to exchange gradients while other processes may still run out of memory. Here, a step exchanges
-gradients once, after everything that can fail, so that it can be repeated.
+every process, and start to exchange gradients while other processes may still run out of memory. Here, gradients are
+exchanged once per step, after everything that can fail, so that the step can be repeated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ from sft_cli.train.optimizers.param_groups import trained_parameters
 T = TypeVar("T")
 
 BUCKET_BYTES = 2**26
-"""Bytes of gradients that are reduced at once."""
+"""Bytes of gradients per all-reduce."""
 
 
 class FsdpRoot(nn.Module):
@@ -53,11 +53,11 @@ class FsdpRoot(nn.Module):
 
 @dataclass(frozen=True)
 class ParallelModel:
-    """How this process computes the model with the others.
+    """How the processes of a run share the computation of the model.
 
     Attributes:
         world: The processes of the run.
-        fsdp_root: The root around a sharded model; None: each process holds the whole model.
+        fsdp_root: The root module of a sharded model; None if each process holds the whole model.
         reshard: Whether gathered weights are freed after the forward pass.
     """
 
@@ -71,19 +71,19 @@ class ParallelModel:
         return self.fsdp_root is not None
 
     def describe(self, model: nn.Module) -> str:
-        """Return a line for the log: what each process holds."""
+        """Return a line for the log about the part of the model that each process holds."""
         size = self.world.size
         if not self.is_sharded:
             return f"{size} processes, each holds the whole model (DDP); gradients are summed once a step"
         held, full = 0, 0
-        for one in model.parameters():
-            held += one.to_local().nbytes if isinstance(one, DTensor) else one.nbytes
-            full += one.nbytes
+        for parameter in model.parameters():
+            held += parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
+            full += parameter.nbytes
         return f"{size} processes, each holds a shard of every tensor (FSDP2): {gib(held)} of {gib(full)}"
 
     @property
     def run(self) -> Callable[[Callable[[], T]], T]:
-        """A function that calls ``work``, which computes with the model: directly, or through FSDP's root.
+        """A function that calls another one, which computes with the model: directly, or through the FSDP root.
 
         Every process must run the same layers in the same order.
         """
@@ -91,7 +91,7 @@ class ParallelModel:
 
     @property
     def forward(self) -> Callable[..., Any]:
-        """Return ``model(**kwargs)`` for a model and its arguments; every process must call it."""
+        """A function that returns ``model(**kwargs)`` for a model and its arguments; every process must call it."""
         return call if self.fsdp_root is None else self._sharded_forward
 
     def _sharded_forward(self, model: nn.Module, **kwargs: Any) -> Any:
@@ -99,16 +99,19 @@ class ParallelModel:
         return self.run(partial(model, **kwargs))
 
     def run_inference(self, work: Callable[[], T]) -> T:
-        """Call ``run`` without a following backward pass: gathered weights are freed afterwards."""
-        found = self.run(work)
+        """Run ``work`` without a backward pass after it: gathered weights are freed at the end."""
+        result = self.run(work)
         for module in self.fsdp_root.modules() if self.fsdp_root is not None else ():
             if isinstance(module, FSDPModule):
                 module.reshard()
-        return found
+        return result
 
     @contextmanager
     def last_layer_unsharded(self, model: nn.Module) -> Iterator[None]:
-        """Keep the weights of the last layer gathered, inside ``run``, so that its modules can be called directly."""
+        """Keep the weights of the last layer gathered inside the block, so that its modules can be called directly.
+
+        The block must be inside ``run``.
+        """
         if not self.is_sharded:
             yield
             return
@@ -123,33 +126,34 @@ class ParallelModel:
             layer.reshard()
 
     def all_reduce_gradients(self, model: nn.Module) -> None:
-        """Sum the gradient of every trained parameter over the processes; FSDP2 has done it for sharded ones.
+        """Sum the gradient of every trained parameter over the processes; FSDP2 does it for sharded parameters.
 
-        A parameter that has a gradient in some processes counts as zero in the others; one without any stays without.
+        A missing gradient counts as zero if another process has one, and otherwise stays missing.
         """
         if not self.world.is_distributed or self.is_sharded:
             return
         trained = [parameter for _, parameter in trained_parameters(model)]
-        some = self.world.all_reduce_max([int(parameter.grad is not None) for parameter in trained])
-        found = list[Tensor]()
-        for parameter, present in zip(trained, some, strict=True):
+        has_gradient = self.world.all_reduce_max([int(parameter.grad is not None) for parameter in trained])
+        gradients = list[Tensor]()
+        for parameter, present in zip(trained, has_gradient, strict=True):
             if present and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
-                found.append(parameter.grad)
-        for bucket in _buckets(found):
-            flat = self.world.all_reduce_sum(torch.cat([one.flatten() for one in bucket]))
-            for one, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
-                one.copy_(summed.view_as(one))
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = self.world.all_reduce_sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            for gradient, summed in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
 
     def clip_grad_norm(self, accelerator: Accelerator, model: nn.Module, max_norm: float) -> Tensor:
-        """Scale the gradients down to a norm of at most ``max_norm`` and return the norm before, a local scalar."""
+        """Scale the gradients down to a norm of at most ``max_norm`` and return their norm before, a local scalar."""
         trained = [parameter for _, parameter in trained_parameters(model)]
         if not self.is_sharded:
             norm = accelerator.clip_grad_norm_(trained, max_norm)
             assert isinstance(norm, Tensor)
             return norm
-        norm = torch.nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
         return norm
@@ -174,7 +178,7 @@ def parallelize(model: nn.Module, config: DistributedConfig, world: World, devic
     """Broadcast rank 0's trained weights, or shard the model over the processes.
 
     Args:
-        model: The model, the same on every rank but for random initial values.
+        model: The model; the same on every rank, except for random initial values.
         config: The settings of ``distributed``.
         world: The processes of the run.
         device: The device of this process.
@@ -209,17 +213,20 @@ def parallelize(model: nn.Module, config: DistributedConfig, world: World, devic
 
 
 def loading_device(config: Config, device: torch.device) -> torch.device:
-    """Return the device that weights are loaded to: the CPU under FSDP, where the whole model may not fit on a GPU.
+    """Return the device to load weights to: the CPU under FSDP, because the whole model may not fit on a GPU.
 
-    Quantized weights are small, and are loaded to the GPU.
+    Quantized weights are small and are loaded to the GPU.
     """
-    several = rank_from_env().world_size > 1 and config.distributed.kind is DistributedKind.fsdp
-    return torch.device("cpu") if several and config.quant.kind is QuantKind.none else device
+    is_fsdp = rank_from_env().world_size > 1 and config.distributed.kind is DistributedKind.fsdp
+    return torch.device("cpu") if is_fsdp and config.quant.kind is QuantKind.none else device
 
 
 @contextmanager
 def gathered_weights(model: nn.Module, parallel: ParallelModel) -> Iterator[None]:
-    """Replace sharded parameters by whole tensors on the CPU of rank 0, for export; every process must call it."""
+    """Replace sharded parameters by whole tensors on the CPU of rank 0 inside the block, for export.
+
+    Every process must enter the block.
+    """
     if not parallel.is_sharded:
         yield
         return
@@ -228,12 +235,12 @@ def gathered_weights(model: nn.Module, parallel: ParallelModel) -> Iterator[None
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, DTensor) and (parameter.requires_grad or isinstance(model, PreTrainedModel)):
                 parts.append((module, name, parameter))
-    known: dict[int, nn.Parameter] = {}
+    gathered: dict[int, nn.Parameter] = {}
     for module, name, parameter in parts:
-        if id(parameter) not in known:
+        if id(parameter) not in gathered:
             full = full_tensor(parameter.detach()).cpu() if parallel.world.is_main else _join_gather(parameter)
-            known[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
-        module.register_parameter(name, known[id(parameter)])
+            gathered[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
+        module.register_parameter(name, gathered[id(parameter)])
     try:
         yield
     finally:

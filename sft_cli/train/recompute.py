@@ -1,4 +1,4 @@
-"""What the backward pass recomputes, and more of it where memory runs out."""
+"""Increase of recomputation (gradient checkpointing) when memory runs out."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class RecomputeOnOom:
 
     Attributes:
         model: The model whose layers are checkpointed.
-        recompute: What is recomputed now.
-        allowed: Whether more may be: not where the config sets it, and not under prefix tuning, whose keys and values
-            no longer exist when a layer runs again.
+        recompute: The current level.
+        allowed: Whether it may be increased. It may not if the config sets it, nor in prefix tuning, whose keys and
+            values no longer exist when a layer runs again.
     """
 
     model: nn.Module
@@ -32,8 +32,8 @@ class RecomputeOnOom:
 
     def increase(self, device: torch.device) -> None:
         """Recompute more from now on."""
-        recompute = self.next_level(device)
-        assert recompute is not None, "the same settings give every process the same next level"
-        self.recompute = recompute
-        apply_checkpointing(self.model, recompute)
-        say(f"memory    {recompute.sentence()}")
+        plan = self.next_level(device)
+        assert plan is not None, "the same settings give every process the same next level"
+        self.recompute = plan
+        apply_checkpointing(self.model, plan)
+        say(f"memory    {plan.sentence()}")

@@ -13,19 +13,19 @@ from sft_cli.run_dir import RunDir, run_folders
 from sft_cli.train.checkpoints import checkpoint_dir
 
 RunState = Literal["finished", "running", "interrupted", "new"]
-"""Finished: there is a trained adapter or model. Interrupted: it can be resumed. New: no step is done."""
+"""Finished: there is a trained adapter or model. Interrupted: the run can be resumed. New: no step is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run.
+    """State and results of a run.
 
     Attributes:
-        path: Its directory.
-        state: Its state.
-        step: Optimizer steps done.
-        loss: Of the last step; None before the first one.
-        held_out: The last loss on the validation set; None without one.
+        path: The run directory.
+        state: The state of the run.
+        step: Number of optimizer steps done.
+        loss: Loss of the last step in nats; None before the first step.
+        held_out: Loss of the last evaluation on the held-out rows; None before the first evaluation.
     """
 
     path: Path
@@ -36,10 +36,10 @@ class RunSummary:
 
 
 def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
-    """Return the runs in folders, those that changed last first.
+    """Return the runs in folders, the most recently changed first.
 
     Args:
-        folders: The folders; none: those that runs are written to by default, and the working directory.
+        folders: The folders; if empty, the default folders of runs and the working directory.
 
     Raises:
         SftError: A folder does not exist.
@@ -48,16 +48,16 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
         raise SftError(
             where=str(missing[0]), problem="there is no such folder", fix="sft runs, or sft runs . for this one"
         )
-    found = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
-    if not folders:  # other tools write files of this name, too
-        here = (file.parent for file in Path().glob("*/config.yaml"))
-        found |= {path for path in here if RunDir(path).environment.is_file()}
-    found = {path.absolute() for path in found}
-    return [summarize(RunDir(path)) for path in sorted(found, key=_changed, reverse=True)]
+    directories = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
+    if not folders:  # other tools also write files named config.yaml
+        local = (file.parent for file in Path().glob("*/config.yaml"))
+        directories |= {path for path in local if RunDir(path).environment.is_file()}
+    directories = {path.absolute() for path in directories}
+    return [summarize_run(RunDir(path)) for path in sorted(directories, key=_changed, reverse=True)]
 
 
 def _configs(folder: Path) -> Iterator[Path]:
-    """Yield the configs of the runs in a folder, of a sweep's members too, or of the folder itself."""
+    """Yield the config files of the runs in a folder: its own, those of its runs, and those of sweep members."""
     for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml"):
         yield from (file for file in folder.glob(pattern) if file.parent.parent.name != "steps")
 
@@ -68,7 +68,7 @@ def _changed(path: Path) -> float:
     return max(file.stat().st_mtime for file in files)
 
 
-def summarize(run: RunDir) -> RunSummary:
+def summarize_run(run: RunDir) -> RunSummary:
     """Return the state of a run, read from its directory."""
     lines = list(_lines(run.metrics))
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
@@ -85,13 +85,13 @@ def summarize(run: RunDir) -> RunSummary:
 
 
 def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the loss of the last line; None where it is no number."""
+    """Return the loss of the last line; None if there is no line or the loss is not a number."""
     value = lines[-1].get("loss") if lines else None
     return float(value) if isinstance(value, int | float) else None
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics file; one that is being written ends them."""
+    """Yield the lines of a metrics file up to the first incomplete line, which is still being written."""
     if not file.is_file():
         return
     with file.open(encoding="utf-8") as stream:
@@ -103,7 +103,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_locked(file: Path) -> bool:
-    """Return whether a process holds the lock of a run; its owner's entry decides where the disk has no locks."""
+    """Return whether a process holds the lock of a run; on a disk without locks, whether the file names an owner."""
     if not file.is_file():
         return False
     try:

@@ -38,7 +38,7 @@ from sft_cli.train.checkpoints.export import copy_data_files, export_model
 from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerprint
 from sft_cli.train.context import TrainContext
 from sft_cli.train.loop import TrainingInterrupted, train_loop
-from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, base_after_training
+from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, make_base_reference
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 from sft_cli.train.oom_advice import OomPhase, translate_oom
@@ -76,7 +76,7 @@ def run_session(config: Config, prepared: PreparedData, directory: RunDir, *, re
 
 
 def run_distributed_session(config: Config, directory: RunDir, *, resumed: bool) -> None:
-    """``run_session`` as one of several processes; rank 0 prepares the data first."""
+    """Call ``run_session`` in one of several processes; rank 0 prepares the data first."""
     cuda = choose_device(config.trainer.device).type == "cuda"
     with init_process_group(config.distributed.timeout_minutes, cuda=cuda) as world:
         prepared = world.run_main_first(partial(prepare_data, config))
@@ -87,20 +87,20 @@ def run_distributed_session(config: Config, directory: RunDir, *, resumed: bool)
 def open_session(
     config: Config, prepared: PreparedData, directory: RunDir, *, resumed: bool
 ) -> Iterator["TrainingSession"]:
-    """Check everything that needs no weights, lock the run directory for all processes, and describe the run in it."""
+    """Check everything that needs no weights, lock the run directory, write a description of the run, and open it."""
     world, examples = current_world(), sum(len(stage.entries) for stage in prepared.stages)
     composed, config = config, resolve_auto(config, examples)
     say(f"plan      {describe_plan(composed, config, examples)}")
     architecture = load_model_config(config.model)
     machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
     prepare_machine(config, directory, architecture, machine)
-    for one in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
-        say(f"warning: {one.text}; {one.fix}")
+    for warning in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
+        say(f"warning: {warning.text}; {warning.fix}")
     check = partial(preflight.run_preflight, config, prepared, machine, directory.path)
     recompute = world.broadcast_object(world.run_collectively(check))
     probes = world.run_main_first(partial(prepare_probes, config, prepared.tokenizer_directory))
     world.run_collectively(partial(check_same_data, directory, prepared))
-    with ExitStack() as stack:  # on rank 0 only, which creates or opens the directory
+    with ExitStack() as stack:  # only rank 0 enters the lock, which creates or opens the directory
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
         session = TrainingSession(config, prepared, directory, machine, recompute, probes)
@@ -112,8 +112,8 @@ class TrainingSession:
     """The phases of a session that need the model, in the order of ``run_session``.
 
     Attributes:
-        context: What the training loop reads; set by ``build``.
-        state: What the training loop changes; set by ``build``.
+        context: The inputs of the training loop; set by ``build``.
+        state: The state that the training loop changes; set by ``build``.
     """
 
     context: TrainContext
@@ -137,7 +137,7 @@ class TrainingSession:
         self._checkpoint: Path | None = None
 
     def describe(self) -> None:
-        """Write what is known before training: versions, the data, and the tokenizer that will serve the model."""
+        """Write the files that exist before training: versions, data, and the tokenizer for serving."""
         directory, prepared = self._directory, self._prepared
         keep_in(directory.console)
         say(f"run       {directory.path}")
@@ -208,21 +208,21 @@ class TrainingSession:
         )
 
     def measure_base(self) -> None:
-        """Evaluate the model that training begins with, where its scores are needed and unavailable afterwards.
+        """Evaluate the model that training begins with, if its scores are needed and cannot be computed afterwards.
 
-        It runs before ``restore``, which replaces the untrained weights.
+        Call it before ``restore``, which replaces the untrained weights.
         """
         context, has_begun = self.context, self._checkpoint is not None
-        self._base = base_after_training(self._config, context)
+        self._base = make_base_reference(self._config, context)
         with translate_oom(self._config, OomPhase.evaluation, self._model_path):
             if self._base is None:
-                measure = partial(self._evaluator.base_before_training, self._directory, begun=has_begun)
+                measure = partial(self._evaluator.score_base_before_training, self._directory, resumed=has_begun)
                 self._base_scores = context.parallel.run_inference(measure)
             if context.retention is not None:
                 context.parallel.run_inference(context.retention.measure_base)
 
     def restore(self) -> TrainProgress:
-        """Load the newest valid checkpoint, if there is one, and remove newer ones, which are broken."""
+        """Load the newest valid checkpoint, if there is one, and remove newer ones, which are damaged."""
         if self._checkpoint is None:
             return TrainProgress()
         context, root = self.context, self._directory.checkpoints
@@ -257,7 +257,7 @@ class TrainingSession:
     def export(self, progress: TrainProgress) -> Path:
         """Write the trained adapter or model and return its directory.
 
-        The weights are those of the best evaluation if they are kept, otherwise the average or the last ones.
+        The exported weights are those of the best evaluation (``trainer.keep_best``), or the average, or the last ones.
         """
         context, state = self.context, self.state
         if self._config.trainer.keep_best and progress.best_step not in (None, progress.step):
@@ -291,12 +291,12 @@ class TrainingSession:
 
 
 def next_commands(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
-    """The commands that apply to this run once it is finished."""
+    """Yield the commands that can be run after this run."""
     run = shlex.quote(str(directory.path))
     yield f"sft chat {run}"
     if held_out:
         yield f"sft eval {run} --compare base"
     if config.adapter.kind in MERGEABLE:
-        # LoftQ's adapter corrects the rounding of the 4-bit base, so it fits only the dequantized weights.
+        # LoftQ's adapter compensates the rounding of the 4-bit base, so it fits only the dequantized weights.
         into = " --into dequantized" if config.adapter.init is Init.loftq else ""
         yield f"sft merge {run} --out {shlex.quote(str(directory.path / 'merged'))}{into}"

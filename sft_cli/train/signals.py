@@ -9,7 +9,7 @@ from sft_cli.utils.processes import STOP_SIGNALS
 
 
 class StopRequested(KeyboardInterrupt):
-    """A signal came while there was no step to save.
+    """A signal came outside training, when there is no step to save.
 
     Attributes:
         signal: The number of the signal.
@@ -21,7 +21,7 @@ class StopRequested(KeyboardInterrupt):
 
 
 class RaisingHandler:
-    """A handler that raises ``StopRequested`` and keeps the signal, in case a library swallows the exception.
+    """A handler that raises ``StopRequested`` and records the signal, in case a library swallows the exception.
 
     Attributes:
         numbers: The received signals.
@@ -40,30 +40,33 @@ class RaisingHandler:
 def raise_on_signal() -> Iterator[None]:
     """Raise ``StopRequested`` on a signal inside the block."""
     handler = RaisingHandler()
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 @contextmanager
 def collect_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) in a list; a second one has its previous effect."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    earlier = before[signal.SIGTERM]
-    caught = list(earlier.numbers) if isinstance(earlier, RaisingHandler) else []
+    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) in a list inside the block.
 
-    def remember(number: int, _frame: Any) -> None:
-        """Record a signal; a second one has its previous effect."""
+    A second signal of the same kind goes to the previous handler.
+    """
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    outer = previous[signal.SIGTERM]
+    caught = list(outer.numbers) if isinstance(outer, RaisingHandler) else []
+
+    def record(number: int, _frame: Any) -> None:
+        """Record a signal, and restore its previous handler."""
         caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, previous[signal.Signals(number)])
 
-    for number in before:
-        signal.signal(number, remember)
+    for number in previous:
+        signal.signal(number, record)
     try:
         yield caught
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -38,7 +38,7 @@ def train_step(context: TrainContext, state: TrainState, step: int, prefetcher: 
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
     state.lr_schedule.step()
     state.optimizer.zero_grad()
-    # The only place of a step that waits for the device.
+    # The only synchronization with the device in a step.
     grad_norm, *values = torch.stack([norm.float(), *terms.values()]).tolist()
     return _step_metrics(context, step, batches, dict(zip(terms, values, strict=True)), grad_norm, lr, started)
 
@@ -50,17 +50,17 @@ def compute_gradients(
     recompute: RecomputeOnOom,
     parallel: ParallelModel = ONE_PROCESS,
 ) -> dict[str, Tensor]:
-    """Compute the gradient of a step over all processes, again with more recomputation where memory runs out.
+    """Compute the gradient of a step over all processes; repeat it with more recomputation if memory runs out.
 
-    Nothing of the step has been applied or exchanged by then, and dropout draws the same numbers: the repeated step is
-    the same. When one process runs out of memory, all of them repeat. Processes with a sharded model have exchanged
-    layers by then, and cannot repeat the step.
+    Until the gradients are complete, nothing of the step is applied or exchanged, and dropout draws the same numbers
+    again, so the repeated step is the same. If one process runs out of memory, all of them repeat the step. Processes
+    with a sharded model have exchanged layers by then and cannot repeat it.
 
     Args:
         loss_model: The prepared LossModel.
         accelerator: The device and the mixed precision.
         batches: The step as this rank computes it.
-        recompute: What is recomputed in the backward pass; increased where memory runs out.
+        recompute: The layers that the backward pass recomputes; increased if memory runs out.
         parallel: How the processes of the run compute the model.
 
     Returns:
@@ -92,8 +92,8 @@ def accumulate_gradients(
 ) -> dict[str, Tensor]:
     """Accumulate the gradient of a step's loss over this process's micro-batches.
 
-    The loss of the whole step is one sum: its divisor is part of the weights of its targets, and is known before
-    anything is computed. No micro-batch, rank or padding can change it.
+    The loss of the whole step is one sum: the weights of its targets include the divisor, which is known before
+    anything is computed. Micro-batches, ranks and padding do not change it.
 
     Args:
         loss_model: The prepared LossModel.
@@ -128,9 +128,9 @@ def _restore_rng(generators: tuple[Tensor, Tensor | None], device: torch.device)
 
 
 def _is_applied(context: TrainContext, loss: Tensor, norm: Tensor) -> bool:
-    """Return whether a step changes the weights. Waits for the device only where steps may be skipped.
+    """Return whether a step changes the weights. Synchronizes with the device only if steps may be skipped.
 
-    A loss scale (float16) skips steps that are not finite.
+    With a loss scale (float16), the scaler skips steps that are not finite.
     """
     may_skip = context.config.trainer.on_nan is OnNan.skip and not context.has_loss_scale
     return not may_skip or is_finite_step(float(loss), float(norm), scaled=False)

@@ -15,7 +15,7 @@ def free_bytes(path: Path) -> int:
 
 
 @contextmanager
-def written(where: Path, fix: str) -> Iterator[None]:
+def translate_disk_errors(where: Path, fix: str) -> Iterator[None]:
     """Turn errors of safetensors in the block, which writes weights, into an ``SftError``.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 from sft_cli.cli import execute
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.train.run_list import list_runs, summarize
+from sft_cli.train.run_list import list_runs, summarize_run
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ STEPS = ({"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "loss":
 
 
 def test_the_states_of_runs(home):
-    finished = summarize(made(home / "runs/a", *STEPS, finished=True))
+    finished = summarize_run(made(home / "runs/a", *STEPS, finished=True))
     assert (finished.state, finished.step, finished.loss, finished.held_out) == ("finished", 2, 1.5, 1.25)
     run = made(home / "runs/b", *STEPS[:2], torn='{"step": 3, "lo')
-    assert (summarize(run).state, summarize(run).step, summarize(run).held_out) == ("interrupted", 2, None)
-    assert summarize(made(home / "runs/c")).state == "new"
+    assert (summarize_run(run).state, summarize_run(run).step, summarize_run(run).held_out) == ("interrupted", 2, None)
+    assert summarize_run(made(home / "runs/c")).state == "new"
     with (run.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert summarize(run).state == "running"
-    assert summarize(run).state == "interrupted"
+        assert summarize_run(run).state == "running"
+    assert summarize_run(run).state == "interrupted"
     null = made(home / "runs/d", {"step": 1, "loss": None})
-    assert summarize(null).loss is None
+    assert summarize_run(null).loss is None
 
 
 def test_members_of_sweeps_are_listed_and_saved_steps_are_not(home):

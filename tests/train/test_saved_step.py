@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sft_cli.errors import SftError
-from sft_cli.train.checkpoints.saved_step import run_at
+from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
 
 @pytest.mark.every_change("words0")
@@ -17,7 +17,7 @@ from sft_cli.train.checkpoints.saved_step import run_at
 def test_the_last_step_is_what_the_run_exported(runs, words):
     """Built anew, with the checkpoint's weights put in: to the last bit the result of the run itself."""
     done = runs.start("r", *words, "trainer.max_steps=3", "trainer.save_every=1", "trainer.keep_best=false")
-    made = run_at(str(done.path), 3, "sft eval").path
+    made = open_run_at_step(str(done.path), 3, "sft eval").path
     assert made == done.path / "steps/step-3"
     (own,) = list(done.result.glob("*.safetensors"))
     exported, expected = load_file(made / done.result.name / own.name), load_file(own)
@@ -25,7 +25,7 @@ def test_the_last_step_is_what_the_run_exported(runs, words):
     assert all(exported[name].equal(expected[name]) for name in expected)
     same = {file.name for file in done.result.iterdir()}
     assert {file.name for file in (made / done.result.name).iterdir()} == same
-    earlier = run_at(str(done.path), 2, "sft eval").path
+    earlier = open_run_at_step(str(done.path), 2, "sft eval").path
     assert not all(
         load_file(f"{earlier}/{done.result.name}/{own.name}")[name].equal(expected[name]) for name in expected
     )
@@ -36,11 +36,11 @@ def test_the_last_step_is_what_the_run_exported(runs, words):
 def test_a_step_that_is_not_there_or_broken_is_told(runs):
     done = runs.start("r", "trainer.max_steps=3", "trainer.save_every=1", "trainer.keep_best=false")
     with pytest.raises(SftError) as absent:
-        run_at(str(done.path), 9, "sft eval")
+        open_run_at_step(str(done.path), 9, "sft eval")
     assert str(absent.value) == (f"--step 9: {done.path} has no checkpoint of that step\n  fix: --step 3 (saved: 2, 3)")
     (done.checkpoints / "step-3/trained.safetensors").write_bytes(b"")
     with pytest.raises(SftError) as broken:
-        run_at(str(done.path), 3, "sft eval")
+        open_run_at_step(str(done.path), 3, "sft eval")
     assert str(broken.value) == (
         f"{done.checkpoints}/step-3: the checkpoint is damaged (trained.safetensors does not match its sha256)\n"
         "  fix: --step 2"

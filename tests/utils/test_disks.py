@@ -4,11 +4,11 @@ import pytest
 from safetensors import SafetensorError
 
 from sft_cli.errors import SftError
-from sft_cli.utils.disks import written
+from sft_cli.utils.disks import translate_disk_errors
 
 
 def test_an_error_of_safetensors_is_a_sentence(tmp_path):
-    with pytest.raises(SftError) as caught, written(tmp_path / "model", "free disk space"):
+    with pytest.raises(SftError) as caught, translate_disk_errors(tmp_path / "model", "free disk space"):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
     assert str(caught.value) == (
         f"{tmp_path}/model: the weights cannot be written: I/O error: No space left on device (os error 28)\n"
@@ -17,5 +17,5 @@ def test_an_error_of_safetensors_is_a_sentence(tmp_path):
 
 
 def test_other_errors_are_unchanged(tmp_path):
-    with pytest.raises(KeyError), written(tmp_path, "free disk space"):
+    with pytest.raises(KeyError), translate_disk_errors(tmp_path, "free disk space"):
         raise KeyError("a tensor")

@@ -33,7 +33,7 @@ from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader, save_
 from sft_cli.train.optimizers.param_groups import trained_parameters
 from sft_cli.train.optimizers.weight_average import WeightAverage, copy_weights
 from sft_cli.utils.atomic import apply_umask, fsync
-from sft_cli.utils.disks import written
+from sft_cli.utils.disks import translate_disk_errors
 from sft_cli.utils.hashing import sha256_of_file
 
 TRAINED, AVERAGE = "trained", "average"
@@ -60,7 +60,7 @@ class TrainProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainState:
-    """What training changes and a checkpoint saves; ``average`` is None if the run keeps none."""
+    """The state that training changes and a checkpoint saves; ``average`` is None if the run keeps none."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -78,7 +78,7 @@ def save_checkpoint(
 ) -> Path:
     """Write ``root/step-N`` and return its path.
 
-    It is written to a temporary directory, which is flushed to disk and then renamed. Under FSDP, every process writes
+    The files go to a temporary directory, which is flushed to disk and then renamed. Under FSDP, every process writes
     its own shards.
 
     Args:
@@ -92,7 +92,7 @@ def save_checkpoint(
         SftError: It cannot be written; the earlier checkpoints stay.
     """
     final = root / f"step-{progress.step}"
-    new = root / f".step-{progress.step}.tmp"
+    temporary = root / f".step-{progress.step}.tmp"
     tensors, scalars = optimizer_to_tensors(state.optimizer)
     tables = {"trained": dict(trained_parameters(state.model)), "optimizer": tensors}
     if state.average is not None:
@@ -100,8 +100,8 @@ def save_checkpoint(
     generators = world.all_gather_object(_rng_state())
 
     def finish(hashes: Sequence[Mapping[str, str]]) -> None:
-        """Write the files of rank 0, and publish the checkpoint."""
-        save_file(_rng_tensors(generators), new / "rng.safetensors")
+        """Write the files of rank 0 and rename the directory to its final name."""
+        save_file(_rng_tensors(generators), temporary / "rng.safetensors")
         saved = {
             "progress": {name: getattr(progress, name) for name in TrainProgress.__dataclass_fields__},
             "schedule": {k: v for k, v in state.lr_schedule.state_dict().items() if k != "lr_lambdas"},
@@ -111,21 +111,22 @@ def save_checkpoint(
             "python_rng": random.getstate(),
             "identity": dict(fingerprint),
         }
-        (new / "state.json").write_text(json.dumps(saved), encoding="utf-8")
-        others = {name: sha256_of_file(new / name) for name in ("rng.safetensors", "state.json")}
-        manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
-        (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
-        apply_umask(new)
-        for path in [*new.iterdir(), new]:
+        (temporary / "state.json").write_text(json.dumps(saved), encoding="utf-8")
+        own_hashes = {name: sha256_of_file(temporary / name) for name in ("rng.safetensors", "state.json")}
+        manifest = {name: digest for process in (*hashes, own_hashes) for name, digest in process.items()}
+        (temporary / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
+        apply_umask(temporary)
+        for path in [*temporary.iterdir(), temporary]:
             fsync(path)
         if final.exists():
             checkpoint_dir.remove_checkpoint(final)
-        new.rename(final)
+        temporary.rename(final)
         fsync(root)
 
-    with _empty_directory(new, world):
-        hashes = world.all_gather_object(world.run_collectively(lambda: _write_tensors(new, tables, world.is_main)))
-        world.run_on_main(lambda: _on_disk(final, partial(finish, hashes)))
+    with _empty_directory(temporary, world):
+        write = partial(_write_tensors, temporary, tables, world.is_main)
+        hashes = world.all_gather_object(world.run_collectively(write))
+        world.run_on_main(lambda: _call_writer(final, partial(finish, hashes)))
     return final
 
 
@@ -142,29 +143,30 @@ def _empty_directory(directory: Path, world: World) -> Iterator[None]:
         raise
 
 
-def _write_tensors(new: Path, tables: Mapping[str, Mapping[str, Tensor]], is_main: bool) -> dict[str, str]:
+def _write_tensors(directory: Path, tables: Mapping[str, Mapping[str, Tensor]], is_main: bool) -> dict[str, str]:
     """Write the tensors that this process holds and return the sha256 of each file by name."""
     files = [
-        _on_disk(new, partial(save_tensors, new, name, tensors, is_main=is_main)) for name, tensors in tables.items()
+        _call_writer(directory, partial(save_tensors, directory, name, tensors, is_main=is_main))
+        for name, tensors in tables.items()
     ]
-    found = {file.name: sha256_of_file(file) for file in files if file is not None}
-    for name in found:
-        fsync(new / name)
-    return found
+    hashes = {file.name: sha256_of_file(file) for file in files if file is not None}
+    for name in hashes:
+        fsync(directory / name)
+    return hashes
 
 
-def _on_disk(path: Path, work: Callable[[], T]) -> T:
-    """Call ``work``, which writes to ``path``.
+def _call_writer(path: Path, write: Callable[[], T]) -> T:
+    """Call ``write``, which writes to ``path``, and return its result.
 
     Raises:
-        SftError: The disk is full, or another error of the disk.
+        SftError: The disk is full or fails.
     """
-    with written(path, "free disk space, then resume the run"):
-        return work()
+    with translate_disk_errors(path, "free disk space, then resume the run"):
+        return write()
 
 
 def load_checkpoint(directory: Path, state: TrainState, fingerprint: Mapping[str, Any], rank: int = 0) -> TrainProgress:
-    """Restore the state from a checkpoint that any number of processes wrote, and return its progress.
+    """Restore the state from a checkpoint and return its progress. Any number of processes may have written it.
 
     Args:
         directory: The checkpoint.
@@ -179,8 +181,8 @@ def load_checkpoint(directory: Path, state: TrainState, fingerprint: Mapping[str
     check_same_run(directory.parents[1], saved["identity"], fingerprint, where=directory)
     _copy_into(ShardedTensorReader(directory, TRAINED), state.model)
     if state.average is not None:
-        places, stored = dict(trained_parameters(state.model)), ShardedTensorReader(directory, AVERAGE)
-        averages = {key: stored.read(key, places[key.rpartition("/")[2]]) for key in stored}
+        parameters, stored = dict(trained_parameters(state.model)), ShardedTensorReader(directory, AVERAGE)
+        averages = {key: stored.read(key, parameters[key.rpartition("/")[2]]) for key in stored}
         state.average.load(averages, saved["averaged_steps"], state.model)
     optimizer_from_tensors(state.optimizer, ShardedTensorReader(directory, "optimizer"), saved["optimizer"])
     state.lr_schedule.load_state_dict({**saved["schedule"], "lr_lambdas": [None] * len(state.lr_schedule.lr_lambdas)})
@@ -193,7 +195,7 @@ def load_checkpoint(directory: Path, state: TrainState, fingerprint: Mapping[str
 
 
 def load_trained_weights(directory: Path, model: nn.Module) -> None:
-    """Load the weights that a checkpoint exports: the average of the trained parameters, or the parameters.
+    """Load the weights to export from a checkpoint: the averaged ones if it has them, otherwise the trained ones.
 
     Raises:
         SftError: The checkpoint is damaged.
@@ -209,9 +211,9 @@ def load_trained_weights(directory: Path, model: nn.Module) -> None:
 
 
 def _copy_into(stored: ShardedTensorReader, model: nn.Module) -> None:
-    """Overwrite the trained parameters with those of a checkpoint, which may hold more."""
+    """Overwrite the trained parameters with those of a checkpoint, which may contain more."""
     trained = dict(trained_parameters(model))
-    assert trained.keys() <= set(stored), "a checkpoint holds the parameters its config trains"
+    assert trained.keys() <= set(stored), "a checkpoint contains the parameters that its config trains"
     copy_weights(model, {name: stored.read(name, parameter) for name, parameter in trained.items()})
 
 
@@ -225,11 +227,12 @@ def _rng_state() -> dict[str, Tensor]:
 
 def _rng_tensors(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the states of all processes by name; those of ranks above 0 are named ``<name>.<rank>``."""
-    return {f"{name}.{rank}" if rank else name: value for rank, own in enumerate(states) for name, value in own.items()}
+    named = ((rank, name, value) for rank, tensors in enumerate(states) for name, value in tensors.items())
+    return {f"{name}.{rank}" if rank else name: value for rank, name, value in named}
 
 
 def _restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
-    """Restore torch's random generators; a rank that the checkpoint does not know keeps its own."""
+    """Restore torch's random generators; a rank without a saved state keeps its current one."""
     suffix = f".{rank}" if rank else ""
     if f"cpu{suffix}" in states:
         torch.set_rng_state(states[f"cpu{suffix}"])

@@ -28,9 +28,9 @@ def latest_valid(root: Path) -> Path | None:
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Return the checkpoint directories, oldest first."""
-    # Links are ignored: their targets belong to something else.
-    found = [path for path in root.glob("step-*") if STEP_PATTERN.fullmatch(path.name) and not path.is_symlink()]
-    return sorted(found, key=checkpoint_step)
+    # Symbolic links are ignored: their targets are not this run's to remove.
+    directories = [path for path in root.glob("step-*") if STEP_PATTERN.fullmatch(path.name) and not path.is_symlink()]
+    return sorted(directories, key=checkpoint_step)
 
 
 def checkpoint_step(directory: Path) -> int:
@@ -39,7 +39,7 @@ def checkpoint_step(directory: Path) -> int:
 
 
 def find_fault(directory: Path) -> str | None:
-    """Return the problem of a checkpoint's files as a phrase, or None."""
+    """Return what is wrong with the files of a checkpoint, as a phrase, or None."""
     manifest = directory / "manifest.json"
     if not manifest.is_file():
         return "manifest.json is missing"
@@ -49,11 +49,11 @@ def find_fault(directory: Path) -> str | None:
         return "manifest.json is not readable"
     if not isinstance(hashes, dict) or STATE_FILE not in hashes:
         return "manifest.json does not list " + STATE_FILE
-    for name, wanted in hashes.items():
+    for name, expected in hashes.items():
         file = directory / name
         if not file.is_file():
             return f"{name} is missing"
-        if sha256_of_file(file) != wanted:
+        if sha256_of_file(file) != expected:
             return f"{name} does not match its sha256"
     return None
 
@@ -66,7 +66,7 @@ def prune_checkpoints(root: Path, keep_steps: Collection[int | None], keep: int)
 
 
 def remove_after(root: Path, step: int) -> None:
-    """Remove checkpoints after ``step``, from which the run continues and writes them again."""
+    """Remove checkpoints after ``step``: the run continues from there and writes them again."""
     remove_partial(root)
     for directory in list_checkpoints(root):
         if checkpoint_step(directory) > step:
@@ -74,14 +74,14 @@ def remove_after(root: Path, step: int) -> None:
 
 
 def remove_checkpoint(directory: Path) -> None:
-    """Remove a checkpoint. It is renamed first, so that a partly removed one is not taken for a checkpoint."""
-    doomed = directory.with_name(f".{directory.name}.old.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    directory.rename(doomed)
-    shutil.rmtree(doomed)
+    """Remove a checkpoint. It is renamed first, so that an incomplete removal leaves no damaged checkpoint."""
+    temporary = directory.with_name(f".{directory.name}.old.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    directory.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def remove_partial(root: Path) -> None:
-    """Remove partly written and partly removed checkpoints of a killed process."""
-    for left in root.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove the temporary directories that a killed process left."""
+    for directory in root.glob(".step-*.tmp"):
+        shutil.rmtree(directory, ignore_errors=True)

@@ -15,10 +15,10 @@ from sft_cli.model.export_files import copy_processor_files, set_eos_tokens, set
 from sft_cli.model.quant import causal_lm
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask, fsync
-from sft_cli.utils.disks import written
+from sft_cli.utils.disks import translate_disk_errors
 
 NUM_PROBES = 16
-"""Number of rows kept for comparing a merged model."""
+"""Number of rows saved for comparing a merged model with its adapter."""
 
 
 def export_model(
@@ -27,7 +27,7 @@ def export_model(
     """Write ``adapter/`` or ``model/`` through a temporary directory and return its path.
 
     Args:
-        model: The trained model: a PEFT model, or a transformers model that was trained itself.
+        model: The trained model: a PEFT model, or a transformers model whose own weights were trained.
         directory: The run directory.
         stop_ids: Tokens that end an answer.
         base: The settings of the base model.
@@ -36,36 +36,36 @@ def export_model(
     from peft import PeftModel
 
     final = directory.adapter if isinstance(model, PeftModel) else directory.model
-    new = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(new, ignore_errors=True)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with written(final, "free disk space, then resume the run"):
+        with translate_disk_errors(final, "free disk space, then resume the run"):
             if isinstance(model, PeftModel):
-                save_adapter(model, new, frozen)
+                save_adapter(model, temporary, frozen)
             else:
                 set_eos_tokens(causal_lm(model).config, stop_ids)
-                causal_lm(model).save_pretrained(new)
-        shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
+                causal_lm(model).save_pretrained(temporary)
+        shutil.copytree(directory.tokenizer, temporary, dirs_exist_ok=True)
         if not isinstance(model, PeftModel):
-            copy_processor_files(base, causal_lm(model).config, new)
-            set_tokenizer_eos(new, stop_ids)
+            copy_processor_files(base, causal_lm(model).config, temporary)
+            set_tokenizer_eos(temporary, stop_ids)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
-        (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-        apply_umask(new)
-        for file in new.rglob("*"):
+        (temporary / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+        apply_umask(temporary)
+        for file in temporary.rglob("*"):
             if file.is_file():
                 fsync(file)
-        new.rename(final)
+        temporary.rename(final)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
 def copy_data_files(directory: RunDir, prepared: PreparedData) -> None:
-    """Copy the data's tokenizer, manifest and golden prompts, and write the rows that merges are compared on."""
-    # Without permissions, which belong to the user who prepared the data.
-    tokenizer = prepared.tokenizer_directory
-    shutil.copytree(tokenizer, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    """Copy the data's tokenizer, manifest and golden prompts, and write the rows on which merges are compared."""
+    # copyfile copies no permissions: those belong to the user who prepared the data.
+    tokenizer_directory = prepared.tokenizer_directory
+    shutil.copytree(tokenizer_directory, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
     shutil.copyfile(prepared.directory / "manifest.json", directory.manifest)
     shutil.copyfile(prepared.directory / "golden.json", directory.golden)
     split = prepared.validation if len(prepared.validation) else prepared.train

@@ -38,16 +38,16 @@ def optimizer_to_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Te
 def optimizer_from_tensors(
     optimizer: torch.optim.Optimizer, stored: ShardedTensorReader, scalars: Mapping[str, Any]
 ) -> None:
-    """Load a state that ``optimizer_to_tensors`` split, bit for bit; of sharded parameters, this rank's rows."""
+    """Load a state that ``optimizer_to_tensors`` split, bit for bit; for sharded parameters, only this rank's rows."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     tensors = {key: stored.read(key, parameters[int(key.partition(".")[0])]) for key in stored}
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *scalars["values"].items()]:
         index, *outer, name = key.split(".")
-        place = state.setdefault(int(index), {})
+        values = state.setdefault(int(index), {})
         for part in outer:
-            place = place.setdefault(part, {})
-        place[name] = value
+            values = values.setdefault(part, {})
+        values[name] = value
     groups = optimizer.state_dict()["param_groups"]
     for group, saved in zip(groups, scalars["groups"], strict=True):
         group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
@@ -56,7 +56,7 @@ def optimizer_from_tensors(
 
 
 def _restore_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
-    """Restore the saved types: torch casts float state to the parameter's type on loading, for example bfloat16."""
+    """Restore the saved dtypes: on loading, torch casts float state to the dtype of the parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in saved.items():
         state = optimizer.state[parameters[index]]

@@ -1,4 +1,4 @@
-"""Check that a resumed run has the settings and data of its start, as far as they determine the result."""
+"""Check that a resumed run has the settings and data that it began with, as far as they determine the result."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ MAY_CHANGE = (
 """Keys that do not change the trained model: they may change on resuming."""
 
 LENGTH_KEYS = ("trainer.max_steps", "trainer.epochs")
-"""Keys that decide when a run ends."""
+"""Keys that set the length of a run."""
 DATA_KEYS = ("data.", "clean.")
 """Groups of keys whose result, the prepared rows, must stay the same."""
 ROW_NEUTRAL_KEYS = ("data.workers", "data.budget.")
@@ -48,24 +48,24 @@ ROW_NEUTRAL_KEYS = ("data.workers", "data.budget.")
 
 
 def fixed_settings(config: Config) -> dict[str, Any]:
-    """Return the dotted keys that determine the trained model, with their plain values."""
+    """Return the plain values of the keys that determine the trained model, by dotted key."""
     return {key: value for key, value in flatten_config(config).items() if not key.startswith(MAY_CHANGE)}
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
-    """Return all keys, dotted, with their plain values."""
+    """Return the plain values of all keys, by dotted key."""
     return {key: _as_json(value) for key, value in flatten(asdict(config))}
 
 
-def changed_settings(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the keys whose values differ, with both values; None where one has no such key."""
-    pairs = {key: (began.get(key), now.get(key)) for key in sorted({*began, *now})}
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of each key that differs; a missing value is None."""
+    pairs = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def run_fingerprint(config: Config, content: str, dtype: str) -> dict[str, Any]:
-    """Return the values that a checkpoint must share: data, initial adapters, settings, type of computation."""
-    # Imports torch, which comparing settings does not need.
+    """Return what a checkpoint must have in common with its run: data, initial adapters, settings, compute dtype."""
+    # Imported here because it imports torch, which comparing settings does not need.
     from sft_cli.model.adapter.warm_start import initial_adapter_digests
 
     adapters = initial_adapter_digests(config.adapter)
@@ -79,7 +79,7 @@ def check_same_run(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], 
         run: The run directory.
         saved: The values it began with, by key.
         now: The current values.
-        where: The file or directory that holds the saved values; None for the run.
+        where: The file or directory with the saved values; None for the run.
 
     Raises:
         SftError: The keys that differ, with both values.
@@ -94,39 +94,36 @@ def check_same_run(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], 
         )
 
 
-def check_same_rows(run: RunDir, began: Config, now: Config) -> None:
-    """Check that the config gives the rows that the run began with, without preparing them. Files may have moved.
+def check_same_rows(run: RunDir, old: Config, new: Config) -> None:
+    """Check, without preparing rows, that a config yields the rows that the run began with. Files may have moved.
 
     Raises:
-        SftError: It gives other rows; the error names the keys that differ.
+        SftError: It yields other rows; the error names the keys that differ.
     """
-    keys = changed_data_keys(began, now)
+    keys = changed_data_keys(old, new)
     if not keys or not run.manifest.is_file():
         return
     from sft_cli.prepare import manifest as manifests
     from sft_cli.prepare.model_template import load_tokenizer_and_template
 
-    known, inputs = (
-        run.read_json(run.manifest)["inputs"],
-        manifests.preparation_inputs(now, *load_tokenizer_and_template(now)),
-    )
-    if any(
-        _without_versions(known[stage]) != _without_versions(inputs[stage])
-        for stage in ("rows", "clean", "encode", "mix")
-    ):
-        check_same_run(run.path, {key: old for key, (old, _) in keys.items()}, {k: v for k, (_, v) in keys.items()})
+    old_inputs = run.read_json(run.manifest)["inputs"]
+    new_inputs = manifests.preparation_inputs(new, *load_tokenizer_and_template(new))
+    stages = ("rows", "clean", "encode", "mix")
+    if any(_without_versions(old_inputs[stage]) != _without_versions(new_inputs[stage]) for stage in stages):
+        old_values, new_values = ({key: pair[side] for key, pair in keys.items()} for side in (0, 1))
+        check_same_run(run.path, old_values, new_values)
 
 
-def changed_data_keys(began: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """The data keys that differ, with both values."""
-    found = changed_settings(flatten_config(began), flatten_config(now))
+def changed_data_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of each data key that differs."""
+    changed = changed_settings(flatten_config(old), flatten_config(new))
     return {
-        key: pair for key, pair in found.items() if key.startswith(DATA_KEYS) and not key.startswith(ROW_NEUTRAL_KEYS)
+        key: pair for key, pair in changed.items() if key.startswith(DATA_KEYS) and not key.startswith(ROW_NEUTRAL_KEYS)
     }
 
 
 def check_same_data(directory: RunDir, prepared: PreparedData) -> None:
-    """Refuse to resume a run with other prepared rows than it began with, before any of its files is overwritten.
+    """Refuse to resume a run with other prepared rows than it began with, before any file of the run is overwritten.
 
     Raises:
         SftError: The rows differ; the error names the inputs that changed.
@@ -142,35 +139,35 @@ def check_same_data(directory: RunDir, prepared: PreparedData) -> None:
 
 
 def continue_command(run: RunDir, config: Config, words: Sequence[str]) -> str:
-    """The command that continues from a finished run's result as a new run, with further settings."""
-    own = shlex.quote(str(run.path / "config.yaml"))
-    begun = f"model.path={run.model}" if config.adapter.kind in WHOLE else f"adapter.start_from={run.path}"
-    further = [begun, f"run_dir={run.path}-2", *words]
-    return f"sft train recipe={own} {' '.join(map(shlex.quote, further))}"
+    """Return the command that trains on from a finished run in a new run; ``words`` are further KEY=VALUE settings."""
+    config_file = shlex.quote(str(run.path / "config.yaml"))
+    start = f"model.path={run.model}" if config.adapter.kind in WHOLE else f"adapter.start_from={run.path}"
+    settings = [start, f"run_dir={run.path}-2", *words]
+    return f"sft train recipe={config_file} {' '.join(map(shlex.quote, settings))}"
 
 
 def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
-    """Return the fix; to end a run early, it names a saved step."""
-    shown = shlex.quote(str(run))
-    fix = f"resume with its own settings: sft train --resume {shown}"
-    steps = [int(place.name.removeprefix("step-")) for place in run.glob("checkpoints/step-*")]
+    """Return the fix. Where only the length of the run differs, it also names a saved step to use instead."""
+    path = shlex.quote(str(run))
+    fix = f"resume with its own settings: sft train --resume {path}"
+    steps = [int(directory.name.removeprefix("step-")) for directory in run.glob("checkpoints/step-*")]
     if steps and all(key in LENGTH_KEYS for key, _ in differing):
-        return f"{fix}; to end it early, use a saved step: sft eval {shown} --step {max(steps)} (or chat, merge)"
+        return f"{fix}; to end it early, use a saved step: sft eval {path} --step {max(steps)} (or chat, merge)"
     return f"{fix}; or start a new run"
 
 
 def _as_json(value: Any) -> Any:
-    """Return the value as it is read from JSON: enums by their value, tuples as lists."""
+    """Return the value as JSON stores it: enums by their value, tuples as lists."""
     return value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
 
 
 def _without_versions(stage: Any) -> Any:
-    """The inputs of a stage without versions of code and libraries, and files by their content alone."""
+    """Return the inputs of a stage without versions of code and libraries; files are compared by content only."""
     if isinstance(stage, Mapping):
         return {
             key: _without_versions(value) for key, value in stage.items() if key not in ("code", "libraries", "licence")
         }
     if not isinstance(stage, list):
         return stage
-    files = all(isinstance(one, list) and len(one) == 2 for one in stage)
-    return [_without_versions(one[1] if files else one) for one in stage]
+    files = all(isinstance(entry, list) and len(entry) == 2 for entry in stage)
+    return [_without_versions(entry[1] if files else entry) for entry in stage]

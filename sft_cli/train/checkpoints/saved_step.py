@@ -15,7 +15,7 @@ from sft_cli.run_dir import RunDir, open_run
 from sft_cli.train.checkpoints import checkpoint_dir
 
 
-def run_at(path: str, step: int | None, command: str) -> RunDir:
+def open_run_at_step(path: str, step: int | None, command: str) -> RunDir:
     """Open a run, or the run directory of one of its saved steps, which is written if needed.
 
     Args:
@@ -30,42 +30,43 @@ def run_at(path: str, step: int | None, command: str) -> RunDir:
     if step is None:
         return run
     checkpoint = _find_checkpoint(run, step)
-    made = RunDir(run.path / "steps" / checkpoint.name)
-    if not (made.adapter.is_dir() or made.model.is_dir()):
-        _write_run_dir(run, checkpoint, made)
-    number = checkpoint_dir.checkpoint_step(checkpoint)
-    say(f"step      {number} of {run.path}, exported as a run directory: {made.path}")
-    return made
+    exported = RunDir(run.path / "steps" / checkpoint.name)
+    if not (exported.adapter.is_dir() or exported.model.is_dir()):
+        _write_run_dir(run, checkpoint, exported)
+    saved_step = checkpoint_dir.checkpoint_step(checkpoint)
+    say(f"step      {saved_step} of {run.path}, exported as a run directory: {exported.path}")
+    return exported
 
 
 def _find_checkpoint(run: RunDir, step: int) -> Path:
     """Return the checkpoint of a step, if it is valid."""
-    there = {checkpoint_dir.checkpoint_step(one): one for one in checkpoint_dir.list_checkpoints(run.checkpoints)}
-    if step not in there:
+    directories = checkpoint_dir.list_checkpoints(run.checkpoints)
+    by_step = {checkpoint_dir.checkpoint_step(directory): directory for directory in directories}
+    if step not in by_step:
         raise SftError(
             where=f"--step {step}",
             problem=f"{run.path} has no checkpoint of that step",
-            fix=f"--step {max(there)}" + (f" (saved: {', '.join(map(str, there))})" if len(there) > 1 else "")
-            if there
+            fix=f"--step {max(by_step)}" + (f" (saved: {', '.join(map(str, by_step))})" if len(by_step) > 1 else "")
+            if by_step
             else f"train until one is saved: sft train --resume {shlex.quote(str(run.path))} trainer.save_every=5",
         )
-    found = there.pop(step)
-    if (fault := checkpoint_dir.find_fault(found)) is not None:
-        whole = [number for number, one in there.items() if checkpoint_dir.find_fault(one) is None]
-        fix = f"--step {max(whole)}" if whole else f"sft train --resume {shlex.quote(str(run.path))}"
-        raise SftError(where=str(found), problem=f"the checkpoint is damaged ({fault})", fix=fix)
-    return found
+    checkpoint = by_step.pop(step)
+    if (fault := checkpoint_dir.find_fault(checkpoint)) is not None:
+        valid = [number for number, directory in by_step.items() if checkpoint_dir.find_fault(directory) is None]
+        fix = f"--step {max(valid)}" if valid else f"sft train --resume {shlex.quote(str(run.path))}"
+        raise SftError(where=str(checkpoint), problem=f"the checkpoint is damaged ({fault})", fix=fix)
+    return checkpoint
 
 
-def _write_run_dir(run: RunDir, checkpoint: Path, made: RunDir) -> None:
-    """Write the run directory of a step: the run's files, its metrics up to the step, and the exported result."""
+def _write_run_dir(run: RunDir, checkpoint: Path, exported: RunDir) -> None:
+    """Write the run directory of a step: copies of the run's files, metrics up to the step, and the exported result."""
     from sft_cli.train.monitoring.metrics import truncate_after
 
-    new = RunDir(made.path.with_name(f".{made.path.name}.tmp"))
-    shutil.rmtree(new.path, ignore_errors=True)
-    new.path.mkdir(parents=True)
+    temporary = RunDir(exported.path.with_name(f".{exported.path.name}.tmp"))
+    shutil.rmtree(temporary.path, ignore_errors=True)
+    temporary.path.mkdir(parents=True)
     try:
-        own = (
+        files = (
             run.config,
             run.environment,
             run.data,
@@ -75,15 +76,15 @@ def _write_run_dir(run: RunDir, checkpoint: Path, made: RunDir) -> None:
             run.metrics,
             run.base_scores,
         )
-        for file in own:
+        for file in files:
             if file.is_file():
-                shutil.copy(file, new.path / file.name)
-        shutil.copytree(run.tokenizer, new.tokenizer)
-        truncate_after(new.metrics, checkpoint_dir.checkpoint_step(checkpoint))
-        _export(read_config(run.config), checkpoint, new)
-        new.path.rename(made.path)
+                shutil.copy(file, temporary.path / file.name)
+        shutil.copytree(run.tokenizer, temporary.tokenizer)
+        truncate_after(temporary.metrics, checkpoint_dir.checkpoint_step(checkpoint))
+        _export(read_config(run.config), checkpoint, temporary)
+        temporary.path.rename(exported.path)
     finally:
-        shutil.rmtree(new.path, ignore_errors=True)
+        shutil.rmtree(temporary.path, ignore_errors=True)
 
 
 def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
@@ -109,7 +110,7 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
 
 
 def _training_rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:
-    """Return the training rows in the order of the first epoch, as an initialisation from activations reads them."""
+    """Return the training rows in the order of the first epoch, for an initialization that reads activations."""
     from sft_cli.batching.step_plan import make_step_plan
     from sft_cli.config.schema.fields import resolved
     from sft_cli.train.setup.build import FirstEpochRows

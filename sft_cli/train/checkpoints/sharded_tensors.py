@@ -20,12 +20,12 @@ FIRST_ROWS_KEY = "first_rows"
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the whole tensor, gathered if it is sharded: every process must call it."""
+    """Return the whole tensor, gathered if it is sharded; every process must call this function."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def save_tensors(directory: Path, name: str, tensors: Mapping[str, Tensor], *, is_main: bool) -> Path | None:
-    """Write this process's shards of the tensors and return the file, or None if others write everything.
+    """Write this process's part of the tensors and return the file; None if other processes write all of them.
 
     Args:
         directory: The directory to write to.
@@ -56,10 +56,10 @@ def save_tensors(directory: Path, name: str, tensors: Mapping[str, Tensor], *, i
 
 
 def local_rows(tensor: DTensor) -> tuple[int, Tensor]:
-    """Return the index of the first row that this process holds of a tensor, and its rows."""
+    """Return this process's rows of a tensor, after the index of the first of them."""
     part, parts, _ = _shard_index(tensor)
-    each = -(-tensor.shape[0] // parts)
-    return min(part * each, tensor.shape[0]), tensor.to_local()
+    rows_per_part = -(-tensor.shape[0] // parts)
+    return min(part * rows_per_part, tensor.shape[0]), tensor.to_local()
 
 
 def shard_like(local: Tensor, like: DTensor) -> DTensor:
@@ -94,21 +94,21 @@ class ShardedTensorReader:
         return len(self._pieces)
 
     def read(self, key: str, like: Tensor | None = None) -> Tensor:
-        """Read a tensor: the whole, or the rows that this process holds of ``like``, sharded like it."""
+        """Read a whole tensor or, where ``like`` is sharded, this process's rows as a tensor sharded like it."""
         pieces = self._pieces[key]
         if not isinstance(like, DTensor) or not pieces[0][1].get_slice(key).get_shape():
-            found = [opened.get_tensor(key) for _, opened in pieces]
-            return found[0] if len(found) == 1 else torch.cat(found)
-        start, own = local_rows(like)
-        end = start + len(own)
+            tensors = [opened.get_tensor(key) for _, opened in pieces]
+            return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        start, held = local_rows(like)
+        end = start + len(held)
         rows = []
         for first, opened in pieces:
             piece = opened.get_slice(key)
             last = first + piece.get_shape()[0]
             if first < end and last > start:
                 rows.append(piece[max(start, first) - first : min(end, last) - first])
-        local = torch.cat(rows) if rows else torch.empty(own.shape, dtype=_dtype(pieces[0][1], key))
-        return shard_like(local.to(own.device), like)
+        local = torch.cat(rows) if rows else torch.empty(held.shape, dtype=_dtype(pieces[0][1], key))
+        return shard_like(local.to(held.device), like)
 
 
 def _dtype(opened: Any, key: str) -> torch.dtype:

@@ -1,1 +1,1 @@
-"""Metrics, evaluation and guards while training."""
+"""Metrics, evaluation, divergence and retention checks during training."""

@@ -2,8 +2,8 @@
 
 trainer.on_nan=stop ends the run after a step whose loss or gradient is not finite. Nothing of the step is saved, so
 that the last checkpoint is good. trainer.on_nan=skip changes no weight, no optimizer state and no average in such a
-step, but counts it: the order of the data and the learning rate of later steps are those of a run without it. float16
-finds by itself which loss scale fits, and skips steps whose scaled gradient overflows; only its loss is checked here.
+step, but counts it: later steps have the same data and learning rate as in a run where it did not occur. In float16,
+the gradient scaler itself skips steps whose scaled gradient overflows; only the loss is checked here.
 """
 
 import json
@@ -21,11 +21,11 @@ from sft_cli.train.monitoring.metrics import StepMetrics
 from sft_cli.train.monitoring.step_rows import StepRow, describe_rows
 
 MEDIAN_WINDOW = 32
-"""Number of earlier losses whose median a loss is compared with."""
+"""Number of previous losses whose median a loss is compared with."""
 MIN_LOSSES = 8
-"""Least number of earlier losses: the loss falls fast in the first steps of a run."""
+"""Number of previous losses below which no spike is detected: the loss falls fast in the first steps of a run."""
 MAX_SKIPPED_IN_A_ROW = 10
-"""Most steps in a row that may be skipped: after that many, training will not recover by itself."""
+"""Number of consecutive skipped steps that ends the run: training will not recover by itself."""
 
 
 def is_finite_step(loss: float, grad_norm: float, *, scaled: bool) -> bool:
@@ -45,7 +45,7 @@ class RecentSteps:
 
     Attributes:
         losses: The last finite losses in nats, at most ``MEDIAN_WINDOW``, the newest last.
-        nonfinite_in_a_row: The last steps, in a row, whose loss or gradient was not finite.
+        nonfinite_in_a_row: Number of consecutive steps up to now whose loss or gradient was not finite.
     """
 
     losses: tuple[float, ...] = ()
@@ -67,19 +67,19 @@ def read_recent_steps(metrics: Path, step: int, *, scaled: bool) -> RecentSteps:
         try:
             values = json.loads(line)
         except ValueError:
-            break  # incomplete after a crash, and the last line
+            break  # a crash can leave the last line incomplete
         if "grad_norm" in values and values["step"] <= step:
-            loss, norm = (float("nan") if values[name] is None else values[name] for name in ("loss", "grad_norm"))
-            recent = recent.append(loss, norm, scaled=scaled)
+            loss, grad_norm = (float("nan") if values[name] is None else values[name] for name in ("loss", "grad_norm"))
+            recent = recent.append(loss, grad_norm, scaled=scaled)
     return recent
 
 
 def spike_baseline(loss: float, recent: RecentSteps, factor: float) -> float | None:
-    """Return the median of the recent losses, if ``loss`` is more than ``factor`` times as large; otherwise None."""
+    """Return the median of the recent losses if ``loss`` is more than ``factor`` times that median; otherwise None."""
     if len(recent.losses) < MIN_LOSSES:
         return None
-    middle = median(recent.losses)
-    return middle if loss > factor * middle > 0 else None
+    baseline = median(recent.losses)
+    return baseline if loss > factor * baseline > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ class Spike:
         step: The step, from 1.
         loss: Its loss in nats.
         grad_norm: Norm of its gradient before clipping.
-        median: Median of the recent losses, where the loss is a spike; None where it is not finite.
+        median: Median of the recent losses; None if the step is recorded because it is not finite.
         lr: Learning rate of the step.
         skipped: Whether the step changed nothing.
-        rows: The rows it was computed from, the longest first.
+        rows: The rows of the step, the longest first.
     """
 
     step: int
@@ -116,10 +116,10 @@ class Spike:
     def describe(self) -> str:
         """Return a line for the console."""
         if self.median is None:
-            what = f"loss {self.loss:.4g}, gradient norm {self.grad_norm:.4g}{', skipped' if self.skipped else ''}"
+            problem = f"loss {self.loss:.4g}, gradient norm {self.grad_norm:.4g}{', skipped' if self.skipped else ''}"
         else:
-            what = f"loss {self.loss:.4g}, {self.loss / self.median:.1f} times the median before it"
-        return f"spike     step {self.step}: {what}; computed from {describe_rows(self.rows)}"
+            problem = f"loss {self.loss:.4g}, {self.loss / self.median:.1f} times the median before it"
+        return f"spike     step {self.step}: {problem}; computed from {describe_rows(self.rows)}"
 
 
 def detect_spike(
@@ -137,7 +137,7 @@ def detect_spike(
         recent: The steps before it.
         trainer: The settings of training.
         scaled: Whether the gradient is scaled (float16).
-        rows: Returns the step's rows; called only where they are needed.
+        rows: Returns the step's rows; called only if the step is recorded.
     """
     finite = is_finite_step(metrics.loss, metrics.grad_norm, scaled=scaled)
     baseline = spike_baseline(metrics.loss, recent, trainer.spike_factor) if finite else None
@@ -148,12 +148,12 @@ def detect_spike(
 
 
 def raise_if_diverged(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> None:
-    """End the run after a step that is not finite, unless it may be skipped; a spike does not end the run.
+    """Raise an error after a step that is not finite, unless it may be skipped; a spike raises none.
 
     Args:
         spike: The step.
-        on_nan: What the config sets.
-        nonfinite_in_a_row: Steps in a row that are not finite, this one included; 0 for a spike.
+        on_nan: ``trainer.on_nan``.
+        nonfinite_in_a_row: Number of consecutive steps that are not finite, including this one; 0 for a spike.
         run: The run directory.
 
     Raises:
@@ -166,17 +166,17 @@ def raise_if_diverged(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run:
 def divergence_error(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> SftError:
     """Return the error that ends the run after a step that is not finite; see ``raise_if_diverged``."""
     where = f"step {spike.step}"
-    found = f"loss {spike.loss:.4g}, gradient norm {spike.grad_norm:.4g}, computed from {describe_rows(spike.rows)}"
+    values = f"loss {spike.loss:.4g}, gradient norm {spike.grad_norm:.4g}, computed from {describe_rows(spike.rows)}"
     restart = f"start a new run with a smaller trainer.lr (it was {spike.lr:.3g} here) or a longer warm-up"
     if on_nan is OnNan.skip:
         return SftError(
             where=where,
-            problem=f"training diverged: {nonfinite_in_a_row} steps in a row were skipped, the last one: {found}",
+            problem=f"training diverged: {nonfinite_in_a_row} steps in a row were skipped, the last one: {values}",
             fix=f"{restart}, or with trainer.dtype=float32; the rows of all of them: {run.spikes}",
         )
     return SftError(
         where=where,
-        problem=f"training diverged: {found}",
+        problem=f"training diverged: {values}",
         fix=f"{restart}; or, if a row is at fault (all of them: {run.spikes}), skip such steps: "
         f"sft train --resume {shlex.quote(str(run.path))} trainer.on_nan=skip",
     )

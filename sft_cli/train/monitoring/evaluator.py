@@ -1,4 +1,4 @@
-"""Evaluation of the held-out rows: loss and sample answers during training, base and trained model at the end."""
+"""Evaluation of the held-out rows: loss and sample answers during training, base and trained model afterwards."""
 
 import json
 import shlex
@@ -63,32 +63,32 @@ class HeldOutEvaluator:
             "loss": result.overall.loss,
             "perplexity": result.overall.perplexity,
             "trained_tokens": result.overall.trained_tokens,
-            "sources": {name: one.loss for name, one in result.sources.items()},
+            "sources": {name: metrics.loss for name, metrics in result.sources.items()},
         }
         return HeldOutResult(result.overall.loss, values, samples)
 
     def evaluate_base(self, directory: RunDir) -> dict[str, Any]:
         """Return scores and answers of the base model, cached in the run directory for a resumed run."""
         world = current_world()
-        known = world.run_on_main(
+        cached = world.run_on_main(
             lambda: directory.read_json(directory.base_scores) if directory.base_scores.is_file() else None
         )
-        if known is not None:
-            return known
+        if cached is not None:
+            return cached
         say("baseline  evaluating the base model on the held-out rows")
         result = self._scores_json(self._evaluate_fully("base"))
         world.run_on_main(lambda: write_atomic(directory.base_scores, json.dumps(result, ensure_ascii=False) + "\n"))
         return result
 
-    def base_before_training(self, directory: RunDir, *, begun: bool) -> dict[str, Any] | None:
-        """Evaluate the model that training begins with, before the first step; None if it is not requested.
+    def score_base_before_training(self, directory: RunDir, *, resumed: bool) -> dict[str, Any] | None:
+        """Return scores and answers of the model that training begins with; None if no comparison is requested.
 
         Raises:
-            SftError: A resumed run began without these scores.
+            SftError: A resumed run requests the comparison, but its start was not scored.
         """
         if not self._config.eval.compare_after_training:
             return None
-        if begun and not directory.base_scores.is_file():
+        if resumed and not directory.base_scores.is_file():
             raise SftError(
                 where="eval.compare_after_training",
                 problem="the run began without it, and the base model can no longer be evaluated in this run",
@@ -97,12 +97,12 @@ class HeldOutEvaluator:
         return self.evaluate_base(directory)
 
     def compare_with_base(self, directory: RunDir, base: KLReference | None, before: dict[str, Any] | None) -> None:
-        """Print the scores of base and trained model, if they are requested.
+        """Print the scores of the base and the trained model, if a comparison is requested.
 
         Args:
             directory: The run directory.
-            base: The base model, to be scored now; see ``base_after_training``.
-            before: Its scores from before training; see ``base_before_training``.
+            base: The base model, if it is scored now; see ``make_base_reference``.
+            before: Its scores from before training, if it was scored then; see ``score_base_before_training``.
         """
         if base is not None:
             with base.activate():
@@ -111,7 +111,7 @@ class HeldOutEvaluator:
             self.print_comparison(before, directory)
 
     def print_comparison(self, before: dict[str, Any], directory: RunDir) -> None:
-        """Evaluate the tuned model, save its scores, and print them with those of the base and sample answers."""
+        """Evaluate the tuned model, save its scores, and print them with the base model's and with sample answers."""
         result = self._evaluate_fully("tuned")
         after = self._scores_json(result)
         current_world().run_on_main(
@@ -180,11 +180,11 @@ class HeldOutEvaluator:
         }
 
 
-def base_after_training(config: Config, context: TrainContext) -> KLReference | None:
-    """A reference to the base model for scoring after training; None if it is not requested or unavailable by then.
+def make_base_reference(config: Config, context: TrainContext) -> KLReference | None:
+    """Return a reference for scoring the base model after training, so that training starts sooner.
 
-    Training then starts sooner. A run that begins with an adapter is compared with that adapter, and one that trains
-    the base's own weights overwrites the base: both are scored before training.
+    None if no comparison is requested, or if the base must be scored before training: a run that begins with an adapter
+    is compared with that adapter, and a run that trains the base's own weights overwrites the base.
     """
     available = config.adapter.kind in MERGEABLE and not initial_adapters(config.adapter)
     return make_kl_reference(context.model.model) if config.eval.compare_after_training and available else None

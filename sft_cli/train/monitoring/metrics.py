@@ -24,7 +24,7 @@ from sft_cli.utils.mappings import nan_to_none
 from sft_cli.utils.text import duration
 
 RECENT_STEPS = 20
-"""Number of last steps from whose times the remaining time is estimated."""
+"""Number of recent steps whose duration is used to estimate the remaining time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,22 @@ class StepMetrics:
 
     Attributes:
         step: Optimizer steps done, from 1.
-        epoch: Passes over the data done, a fraction.
-        loss: The objective on this step's examples before its update: nats per trained token (or per example;
+        epoch: Number of passes over the data done, fractional.
+        loss: The objective on the step's examples before its update, in nats per trained token (or per example, see
             loss.reduction).
-        terms: The terms of the objective by name, in the same units: ``nll``, plain cross-entropy (or ``dft``), plus
-            ``smoothing``, ``z``, ``kl`` and ``router`` where they are on; ``replay`` is the part of replayed rows.
+        terms: The terms of the objective by name, in the same units: ``nll``, plain cross-entropy (or ``dft``);
+            ``smoothing``, ``z``, ``kl`` and ``router`` if they are on; ``replay``, the part of replayed rows.
         lr: Learning rate of the update.
         grad_norm: Norm of the gradient before clipping.
-        examples: Examples of the step.
-        tokens: Their tokens.
-        computed_tokens: Those that go through the model: common prefixes once, and none that no loss depends on.
-        trained_tokens: Those that carry loss.
+        examples: Number of examples of the step.
+        tokens: Number of their tokens.
+        computed_tokens: Number of tokens that go through the model: common prefixes count once, and tokens that no
+            loss depends on do not count.
+        trained_tokens: Number of tokens with loss.
         seconds: Wall time of the step.
         tokens_per_second: ``tokens / seconds``.
         memory: Peak bytes so far: allocated on CUDA, resident on CPU.
-        at: Time at its end, in seconds since 1970.
+        at: Time at the end of the step, in seconds since 1970.
     """
 
     step: int
@@ -77,14 +78,14 @@ def peak_memory(device: torch.device) -> int:
 class MetricsLog:
     """Appends to metrics.jsonl and TensorBoard, and prints the progress.
 
-    A terminal shows a bar with the last step; other outputs, and console.log, get about twenty lines in all.
+    A terminal shows a progress bar with the last step; other outputs and console.log get about twenty lines in all.
     """
 
-    def __init__(self, file: Path, num_steps: int, done: int) -> None:
-        truncate_after(file, done)
+    def __init__(self, file: Path, num_steps: int, first_step: int) -> None:
+        truncate_after(file, first_step)
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
-        self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
+        self._board = _tensorboard(RunDir(file.parent).tensorboard, first_step)
         self._progress = Progress("train")
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._began = time.perf_counter()
@@ -96,21 +97,21 @@ class MetricsLog:
         """Record a step."""
         self._write(asdict(metrics))
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
-        made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
-        spent = duration(time.perf_counter() - self._began)
+        terms = f" ({parts})" if len(metrics.terms) > 1 else ""
+        elapsed = duration(time.perf_counter() - self._began)
         self._seconds.append(metrics.seconds)
         # The median is robust against one slow step, such as the first or the one after an evaluation.
-        left = duration((self._num_steps - metrics.step) * median_low(self._seconds))
+        remaining = duration((self._num_steps - metrics.step) * median_low(self._seconds))
         text = (
-            f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
+            f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{terms}  lr {metrics.lr:.2e}"
             f"  {metrics.tokens_per_second:,.0f} tokens/s"
         )
         self._last = f"step {metrics.step:>6}/{self._num_steps}  {text}"
         if metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
-            (note if self._terminal else say)(f"{self._last}  {spent}, {left} left")
+            (note if self._terminal else say)(f"{self._last}  {elapsed}, {remaining} left")
         if self._terminal:
-            share = metrics.step / self._num_steps
-            self._progress.draw(share, f"{metrics.step}/{self._num_steps}, {left} left", text)
+            fraction = metrics.step / self._num_steps
+            self._progress.draw(fraction, f"{metrics.step}/{self._num_steps}, {remaining} left", text)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
@@ -164,46 +165,49 @@ def tensorboard_scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the TensorBoard scalars of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
     if "retention" in line:
         return list(_numbers(line["retention"], "retention"))
-    rest = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
-    return list(_numbers({**rest, **line.get("terms", {})}, "eval" if "eval" in line else "train"))
+    values = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
+    return list(_numbers({**values, **line.get("terms", {})}, "eval" if "eval" in line else "train"))
 
 
-def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
+def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     """Yield the numbers of a nested mapping, with names joined by slashes."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{above}/{name}")
+            yield from _numbers(value, f"{prefix}/{name}")
         elif isinstance(value, int | float):
-            yield f"{above}/{name}", value
+            yield f"{prefix}/{name}", value
 
 
 def truncate_after(file: Path, step: int) -> None:
-    """Remove the lines of a JSONL file after ``step``, and incomplete ones: a resumed run writes them again."""
+    """Remove the lines of a JSONL file after ``step`` and incomplete lines: a resumed run writes them again."""
     if not file.is_file():
         return
-    kept = []
+    lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except ValueError:
-            break  # incomplete after a crash, and the last line
-    write_atomic(file, "".join(f"{line}\n" for line in kept))
+            break  # a crash can leave the last line incomplete
+    write_atomic(file, "".join(f"{line}\n" for line in lines))
 
 
-def _tensorboard(directory: Path, done: int) -> Any:
+def _tensorboard(directory: Path, first_step: int) -> Any:
     """Return a TensorBoard writer, or None where tensorboard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
     threading.excepthook = partial(_ignore_tensorboard_thread, threading.excepthook)
-    return SummaryWriter(str(directory), purge_step=done + 1)
+    return SummaryWriter(str(directory), purge_step=first_step + 1)
 
 
 def _ignore_tensorboard_thread(
-    usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs
+    previous_hook: Callable[[threading.ExceptHookArgs], Any], error: threading.ExceptHookArgs
 ) -> None:
-    """Thread excepthook that ignores TensorBoard's threads: its writer raises the same error at the next value."""
-    if not type(failure.thread).__module__.startswith("tensorboard."):
-        usual(failure)
+    """Handle an error in a thread; ignore those of TensorBoard, whose writer raises the same error at the next value.
+
+    It is a ``threading.excepthook`` once ``previous_hook`` is bound.
+    """
+    if not type(error.thread).__module__.startswith("tensorboard."):
+        previous_hook(error)

@@ -26,16 +26,16 @@ from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 
 EXIT_CODE = 3
-"""Exit code of a run that the guard stopped: not success, so that a scheduler starts no dependent jobs, and neither a
-crash nor a signal, so that the job is not requeued."""
+"""Exit code of a run that the guard stopped: not 0, so that a scheduler starts no dependent jobs, and neither that of a
+crash nor of a signal, so that the job is not requeued."""
 
 
 RecordFn = Callable[[int, Mapping[str, Any]], None]
-"""Records the values of the probes after a step, by probe; see ``MetricsLog.retention``."""
+"""Records the values of the probes after a step, by probe name; see ``MetricsLog.retention``."""
 
 
 class RetentionFailed(Exception):
-    """A probe fell below its limit, and the run stopped after a saved step. Its text names the probe."""
+    """A probe fell below its limit, and the run stopped after a saved step. The message names the probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class ProbeChange:
 
     @property
     def drop(self) -> float:
-        """How much worse it got: relative for loss, absolute for exact_match; negative where it improved."""
+        """How much worse the value is: relative for loss, absolute for exact_match; negative if it improved."""
         if self.probe.config.metric is ProbeMetric.exact_match:
             return self.base - self.value
         return (self.value - self.base) / self.base if self.base > 0 else math.inf * (self.value > 0)
 
     @property
     def is_allowed(self) -> bool:
-        """Whether it is within ``max_drop``; NaN is not."""
+        """Whether the drop is at most ``max_drop``; NaN is not."""
         return self.drop <= self.probe.config.max_drop
 
     def to_json(self) -> dict[str, Any]:
@@ -75,18 +75,18 @@ class ProbeChange:
 
     def table_row(self) -> tuple[str, ...]:
         """Return the row of the printed table."""
-        shares = self.probe.config.metric is ProbeMetric.exact_match
-        cells = [f"{n:.1%}" if shares else f"{n:.4f}" for n in (self.base, self.value)]
+        is_fraction = self.probe.config.metric is ProbeMetric.exact_match
+        cells = [f"{n:.1%}" if is_fraction else f"{n:.4f}" for n in (self.base, self.value)]
         verdict = "" if self.is_allowed else "too much"
         limit = f"{self.probe.config.max_drop:.1%}"
         return (self.probe.name, self.probe.config.metric.value, *cells, f"{self.drop:+.1%}", limit, verdict)
 
 
 class RetentionGuard:
-    """Measures a run's probes in the precision of training and stops the run when one gets too bad.
+    """Measures a run's probes in the precision of training and stops the run when a probe falls below its limit.
 
     Attributes:
-        failure: What the last ``check`` found wrong, as a sentence; empty if nothing.
+        failure: The probes below their limits in the last ``check``, as a sentence; empty if there are none.
     """
 
     def __init__(
@@ -106,24 +106,24 @@ class RetentionGuard:
         self.failure = ""
 
     def measure_base(self) -> None:
-        """Measure the base model, or read what an earlier session of the run measured.
+        """Measure the base model, or read the values that an earlier session of the run measured.
 
-        Call it before a checkpoint is restored, so that a probe that was added or changed since is measured on the
-        base model, too.
+        Call it before a checkpoint is restored, so that a probe that was added or changed in the meantime is also
+        measured on the base model.
         """
         file = self._directory.retention
         world = current_world()
-        known = world.run_on_main(lambda: self._directory.read_json(file) if file.is_file() else {})
+        cached = world.run_on_main(lambda: self._directory.read_json(file) if file.is_file() else {})
         measured = {}
         for probe in self._probes:
             identity = self._measurement_key(probe)
-            old = known.get(probe.name, {})
-            if {name: old.get(name) for name in identity} != identity:
-                old = {**identity, "value": self._measure(probe)}
-                say(f"retention {probe.name}: {probe.config.metric.value} {old['value']:.4f} before training")
-                if probe.config.metric is ProbeMetric.exact_match and old["value"] <= probe.config.max_drop:
+            result = cached.get(probe.name, {})
+            if {name: result.get(name) for name in identity} != identity:
+                result = {**identity, "value": self._measure(probe)}
+                say(f"retention {probe.name}: {probe.config.metric.value} {result['value']:.4f} before training")
+                if probe.config.metric is ProbeMetric.exact_match and result["value"] <= probe.config.max_drop:
                     say(f"warning: probe {probe.name} cannot fall by more than its max_drop, so it has no effect")
-            measured[probe.name] = old
+            measured[probe.name] = result
         world.run_on_main(lambda: write_atomic(file, json.dumps(measured, indent=1) + "\n"))
         self._base = {name: entry["value"] for name, entry in measured.items()}
 
@@ -141,21 +141,23 @@ class RetentionGuard:
         return self._judge(changes)
 
     def check_saved_step(self, step: int) -> None:
-        """Check a run that was saved after ``step`` by the recorded values and the current limits.
+        """Check the values that were recorded at a saved step against the current limits.
 
         Raises:
-            Forgotten: The guard stopped it, and neither ``stop`` nor ``max_drop`` has changed since.
+            RetentionFailed: A probe is below its limit, and ``trainer.retention.stop`` is set.
         """
         current_world().run_on_main(lambda: truncate_after(self._directory.metrics, step))
         if not self._directory.metrics.is_file():
             return
         lines = [json.loads(line) for line in self._directory.metrics.read_text(encoding="utf-8").splitlines()]
-        found = {}
+        values = {}
         for line in lines:
             if line["step"] == step:
-                found = line.get("retention", found)
-        known = [probe for probe in self._probes if probe.name in found]
-        if not self._judge([ProbeChange(probe, self._base[probe.name], _number(found[probe.name])) for probe in known]):
+                values = line.get("retention", values)
+        probes = [probe for probe in self._probes if probe.name in values]
+        if not self._judge(
+            [ProbeChange(probe, self._base[probe.name], _number(values[probe.name])) for probe in probes]
+        ):
             raise RetentionFailed(self.failure)
 
     def _judge(self, changes: Sequence[ProbeChange]) -> bool:
@@ -169,18 +171,18 @@ class RetentionGuard:
         return not (self.failure and self._config.trainer.retention.stop)
 
     def _measurement_key(self, probe: RetentionProbe) -> dict[str, Any]:
-        """Return the settings that a stored value must share to be used."""
-        generated = probe.config.metric is ProbeMetric.exact_match
+        """Return the settings for which a stored value of the base model is valid."""
+        generates = probe.config.metric is ProbeMetric.exact_match
         return {
             "metric": probe.config.metric.value,
             "content": probe.content,
             "examples": probe.num_examples,
-            "max_new_tokens": self._config.eval.max_new_tokens if generated else None,
+            "max_new_tokens": self._config.eval.max_new_tokens if generates else None,
         }
 
     def _measure(self, probe: RetentionProbe) -> float:
         """Return the probe's value on the current model."""
-        with self._accelerator.autocast(), progress(f"probe {probe.name}", unit="examples") as shown:
+        with self._accelerator.autocast(), progress(f"probe {probe.name}", unit="examples") as bar:
             if probe.config.metric is ProbeMetric.loss:
                 return heldout_loss(
                     self._model,
@@ -191,7 +193,7 @@ class RetentionGuard:
                     share=self._model.shares_prefixes,
                     device=self._accelerator.device,
                     indices=range(probe.num_examples),
-                    progress=shown.update,
+                    progress=bar.update,
                 ).overall.loss
             questions = extract_questions(probe.split, self._decode, self._stop_ids, range(probe.num_examples))
             generated = generate_answers(
@@ -201,15 +203,15 @@ class RetentionGuard:
                 pad_id=self._stop_ids[0],
                 max_new_tokens=self._config.eval.max_new_tokens,
                 batch_size=self._config.eval.batch_size,
-                progress=shown.update,
+                progress=bar.update,
             )
         correct = [
             is_exact_match(self._decode(answer.ids), item.expected)
             for item, answer in zip(questions, generated, strict=True)
         ]
-        found = fraction_true(correct)
-        assert found is not None, "a probe of answers has prompts"
-        return found
+        fraction = fraction_true(correct)
+        assert fraction is not None, "a probe of answers has prompts"
+        return fraction
 
 
 def _number(measured: Mapping[str, Any]) -> float:
@@ -217,10 +219,10 @@ def _number(measured: Mapping[str, Any]) -> float:
     return math.nan if measured["value"] is None else measured["value"]
 
 
-def stop_message(run: str, step: int, verdict: str) -> str:
+def stop_message(run: str, step: int, reason: str) -> str:
     """Return the message of a run that the guard stopped; ``run`` is quoted for a shell."""
     return (
-        f"stopped   after step {step}, saved, without a result: {verdict}\n"
+        f"stopped   after step {step}, saved, without a result: {reason}\n"
         f"next      sft train --resume {run} trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
     )

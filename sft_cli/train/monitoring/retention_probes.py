@@ -21,9 +21,9 @@ class RetentionProbe:
 
     Attributes:
         name: Its name in the config.
-        config: What is measured, and how much worse it may get.
-        split: Its examples.
-        num_examples: How many of them, from the first, are measured; at least one.
+        config: The metric and how much worse it may get.
+        split: The examples of its file.
+        num_examples: Number of examples to measure, from the first; at least one.
         content: Digest of the examples.
     """
 
@@ -42,13 +42,13 @@ def prepare_probes(config: Config, tokenizer: Path) -> list[RetentionProbe]:
         tokenizer: Directory of the run's tokenizer with its template.
 
     Raises:
-        SftError: A file is missing, empty, in no known format, or holds no prompt where answers are compared.
+        SftError: A file is missing, empty or in no known format, or answers are compared and it has no prompt.
     """
     return [_prepare_probe(config, name, probe, tokenizer) for name, probe in config.trainer.retention.probes.items()]
 
 
 def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> RetentionProbe:
-    """Prepare one probe, and print which."""
+    """Print the name of a probe and prepare it."""
     key = f"trainer.retention.probes.{name}"
     say(f"probe     {name}: {probe.path}")
     try:
@@ -56,28 +56,28 @@ def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Pat
     except SftError as error:
         raise _reword_error(error, name, key) from error
     split = prepared.train
-    used = min(len(split), probe.max_rows)
-    spans = (last_trained_span(split.tokens(index).weights) for index in range(used))
-    # Id 0 is never predicted, so the span of an example trained as a whole begins at id 1.
+    num_examples = min(len(split), probe.max_rows)
+    spans = (last_trained_span(split.tokens(index).weights) for index in range(num_examples))
+    # The first token is never predicted, so the span of an example trained as a whole begins at position 1.
     if probe.metric is ProbeMetric.exact_match and not any(span is not None and span[0] > 1 for span in spans):
         raise SftError(
             where=f"{key}.metric",
             problem="metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
             fix=f"set {key}.metric=loss, or name rows with prompts and answers",
         )
-    return RetentionProbe(name, probe, split, used, prepared.manifest["content"])
+    return RetentionProbe(name, probe, split, num_examples, prepared.manifest["content"])
 
 
 def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Config:
-    """Return the config for a probe's file only: nothing is held out or filtered, and long rows are dropped."""
-    usual = DataConfig()
+    """Return a config with the probe's file as its only source: no held-out rows, no filters, long rows dropped."""
+    defaults = DataConfig()
     data = replace(
         config.data,
         mix={name: SourceConfig(path=probe.path)},
         strategy=Strategy.proportional,
         stopping_strategy=StoppingStrategy.first_exhausted,
         total_rows=None,
-        stages=usual.stages,
+        stages=defaults.stages,
         val_fraction=0.0,
         val_rows=None,
         overflow=Overflow.drop,
@@ -87,7 +87,7 @@ def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path
 
 
 def _reword_error(error: SftError, name: str, key: str) -> SftError:
-    """Return an error of preparing a probe, with the keys of the probe in place of those of a source."""
+    """Return an error about a probe with the keys of the probe instead of those of a data source."""
     source = f"data.mix.{name}"
     if error.where in (f"{source}.format", "data.mix"):
         return SftError(
@@ -95,12 +95,12 @@ def _reword_error(error: SftError, name: str, key: str) -> SftError:
             problem=error.problem,
             fix='write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         )
-    if f"{source}." in error.fix:  # a key that probes do not have
+    if f"{source}." in error.fix:  # the fix sets a key that probes do not have
         fix = 'write rows with only prompt and completion, in UTF-8: {"prompt": …, "completion": …}'
         return SftError(where=f"{key}.path: {error.where}", problem=error.problem, fix=fix)
     where, fix = error.where.replace(source, key), error.fix.replace(source, key)
     if where == error.where:
         where = f"{key}: {where}"
-    for said in ("leave it out of the mix", "take the source out of the mix"):
-        fix = fix.replace(said, "leave the probe out")
+    for phrase in ("leave it out of the mix", "take the source out of the mix"):
+        fix = fix.replace(phrase, "leave the probe out")
     return SftError(where=where, problem=error.problem, fix=fix)

@@ -12,23 +12,23 @@ from sft_cli.config.schema.trainer import Schedule, TrainerConfig
 
 
 def make_lr_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
-    """Make the schedule of transformers of that name; it scales the learning rate of every parameter group.
+    """Make the schedule ``trainer.schedule`` of transformers; it scales the learning rate of every parameter group.
 
-    The warm-up takes ``warmup_ratio`` of the steps, rounded up. The warm-up of transformers begins at 0 (wsd: at
-    the minimum), where the first step would have no effect: a schedule with warm-up is shifted by one step.
+    The warm-up takes ``warmup_ratio`` of the steps, rounded up. In transformers it begins at 0 (wsd: at the minimum),
+    and the first step would have no effect; so a schedule with warm-up is shifted by one step.
     """
     warmup = math.ceil(config.warmup_ratio * num_steps)
-    ahead = 1 if warmup else 0
-    name, extra = _scheduler_arguments(config, num_steps, warmup)
+    shift = 1 if warmup else 0
+    name, arguments = _scheduler_arguments(config, num_steps, warmup)
     schedule = get_scheduler(
         name,
         optimizer,
         num_warmup_steps=warmup,
-        num_training_steps=num_steps + ahead,
-        scheduler_specific_kwargs=extra,
+        num_training_steps=num_steps + shift,
+        scheduler_specific_kwargs=arguments,
     )
     assert isinstance(schedule, LambdaLR)
-    return LambdaLR(optimizer, [lambda step, rate=rate: rate(step + ahead) for rate in schedule.lr_lambdas])
+    return LambdaLR(optimizer, [lambda step, factor=factor: factor(step + shift) for factor in schedule.lr_lambdas])
 
 
 def _scheduler_arguments(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dict[str, Any]]:
@@ -41,8 +41,8 @@ def _scheduler_arguments(config: TrainerConfig, num_steps: int, warmup: int) -> 
         case Schedule.polynomial:
             return config.schedule.value, {"lr_end": resolved(config.lr) * config.min_lr_ratio, "power": 1.0}
         case Schedule.wsd:
-            falling = min(math.ceil(config.decay_ratio * num_steps), num_steps - warmup)
+            decay_steps = min(math.ceil(config.decay_ratio * num_steps), num_steps - warmup)
             floor = {"min_lr_ratio": config.min_lr_ratio, "decay_type": "linear"}
-            return "warmup_stable_decay", {"num_decay_steps": falling, **floor}
+            return "warmup_stable_decay", {"num_decay_steps": decay_steps, **floor}
         case _:
             return config.schedule.value, {}

@@ -21,8 +21,8 @@ class Lion(torch.optim.Optimizer):
     """Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2), with decoupled weight decay.
 
     With gradient g and momentum m: ``p -= lr * (sign(b1 m + (1 - b1) g) + decay p)``, then
-    ``m = b2 m + (1 - b2) g``. The state is m, 4 bytes a float32 parameter. bitsandbytes has it, too, but waits for the
-    device after every tensor.
+    ``m = b2 m + (1 - b2) g``. The state is m: 4 bytes per float32 parameter. The one of bitsandbytes is not used: it
+    synchronizes with the device after every tensor.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float], weight_decay: float = 0.0) -> None:
@@ -33,7 +33,7 @@ class Lion(torch.optim.Optimizer):
         """Update every parameter that has a gradient."""
         assert closure is None, "the loop computes its gradients itself"
         for group in self.param_groups:
-            lr, (direction, memory) = group["lr"], group["betas"]
+            lr, (beta1, beta2) = group["lr"], group["betas"]
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -41,22 +41,22 @@ class Lion(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
                 momentum = state["momentum"]
-                update = momentum.lerp(p.grad, 1 - direction).sign_()
+                update = momentum.lerp(p.grad, 1 - beta1).sign_()
                 p.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-lr)
-                momentum.lerp_(p.grad, 1 - memory)
+                momentum.lerp_(p.grad, 1 - beta2)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon of torch for groups whose key ``MUON`` is true, AdamW for all others, as one optimizer.
+    """Torch's Muon for groups whose ``MUON_KEY`` is true and AdamW for all others, as one optimizer.
 
     Muon's updates are scaled to the size of AdamW's (0.2 sqrt(longer side); Liu et al. 2025, arXiv:2502.16982), so that
-    one learning rate serves both. State: 4 bytes a float32 parameter of Muon's, 8 of AdamW's.
+    one learning rate fits both. State: 4 bytes per float32 parameter of Muon, 8 per parameter of AdamW.
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
         groups = list(params)
-        muon, adamw = ([group for group in groups if group[MUON_KEY] is wanted] for wanted in (True, False))
-        # The parts fill in what their groups lack, and share groups and state with the whole.
+        muon, adamw = ([group for group in groups if group[MUON_KEY] is uses_muon] for uses_muon in (True, False))
+        # Both optimizers add their defaults to their groups, and share groups and state with this one.
         self._muon = torch.optim.Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw") if muon else None
         self._adamw = torch.optim.AdamW(adamw, lr=lr, betas=betas, fused=True) if adamw else None
         super().__init__(groups, {"lr": lr})
@@ -65,10 +65,10 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter that has a gradient."""
         assert closure is None, "the loop computes its gradients itself"
-        for part, mine in ((self._muon, True), (self._adamw, False)):
+        for part, uses_muon in ((self._muon, True), (self._adamw, False)):
             if part is not None:
-                # load_state_dict replaces both.
-                part.param_groups = [group for group in self.param_groups if group[MUON_KEY] is mine]
+                # load_state_dict replaces the groups and the state of this optimizer.
+                part.param_groups = [group for group in self.param_groups if group[MUON_KEY] is uses_muon]
                 part.state = self.state
                 part.step()
 
@@ -81,7 +81,7 @@ STATE_BYTES = {
     OptimizerName.muon: 4,
     OptimizerName.lion: 4,
 }
-"""Bytes of state per trained float32 parameter; Adafactor keeps one number per row and column of each matrix."""
+"""Bytes of state per trained float32 parameter; Adafactor keeps one number per row and column of a matrix."""
 
 
 def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterConfig) -> torch.optim.Optimizer:
@@ -125,8 +125,8 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
 def optimizer_state_bytes(trainer: TrainerConfig) -> int:
     """Return the peak bytes of optimizer and weight average per trained float32 parameter.
 
-    An average needs its own weights, and a copy of the raw ones while it replaces them; a mean of the last k steps also
-    needs their weights.
+    An average needs its own weights, and a copy of the raw ones while it replaces them; a mean of the last k steps
+    needs the weights of those steps, and that copy.
     """
-    averaged = {Average.none: 0, Average.ema: 8, Average.last: 4 * trainer.average_last + 4}
-    return STATE_BYTES[trainer.optimizer] + averaged[trainer.average]
+    average_bytes = {Average.none: 0, Average.ema: 8, Average.last: 4 * trainer.average_last + 4}
+    return STATE_BYTES[trainer.optimizer] + average_bytes[trainer.average]

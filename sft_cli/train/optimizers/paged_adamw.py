@@ -12,7 +12,7 @@ class PagedAdamW(PagedAdamW8bit):
     def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
         """Load a state into paged memory, one tensor after another.
 
-        bitsandbytes would move the whole state to the device first, where it need not fit, and leave it there.
+        bitsandbytes would move the whole state to the device, where it may not fit, and keep it there.
         """
         super().load_state_dict(state_dict, move_to_device=False)
         for parameter, state in self.state.items():

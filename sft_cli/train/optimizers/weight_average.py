@@ -32,7 +32,7 @@ class WeightAverage:
         raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
-        """Return the tensors that ``load`` needs: the mean by parameter name, and more in subclasses."""
+        """Return the tensors to save: the mean by parameter name, and what else ``load`` of a subclass needs."""
         return self.mean()
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
@@ -40,7 +40,7 @@ class WeightAverage:
         raise NotImplementedError
 
     def copy_to(self, model: nn.Module) -> None:
-        """Overwrite the trained parameters with their average; no change before the first step."""
+        """Overwrite the trained parameters with their average; before the first step, do nothing."""
         copy_weights(model, self.mean())
 
     @contextmanager
@@ -57,8 +57,8 @@ class WeightAverage:
 class ExponentialMovingAverage(WeightAverage):
     """An exponential moving average of the weights after steps 1 to t, with Adam's correction of the bias.
 
-    Weights of step i count in proportion to ``decay^(t - i)``, and the factors sum to 1. The initial weights are not in
-    it, so that the average of a short run is not its base. In steps:
+    The weights of step i are weighted in proportion to ``decay^(t - i)``; the factors sum to 1. The initial weights do
+    not count, so that the average of a short run is not close to its base. Update:
     ``mean += (1 - decay) / (1 - decay^t) * (weights - mean)``. It needs 4 bytes per trained parameter.
     """
 
@@ -73,9 +73,9 @@ class ExponentialMovingAverage(WeightAverage):
         weights = {name: p.detach().float() for name, p in trained_parameters(model)}
         if not self._mean:
             self._mean = {name: torch.zeros_like(value) for name, value in weights.items()}
-        share = (1 - self._decay) / (1 - self._decay**self.steps)
+        weight = (1 - self._decay) / (1 - self._decay**self.steps)
         for name, mean in self._mean.items():
-            mean.lerp_(weights[name], share)
+            mean.lerp_(weights[name], weight)
 
     def mean(self) -> dict[str, Tensor]:
         """Return the average by parameter name; not a copy."""
@@ -83,14 +83,14 @@ class ExponentialMovingAverage(WeightAverage):
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
         """Load a saved mean."""
-        places = dict(trained_parameters(model))
-        self.steps, self._mean = steps, {name: value.to(places[name].device) for name, value in state.items()}
+        parameters = dict(trained_parameters(model))
+        self.steps, self._mean = steps, {name: value.to(parameters[name].device) for name, value in state.items()}
 
 
 class LastStepsAverage(WeightAverage):
-    """The mean of the weights after the last k steps, or after all steps while they are fewer.
+    """The mean of the weights after the last k steps, or after all steps while there are fewer.
 
-    It keeps k copies, 4 k bytes per trained parameter: a running sum would accumulate rounding errors.
+    It keeps k copies (4 k bytes per trained parameter), because a running sum would accumulate rounding errors.
     """
 
     def __init__(self, last: int) -> None:
@@ -113,28 +113,28 @@ class LastStepsAverage(WeightAverage):
             return {}
         means = {name: value.clone() for name, value in self._kept[0].items()}
         for name, total in means.items():
-            for kept in self._kept[1:]:
-                total += kept[name]
+            for copy in self._kept[1:]:
+                total += copy[name]
             total /= len(self._kept)
         return means
 
     def state(self) -> dict[str, Tensor]:
         """Return the mean, and the copies as ``<index>/<parameter>``."""
-        copies = {f"{place}/{name}": value for place, kept in enumerate(self._kept) for name, value in kept.items()}
+        copies = {f"{index}/{name}": value for index, copy in enumerate(self._kept) for name, value in copy.items()}
         return {**self.mean(), **copies}
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
         """Load saved copies."""
-        places = dict(trained_parameters(model))
+        parameters = dict(trained_parameters(model))
         self.steps, self._kept = steps, [{} for _ in range(min(steps, self._last))]
         for key, value in state.items():
-            place, slash, name = key.partition("/")
+            index, slash, name = key.partition("/")
             if slash:
-                self._kept[int(place)][name] = value.to(places[name].device)
+                self._kept[int(index)][name] = value.to(parameters[name].device)
 
 
 def make_weight_average(trainer: TrainerConfig) -> WeightAverage | None:
-    """Make the average that ``trainer.average`` sets, or return None."""
+    """Return the average that ``trainer.average`` sets, or None."""
     if trainer.average is Average.none:
         return None
     return (
@@ -145,13 +145,13 @@ def make_weight_average(trainer: TrainerConfig) -> WeightAverage | None:
 
 
 def averaged_weights(average: WeightAverage | None, model: nn.Module) -> AbstractContextManager[None]:
-    """Use the average inside the block, where there is one."""
+    """Use the average inside the block; without an average, use the raw weights."""
     return nullcontext() if average is None else average.swapped_in(model)
 
 
 @torch.no_grad()
 def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Overwrite the trained parameters that ``weights`` holds, each in its own dtype."""
+    """Overwrite the trained parameters named in ``weights``; each keeps its dtype."""
     for name, parameter in trained_parameters(model):
         if name in weights:
             parameter.copy_(weights[name])

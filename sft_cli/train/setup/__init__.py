@@ -1,1 +1,1 @@
-"""From a config to a run that can start: checks, run directory, and the model."""
+"""Set up a run: checks, run directory and model."""

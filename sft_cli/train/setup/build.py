@@ -45,7 +45,7 @@ class TrainingModel:
     Attributes:
         loss_model: The model with its loss.
         share: Whether common prefixes of examples may be computed once.
-        recompute: What is recomputed in the backward pass.
+        recompute: The layers that the backward pass recomputes.
         pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
         parallel: How the processes of the run compute the model.
     """
@@ -59,7 +59,7 @@ class TrainingModel:
 
 @dataclass(frozen=True)
 class FirstEpochRows:
-    """The training rows in the order of the first epoch, for initialisations that read data."""
+    """The training rows in the order of the first epoch, for initializations that read data."""
 
     split: Split
     plan: StepPlan
@@ -81,15 +81,15 @@ def build_training_model(
     accelerator: Accelerator,
     world: World,
 ) -> TrainingModel:
-    """Load the base, add the adapter, probe what may be packed and shared, and print what was chosen.
+    """Load the base, add the adapter, probe packing and shared prefixes, and print the choices.
 
     Args:
         config: The settings of the run.
         machine: The device and the dtype of computation.
         tokenizer: The tokenizer of the run.
         stop_ids: Tokens that end an answer.
-        rows: The training rows, for initialisations that read data.
-        recompute: What is recomputed in the backward pass.
+        rows: The training rows, for initializations that read data.
+        recompute: The layers that the backward pass recomputes.
         accelerator: The device and the mixed precision.
         world: The processes of the run.
     """
@@ -103,11 +103,12 @@ def build_training_model(
         say(f"parallel  {parallel.describe(model)}")
     with accelerator.autocast():
         loss_model, share = parallel.run_inference(partial(_add_loss, config, model, parallel))
-    parallel.run_inference(
-        partial(apply_checkpointing, model, recompute)
-    )  # inside FSDP's root, like every access to the layers
-    more = config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
-    return TrainingModel(loss_model, share, RecomputeOnOom(model, recompute, allowed=more), pair_cost, parallel)
+    # Through FSDP's root, like every access to the layers.
+    parallel.run_inference(partial(apply_checkpointing, model, recompute))
+    allowed = (
+        config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
+    )
+    return TrainingModel(loss_model, share, RecomputeOnOom(model, recompute, allowed=allowed), pair_cost, parallel)
 
 
 def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tuple[LossModel, Choice]:
@@ -134,7 +135,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         if config.adapter.kind is AdapterKind.lora:
             say(f"fused     {fuse_lora(model)}")
         if probed.packed_ok:
-            with parallel.last_layer_unsharded(model):  # its probe calls modules of the last layer directly
+            with parallel.last_layer_unsharded(model):  # the probe calls modules of the last layer directly
                 skip_unused_positions(model)
     return loss_model, share
 
@@ -162,7 +163,7 @@ def load_adapted_model(
         machine: The device and the dtype of computation.
         tokenizer: The tokenizer of the run.
         stop_ids: Tokens that end an answer.
-        rows: The training rows, for initialisations that read data.
+        rows: The training rows, for initializations that read data.
     """
     new = added_ids(tokenizer, config.model.add_tokens)
     full = config.adapter.kind in WHOLE
@@ -206,10 +207,10 @@ def _choose_sharing(config: Config, probed: ProbeResult) -> Choice:
         say(f"packing   off, one example per row: {probed.reason}")
         return Choice.never
     say(f"packing   verified: packed and unpacked logits agree ({probed.difference:.1e})")
-    wanted = config.speed.share_prefixes
-    # Shared tokens would share the noise that is drawn for each example.
+    requested = config.speed.share_prefixes
+    # Examples that share tokens would also share noise that must be drawn for each example.
     noisy = config.adapter.dropout > 0 or config.loss.neftune > 0
     reason = "dropout and noise are drawn for each example" if noisy else probed.reason if not probed.shared_ok else ""
-    if wanted is not Choice.never and reason:
+    if requested is not Choice.never and reason:
         say(f"prefixes  not shared: {reason}")
-    return Choice.never if reason else wanted
+    return Choice.never if reason else requested

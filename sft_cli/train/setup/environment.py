@@ -1,4 +1,4 @@
-"""The environment of a run: versions, machine, threads. Environment variables may hold secrets and are left out."""
+"""The environment of a run: versions, machine, threads. Environment variables may contain secrets and are left out."""
 
 import os
 import platform
@@ -51,9 +51,9 @@ def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, 
 
 
 def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
-    """Set the number of threads of a run on a CPU, and print the device, the dtype and why they were chosen.
+    """Set the number of threads on a CPU, and print the device, the dtype and the reasons for them.
 
-    A resumed run uses the number of threads that it began with; otherwise the number depends on the model.
+    A resumed run uses the number of threads that it began with; for a new run, the number depends on the model.
     """
     if config.trainer.deterministic:
         use_deterministic_operations()
@@ -76,19 +76,19 @@ def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedC
 
 
 def use_deterministic_operations() -> None:
-    """Use operations that add in a fixed order, for the rest of the process; an operation without one raises an error.
+    """Use deterministic operations for the rest of the process; an operation that has no such version raises an error.
 
-    cuBLAS reads its variable when the first product is computed.
+    Call it before the first matrix product, when cuBLAS reads its environment variable.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Filling new memory would only cost time. The module replaces its class when it is imported.
+    # Filling new memory would only cost time. Pyright: the module replaces its own class on import.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.use_deterministic_algorithms(True)
 
 
 @contextmanager
 def translate_missing_determinism() -> Iterator[None]:
-    """Turn torch's error about an operation without a fixed order into an SftError that names the setting.
+    """Turn torch's error about a nondeterministic operation into an SftError that names the setting.
 
     Raises:
         SftError: ``trainer.deterministic`` is on, and the run needs such an operation.

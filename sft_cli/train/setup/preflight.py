@@ -36,22 +36,22 @@ from sft_cli.utils.disks import free_bytes
 
 
 def run_preflight(config: Config, prepared: PreparedData, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
-    """Check the run, report all problems at once, print the memory estimate, and choose what is recomputed.
+    """Check the run, report all problems at once, print the memory estimate, and return the layers to recompute.
 
     Raises:
-        SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
+        SftError: A problem of paths, disk, optimizer, context length, vocabulary or train/serve parity.
     """
     architecture = load_model_config(config.model)
     problems, countable = find_config_problems(config, architecture, prepared, machine.device.type)
     if not countable:
         raise_all(problems)
-    needed = estimate_run_memory(config, architecture, prepared, machine)
-    if (small := disk_problem(config, needed, run_dir)) is not None:
-        problems.append(small)
+    memory = estimate_run_memory(config, architecture, prepared, machine)
+    if (disk_error := disk_problem(config, memory, run_dir)) is not None:
+        problems.append(disk_error)
     raise_all(problems)
-    compared = check_golden_prompts(config, architecture, prepared)
-    say(f"parity    {compared} rows, one of each kind: transformers makes the same token ids")
-    return _check_memory(config, needed, machine)
+    num_prompts = check_golden_prompts(config, architecture, prepared)
+    say(f"parity    {num_prompts} rows, one of each kind: transformers makes the same token ids")
+    return _check_memory(config, memory, machine)
 
 
 def find_config_problems(
@@ -103,7 +103,7 @@ def _device_problems(config: Config, device: str) -> Iterator[SftError]:
 
 
 def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftError]:
-    """Yield an error for each setting that needs held-out rows, where too few rows exist for the default share."""
+    """Yield an error for each setting that needs held-out rows, if no rows are held out."""
     if len(prepared.validation):
         return
     rows = prepared.manifest["splits"]["train"]["rows"]
@@ -123,14 +123,14 @@ def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftErr
 def _size_problems(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[SftError]:
     """Yield errors for rows that are too long for the model, and token ids outside its vocabulary."""
     text = architecture.get_text_config()
-    longest, taken = longest_example(prepared), num_virtual_positions(config.adapter)
-    if (limit := model_context_length(architecture)) is not None and longest + taken > limit:
-        vectors = f" and {taken} trained vectors" if taken else ""
+    longest, virtual = longest_example(prepared), num_virtual_positions(config.adapter)
+    if (limit := model_context_length(architecture)) is not None and longest + virtual > limit:
+        vectors = f" and {virtual} trained vectors" if virtual else ""
         yield SftError(
             where=f"trainer.max_length={config.trainer.max_length}",
             problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
-            fix=_length_advice(config, prepared, limit - taken)
-            if limit - taken >= 8
+            fix=_length_advice(config, prepared, limit - virtual)
+            if limit - virtual >= 8
             else "a smaller adapter.virtual.tokens",
         )
     new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
@@ -145,14 +145,14 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
 
 
 def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
-    """Return settings with which the examples fit into ``context`` tokens, with the fraction that each keeps."""
+    """Return settings that fit the examples into ``context`` tokens, and the fraction of examples that each keeps."""
     tokens, least = [], []
     for split in (prepared.train, prepared.validation):
-        found = split.lengths.copy()
-        for index in np.flatnonzero(found > context):
-            found[index] = np.flatnonzero(split.tokens(int(index)).weights)[0] + 1
+        fewest = split.lengths.copy()
+        for index in np.flatnonzero(fewest > context):
+            fewest[index] = np.flatnonzero(split.tokens(int(index)).weights)[0] + 1
         tokens.append(split.lengths)
-        least.append(found)
+        least.append(fewest)
     lengths = RowLengths(
         np.concatenate(tokens),
         np.concatenate(least),
@@ -166,7 +166,7 @@ def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
 
 
 def longest_example(prepared: PreparedData) -> int:
-    """Return the tokens of the longest example, including held-out ones."""
+    """Return the number of tokens of the longest example, including held-out ones."""
     return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
 
@@ -174,38 +174,38 @@ EXTRA_CHECKPOINTS = 2
 """Checkpoints on the disk in addition to those that are kept: the best one, and the one that is being written."""
 
 
-def disk_problem(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
+def disk_problem(config: Config, memory: MemoryEstimate, run_dir: Path) -> SftError | None:
     """Return an error if the checkpoints do not fit on the disk of the run directory; otherwise None.
 
-    Those of a resumed run are already on the disk.
+    The space that existing checkpoints of a resumed run take is counted as available.
     """
-    free, wanted = free_bytes(run_dir), checkpoint_bytes(config, needed)
-    there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
-    if wanted - there <= free:
+    free_space, needed_bytes = free_bytes(run_dir), checkpoint_bytes(config, memory)
+    existing = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
+    if needed_bytes - existing <= free_space:
         return None
-    one = wanted // (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS)
-    fitting = (free + there) // one - EXTRA_CHECKPOINTS
+    one = needed_bytes // (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS)
+    fitting = (free_space + existing) // one - EXTRA_CHECKPOINTS
     if fitting >= 1:
         fewer = f"trainer.keep_checkpoints={fitting}, or "
     else:
         fewer = "" if config.adapter.kind not in WHOLE else "adapter=lora, whose checkpoints are small, or "
     return SftError(
         where=f"run_dir={run_dir}",
-        problem=f"checkpoints need about {gib(wanted)}, the disk has {gib(free)} free",
-        fix=f"{fewer}run_dir=DIR on a disk with {gib(wanted)} free",
+        problem=f"checkpoints need about {gib(needed_bytes)}, the disk has {gib(free_space)} free",
+        fix=f"{fewer}run_dir=DIR on a disk with {gib(needed_bytes)} free",
     )
 
 
-def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
+def checkpoint_bytes(config: Config, memory: MemoryEstimate) -> int:
     """Return the bytes of all checkpoints on the disk at a time: those kept, the best one, and one being written."""
-    return (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS) * (needed.parameters + needed.optimizer_state)
+    return (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS) * (memory.parameters + memory.optimizer_state)
 
 
 def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> int:
-    """Check that transformers, as a server runs it, encodes the golden prompts to the trained ids; return their number.
+    """Check that transformers encodes the golden prompts to the trained ids, as a server does; return their number.
 
     Raises:
-        SftError: It encodes one to other ids.
+        SftError: It encodes a prompt to other ids.
     """
     goldens = parity.load_golden_prompts(prepared.directory / "golden.json")
     trusted = config.model.trust_remote_code
@@ -217,9 +217,9 @@ def estimate_run_memory(
 ) -> MemoryEstimate:
     """Return the memory estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
-    shared = count_shared_keys(config, prepared)
-    counted = count_step_memory(config, architecture, machine, typical_length(prepared), shared)
-    return micro_batch_memory(config, counted, min(total, max_micro_batch_tokens(config, longest)))
+    shared_keys = count_shared_keys(config, prepared)
+    measured = count_step_memory(config, architecture, machine, typical_length(prepared), shared_keys)
+    return micro_batch_memory(config, measured, min(total, max_micro_batch_tokens(config, longest)))
 
 
 def typical_length(prepared: PreparedData) -> int:
@@ -229,12 +229,7 @@ def typical_length(prepared: PreparedData) -> int:
 
 
 def max_micro_batch_tokens(config: Config, longest: int) -> int:
-    """Return the tokens of the largest micro-batch with these settings and this longest example.
-
-    Args:
-        config: The settings of the run.
-        longest: Tokens of the longest example.
-    """
+    """Return the number of tokens of the largest micro-batch, given the tokens of the longest example."""
     speed = config.speed
     packed = speed.packing and config.adapter.kind not in VIRTUAL
     return (
@@ -245,49 +240,49 @@ def max_micro_batch_tokens(config: Config, longest: int) -> int:
 def count_step_memory(
     config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int, shared_keys: float = 1.0
 ) -> MeasuredModel:
-    """Count the memory of a step of this model, once for all micro-batch sizes, quantizations and optimizers.
+    """Measure the memory of a step of this model; the result serves all micro-batch sizes, quantizations, optimizers.
 
     Args:
         config: The settings of the run.
         architecture: The model's own configuration.
-        machine: The device and the type of computation.
-        document: Tokens of a document.
+        machine: The device and the dtype of computation.
+        document: Number of tokens of a document.
         shared_keys: See ``shared_keys.count_shared_keys``.
     """
     settings = (config.model, config.adapter, config.speed, config.loss)
     return measure_model(architecture, *settings, setup=machine, document=document, keys_per_token=shared_keys)
 
 
-def micro_batch_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
+def micro_batch_memory(config: Config, measured: MeasuredModel, tokens: int) -> MemoryEstimate:
     """Return the memory estimate for a micro-batch of ``tokens`` tokens."""
-    needed = optimizer_state_bytes(config.trainer)
-    return counted.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=needed)
+    optimizer_bytes = optimizer_state_bytes(config.trainer)
+    return measured.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
 
 
-def _check_memory(config: Config, needed: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
-    """Choose the recomputed layers and print the estimate.
+def _check_memory(config: Config, memory: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
+    """Choose the layers to recompute and print the estimate.
 
     Raises:
         SftError: The weights and the optimizer state do not fit.
     """
     free = free_memory(machine.device)
-    recompute = choose_checkpointing(config.speed, needed, free, machine.device)
+    recompute = choose_checkpointing(config.speed, memory, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
-    total = f"{gib(needed.total(mode, layers))} ({gib(needed.weights)} weights, {gib(needed.training)} training state"
-    if needed.saved.unknown:
+    total = f"{gib(memory.total(mode, layers))} ({gib(memory.weights)} weights, {gib(memory.training)} training state"
+    if memory.saved.unknown:
         say(f"memory    at least {total}), {gib(free)} free; the activations of this family are not known:")
-        say(f"          {needed.saved.unknown}")
+        say(f"          {memory.saved.unknown}")
     else:
-        activations = needed.activations(mode, layers) + needed.transient(mode, layers)
-        overhead = needed.overhead(mode, layers)
+        activations = memory.activations(mode, layers) + memory.transient(mode, layers)
+        overhead = memory.overhead(mode, layers)
         process = f", {gib(overhead)} process overhead" if overhead else ""
         say(f"memory    about {total}, {gib(activations)} activations{process}), {gib(free)} free")
     say(f"          {recompute.sentence()}")
-    if needed.weights + needed.training > free:
+    if memory.weights + memory.training > free:
         hint = "adapter=lora quant=nf4" if config.adapter.kind in WHOLE else "quant=nf4"
         raise SftError(
             where=f"model.path={config.model.path}",
-            problem=f"weights and training state need about {gib(needed.weights + needed.training)},"
+            problem=f"weights and training state need about {gib(memory.weights + memory.training)},"
             f" {gib(free)} is free",
             fix=f"{hint}, a smaller model, or a larger device",
         )

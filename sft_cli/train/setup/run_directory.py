@@ -20,12 +20,12 @@ from sft_cli.utils.atomic import write_atomic
 def locked_run_dir(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
     """Create or open a run directory and lock it while a session trains in it.
 
-    A new directory gets another name where the default one exists. An error before the first step removes a new
-    directory; an interruption prints how to resume.
+    If the default directory exists, the run gets another name. An error before the first step removes a new directory;
+    an interruption prints how to resume.
 
     Args:
         directory: The directory of the run.
-        config: The content of ``config.yaml``.
+        config: The settings to write to ``config.yaml``.
         resumed: Whether the run exists.
 
     Raises:
@@ -35,7 +35,7 @@ def locked_run_dir(directory: RunDir, config: Config, *, resumed: bool) -> Itera
         directory = _create(directory, named=config.run_dir is not None)
     with hold_run_lock(directory.path / ".lock"):
         if not resumed:
-            require_unused_run_dir(directory)  # again: another process may have used it before the lock
+            require_unused_run_dir(directory)  # again: another process may have used it before this one locked it
         write_atomic(directory.config, dump_config(config))
         try:
             with raise_on_signal():

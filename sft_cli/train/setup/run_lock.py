@@ -23,7 +23,7 @@ from sft_cli.utils.locks import lock
 HEARTBEAT_SECONDS = 10.0
 """Seconds after which the owner touches the file again."""
 STALE_SECONDS = 60.0
-"""Seconds without a touch after which an owner on another machine has ended: longer than network disks cache."""
+"""Seconds without a touch after which an owner on another machine counts as ended; network disks cache for less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ def hold_run_lock(file: Path) -> Iterator[None]:
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        reaches = _try_lock(descriptor, file)
-        before = _read_owner(file)
-        if before is not None and not (reaches and before.host == socket.gethostname()):
-            _wait_until_stale(before, file)
+        supports_locks = _try_lock(descriptor, file)
+        previous = _read_owner(file)
+        if previous is not None and not (supports_locks and previous.host == socket.gethostname()):
+            _wait_until_stale(previous, file)
         owner = LockOwner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z"))
         _overwrite(descriptor, json.dumps(asdict(owner)) + "\n")
         try:
@@ -81,23 +81,23 @@ def _wait_until_stale(owner: LockOwner, file: Path) -> None:
         f"lock      {owner} started training here and did not release the lock; checking for {STALE_SECONDS:.0f} s"
         " whether it is still running"
     )
-    until, seen = time.monotonic() + STALE_SECONDS, _mtime_ns(file)
-    while time.monotonic() < until:
+    deadline, last_touch = time.monotonic() + STALE_SECONDS, _mtime_ns(file)
+    while time.monotonic() < deadline:
         time.sleep(min(1.0, STALE_SECONDS / 10))
-        if _mtime_ns(file) != seen:
+        if _mtime_ns(file) != last_touch:
             raise _in_use_error(file, _read_owner(file) or owner)
     say(f"lock      {owner} is not running any more")
 
 
 def _in_use_error(file: Path, owner: LockOwner | None) -> SftError:
     """Return the error for a second process."""
-    known = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
-    stop = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
-    return SftError(where=str(file.parent), problem=known, fix=f"{stop}; a new run needs another run_dir")
+    problem = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
+    advice = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
+    return SftError(where=str(file.parent), problem=problem, fix=f"{advice}; a new run needs another run_dir")
 
 
 def _read_owner(file: Path) -> LockOwner | None:
-    """Return the owner that the file names; None if it names none or is damaged."""
+    """Return the owner that the file names; None if there is none or the file is damaged."""
     try:
         return LockOwner(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -105,9 +105,9 @@ def _read_owner(file: Path) -> LockOwner | None:
 
 
 def _mtime_ns(file: Path) -> int:
-    """Return the modification time of the file, which is opened, so that a network disk asks its server."""
-    with file.open("rb") as opened:
-        return os.fstat(opened.fileno()).st_mtime_ns
+    """Return the modification time of the file. Opening it makes a network disk ask its server for the time."""
+    with file.open("rb") as stream:
+        return os.fstat(stream.fileno()).st_mtime_ns
 
 
 def _overwrite(descriptor: int, text: str) -> None:
@@ -119,11 +119,11 @@ def _overwrite(descriptor: int, text: str) -> None:
 @contextmanager
 def _heartbeat(descriptor: int) -> Iterator[None]:
     """Touch the file every ``HEARTBEAT_SECONDS`` during the block."""
-    over = threading.Event()
+    released = threading.Event()
 
     def beat() -> None:
         """Update the time of the lock file until the lock is released."""
-        while not over.wait(HEARTBEAT_SECONDS):
+        while not released.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a network disk may be unavailable for a moment
                 os.utime(descriptor)
 
@@ -132,5 +132,5 @@ def _heartbeat(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        released.set()
         thread.join()

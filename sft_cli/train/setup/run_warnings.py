@@ -1,4 +1,4 @@
-"""Warnings about settings that work but are likely to give a poor result; also printed by `sft check`."""
+"""Warnings about settings that are valid but likely to give a poor result; also printed by `sft check`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.data.prepared import PreparedData
 
 MIN_STEPS = 50
-"""Optimizer steps below which most runs change the model little."""
+"""Number of optimizer steps below which most runs change the model little."""
 MAX_EPOCHS = 20
-"""Most epochs that a fix proposes."""
+"""Largest number of epochs that a fix proposes."""
 USUAL_LR = {
     AdapterKind.none: (1e-7, 1e-4),
     AdapterKind.bitfit: (1e-5, 1e-2),
@@ -33,7 +33,7 @@ class RunWarning:
     """A warning before a run.
 
     Attributes:
-        name: Its subject, in a word or two.
+        name: The subject, in a word or two.
         text: The warning.
         fix: The settings to use instead.
     """
@@ -44,12 +44,12 @@ class RunWarning:
 
 
 def find_run_warnings(config: Config, prepared: PreparedData, *, examples: int, held_out: bool) -> Iterator[RunWarning]:
-    """Find the warnings, in the order of a run.
+    """Yield the warnings about a run, in the order of its phases.
 
     Args:
         config: The settings of the run after ``automatic.resolve_auto``.
         prepared: Its rows, or a sample of them.
-        examples: Training examples of an epoch.
+        examples: Number of training examples of an epoch.
         held_out: Whether rows are held out.
     """
     yield from _template_warnings(config, prepared)
@@ -64,20 +64,20 @@ def num_steps(config: Config, examples: int) -> int:
     return trainer.max_steps or -(-examples // resolved(trainer.examples_per_step)) * resolved(trainer.epochs)
 
 
-def describe_plan(composed: Config, config: Config, examples: int) -> str:
-    """Describe the steps of a run, and which of its numbers were chosen automatically.
+def describe_plan(written: Config, config: Config, examples: int) -> str:
+    """Describe the number of steps of a run, and say which settings of it were chosen automatically.
 
     Args:
-        composed: The config before ``automatic.settled``.
+        written: The config before ``automatic.resolve_auto``.
         config: The config after it.
-        examples: Training examples of an epoch.
+        examples: Number of training examples of an epoch.
     """
     trainer, size, epochs = config.trainer, resolved(config.trainer.examples_per_step), resolved(config.trainer.epochs)
     passes = f"{epochs} epoch{'s' * (epochs > 1)} of {examples:,} examples, {size} a step"
     limit = "" if trainer.max_steps is None else ", ended by trainer.max_steps"
     values = {
-        "trainer.epochs": composed.trainer.epochs,
-        "trainer.examples_per_step": composed.trainer.examples_per_step,
+        "trainer.epochs": written.trainer.epochs,
+        "trainer.examples_per_step": written.trainer.examples_per_step,
     }
     auto = [f"{key}=N" for key, value in values.items() if isinstance(value, Auto)]
     hint = f" (chosen by size; {' '.join(auto)} sets {'it' if len(auto) == 1 else 'them'})" if auto else ""
@@ -106,34 +106,34 @@ def _step_warnings(config: Config, examples: int) -> Iterator[RunWarning]:
     if trainer.max_steps is not None:
         fix = f"leave trainer.max_steps out, or trainer.max_steps={MIN_STEPS} and more"
     else:
-        words = {"trainer.examples_per_step": size, "trainer.epochs": epochs}
-        own = {"trainer.examples_per_step": trainer.examples_per_step, "trainer.epochs": trainer.epochs}
-        fix = " ".join(f"{key}={value}" for key, value in words.items() if value != own[key]) or "add rows"
+        proposed = {"trainer.examples_per_step": size, "trainer.epochs": epochs}
+        current = {"trainer.examples_per_step": trainer.examples_per_step, "trainer.epochs": trainer.epochs}
+        fix = " ".join(f"{key}={value}" for key, value in proposed.items() if value != current[key]) or "add rows"
     yield RunWarning("steps", f"{steps} step{'s' * (steps > 1)} in all: the model will change little", fix)
 
 
 def _holdout_warnings(config: Config, held_out: bool) -> Iterator[RunWarning]:
     """Yield a warning if no rows are held out."""
     if not held_out:
-        few = f", fewer than {automatic.ENOUGH} rows" if isinstance(config.data.val_fraction, Auto) else ""
+        reason = f", fewer than {automatic.ENOUGH} rows" if isinstance(config.data.val_fraction, Auto) else ""
         yield RunWarning(
             "held out",
-            f"no rows are held out{few}: overfitting will not be visible",
+            f"no rows are held out{reason}: overfitting will not be visible",
             "data.val_fraction=0.1, or data.mix.NAME.validation_path=FILE",
         )
 
 
 def _lr_warnings(config: Config) -> Iterator[RunWarning]:
-    """Yield the learning rate is unusual for the method. Muon and Adafactor have other scales."""
+    """Yield a warning if the learning rate is unusual for the method. Muon and Adafactor have other scales."""
     trainer, kind = config.trainer, config.adapter.kind
     if trainer.optimizer in (OptimizerName.muon, OptimizerName.adafactor):
         return
-    lr, (least, most) = resolved(trainer.lr), USUAL_LR[kind]
-    if not least <= lr <= most:
-        end = "large" if lr > most else "small"
-        what = "full tuning" if kind is AdapterKind.none else f"adapter={kind.value}"
+    lr, (lowest, highest) = resolved(trainer.lr), USUAL_LR[kind]
+    if not lowest <= lr <= highest:
+        adjective = "large" if lr > highest else "small"
+        method = "full tuning" if kind is AdapterKind.none else f"adapter={kind.value}"
         yield RunWarning(
             "lr",
-            f"trainer.lr={lr:g} is {end} for {what}, usually trained between {least:g} and {most:g}",
+            f"trainer.lr={lr:g} is {adjective} for {method}, usually trained between {lowest:g} and {highest:g}",
             f"trainer.lr={automatic.LR[kind]:g}, or trainer.lr=auto",
         )

@@ -1,4 +1,4 @@
-"""How many keys the rows of a run see through the prefixes that their examples share."""
+"""The number of attention keys per token in the rows of a run whose examples share prefixes."""
 
 from sft_cli.batching.collate import keys_per_token
 from sft_cli.config.schema.config import Config
@@ -7,11 +7,11 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.data.prepared import PreparedData
 
 SAMPLED_EXAMPLES = 512
-"""Most examples that are looked at."""
+"""Largest number of examples that are sampled."""
 
 
 def count_shared_keys(config: Config, prepared: PreparedData) -> float:
-    """Return the keys that segments of a micro-batch see, over its tokens, in as many examples as a step has."""
+    """Return the number of keys that the segments of a micro-batch attend to per token, from the examples of a step."""
     speed = config.speed
     if not speed.packing or speed.share_prefixes is Choice.never:
         return 1.0
