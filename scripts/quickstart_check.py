@@ -130,7 +130,7 @@ def tune(
 
 
 def open_base(folder: Path, nf4: bool) -> torch.nn.Module:
-    """Return the base in float32, or with NF4 weights and double quantisation."""
+    """Return the base in float32, or with NF4 weights and double quantization."""
     if not nf4:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     quantization = BitsAndBytesConfig(

@@ -92,7 +92,7 @@ def trained_turns(conversation: Conversation) -> list[int]:
 
 
 def runs(weights: Sequence[float]) -> list[tuple[int, int]]:
-    """Return ranges of neighbouring ids that carry loss."""
+    """Return ranges of neighboring ids that carry loss."""
     trained = [False, *(weight > 0 for weight in weights), False]
     edges = [i for i in range(len(weights) + 1) if trained[i] != trained[i + 1]]
     return list(zip(edges[::2], edges[1::2], strict=True))

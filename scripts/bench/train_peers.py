@@ -55,7 +55,7 @@ def main() -> None:
     rows = [rows[place] for place in work["order"]]
     half = work["dtype"] == "bfloat16"
     # On CUDA these trainers load bfloat16 weights, as users do; on a CPU float32 weights with autocast are faster.
-    quantised: dict[str, Any] = {}
+    quantized: dict[str, Any] = {}
     if work["quant"] == "nf4":
         stored = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
@@ -63,9 +63,9 @@ def main() -> None:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-        quantised = {"quantization_config": stored, "device_map": {"": 0 if cuda else "cpu"}}
+        quantized = {"quantization_config": stored, "device_map": {"": 0 if cuda else "cpu"}}
     model = AutoModelForCausalLM.from_pretrained(
-        work["model"], dtype=torch.bfloat16 if half and cuda else torch.float32, **quantised
+        work["model"], dtype=torch.bfloat16 if half and cuda else torch.float32, **quantized
     )
     model.config.use_cache = False
     tokenizer = AutoTokenizer.from_pretrained(work["tokenizer"])

@@ -1,1 +1,1 @@
-"""From examples to batches: the plan of the steps, bin packing, shared prefixes, collation, prefetching."""
+"""Batches of examples: the plan of steps, bin packing, shared prefixes, collation and prefetching."""

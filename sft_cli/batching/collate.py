@@ -1,6 +1,6 @@
-"""From the examples of a step to micro-batches: which rank computes which, and one padding-free row for each.
+"""Assign the examples of a step to ranks and micro-batches, and concatenate each micro-batch without padding.
 
-Shapes: T = tokens of a micro-batch, concatenated; N = its trained positions.
+Shapes: T tokens of a micro-batch, N trained positions.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import TokenizedExample
 
 MIN_SAVING = 0.05
-"""Least fraction of a step's tokens that ``Choice.auto`` must save by computing common prefixes once."""
+"""Fraction of a step's tokens that ``Choice.auto`` must save at least by computing common prefixes once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Batch:
         positions: ``(1, T)`` int64, counting from 0 in every example.
         documents: The layout of the row.
         targets: ``(N,)`` int64: the ids to predict, example by example.
-        target_at: ``(N,)`` int64: the position in the row that predicts each.
-        target_weights: ``(N,)`` float32: factor on each loss.
-        replay: ``(N,)`` bool: which targets are of replayed documents; None when the run has none.
+        target_at: ``(N,)`` int64: the position in the row that predicts each target.
+        target_weights: ``(N,)`` float32: the factor on the loss of each target.
+        replay: ``(N,)`` bool: whether each target is in a replayed document; None if the run has none.
     """
 
     input_ids: Tensor
@@ -63,12 +63,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchPlan:
-    """Which rank computes which examples of a step, and together with which.
+    """The assignment of the examples of a step to ranks and micro-batches.
 
     Attributes:
         partition: ``[rank][micro-batch][index in the step]``.
-        prefixes: The prefixes that examples share within a micro-batch; None: nothing is shared.
-        computed_tokens: Tokens of all rows of all ranks.
+        prefixes: The prefixes that examples share within a micro-batch; None if nothing is shared.
+        computed_tokens: Number of tokens of all rows of all ranks.
     """
 
     partition: Partition
@@ -81,22 +81,22 @@ def plan_micro_batches(
     *,
     max_tokens: int,
     world_size: int = 1,
-    share: Choice = Choice.never,
+    share_prefixes: Choice = Choice.never,
     pair_cost: float = DEFAULT_PAIR_COST,
 ) -> MicroBatchPlan:
     """Assign examples to ranks and micro-batches, each cut after its last trained token: no loss depends on the rest.
 
     Args:
         examples: The examples of a step; those without a trained token add no tokens.
-        max_tokens: Most tokens of a row; 0 puts each example into its own row, and nothing is shared.
+        max_tokens: Largest number of tokens of a row; 0: one example per row, and nothing is shared.
         world_size: Number of processes.
-        share: Whether common prefixes are computed once; auto: where it saves at least ``MIN_SAVING`` of the tokens.
+        share_prefixes: Whether common prefixes are computed once; auto: if that saves ``MIN_SAVING`` of the tokens.
         pair_cost: See ``partition``.
     """
     lengths = [int(positions[-1]) + 1 if len(positions) else 0 for positions in map(target_positions, examples)]
     total = sum(lengths)
-    limit = total if share is Choice.always else (1 - MIN_SAVING) * total
-    if share is not Choice.never and max_tokens:
+    limit = total if share_prefixes is Choice.always else (1 - MIN_SAVING) * total
+    if share_prefixes is not Choice.never and max_tokens:
         prefixes = find_shared_prefixes(examples)
         # The lower bound: all examples in one row.
         if prefixes.ends and prefixes.num_computed_tokens(range(len(examples)), lengths) <= limit:
@@ -108,9 +108,9 @@ def plan_micro_batches(
     return MicroBatchPlan(plain, None, _num_computed_tokens(plain, lengths, None))
 
 
-def keys_per_token(examples: Sequence[TokenizedExample], max_tokens: int, share: Choice) -> float:
-    """Return the most keys of one row, over ``max_tokens``: above 1 where segments see the keys of shared prefixes."""
-    plan = plan_micro_batches(examples, max_tokens=max_tokens, share=share)
+def keys_per_token(examples: Sequence[TokenizedExample], max_tokens: int, share_prefixes: Choice) -> float:
+    """Return the largest number of keys of a row per token of ``max_tokens``; above 1 if segments share prefixes."""
+    plan = plan_micro_batches(examples, max_tokens=max_tokens, share_prefixes=share_prefixes)
     if plan.prefixes is None:
         return 1.0
     lengths = [len(target) and int(target[-1]) + 1 for target in map(target_positions, examples)]
@@ -127,9 +127,9 @@ def _num_computed_tokens(parts: Partition, lengths: Sequence[int], prefixes: Pre
 
 
 def loss_denominator(examples: Sequence[TokenizedExample], reduction: Reduction) -> float:
-    """Return the divisor of a step's loss: the sum of its trained tokens' weights, or the number of its examples.
+    """Return the divisor of a step's loss: the sum of the weights of its trained tokens, or the number of its examples.
 
-    An example counts when it holds a trained token.
+    Only examples with a trained token count.
     """
     sums = [float(tokens.weights[1:].sum(dtype=np.float64)) for tokens in examples]
     return sum(sums) if reduction is Reduction.token else float(sum(weight > 0 for weight in sums))
@@ -141,14 +141,14 @@ def example_loss_weights(
     replayed: Sequence[bool] | None = None,
     replay_weight: float | None = None,
 ) -> list[float]:
-    """Return the factor on each example's loss with which the loss of a whole step is the plain sum over its examples.
+    """Return a factor for each example's loss such that the loss of the whole step is the sum over its examples.
 
     Args:
-        examples: All examples of the step, on whatever rank.
-        reduction: What the loss is a mean over.
-        replayed: Which examples are of replayed sources; None: none.
+        examples: All examples of the step, on all ranks.
+        reduction: Whether the loss is a mean over tokens or examples.
+        replayed: Whether each example is of a replayed source; None: none is.
         replay_weight: Lambda: the mean over the replayed examples times this is added to the mean over the others;
-            None: one mean over all.
+            None: one mean over all examples.
     """
     if replay_weight is None or replayed is None:
         replayed, replay_weight = [False] * len(examples), 1.0
@@ -166,18 +166,17 @@ def collate(
     replayed: Sequence[bool] | None = None,
     prefixes: PrefixForest | None = None,
 ) -> Batch:
-    """Concatenate examples, after the prefixes that several of them share, each with its own positions.
+    """Concatenate shared prefixes and then the examples into a row; the positions of each example start at 0.
 
-    This is the one place where targets are shifted: the id at t is predicted at t - 1. The last trained id of an
-    example and everything after it is no input, and left out. Without any trained id, the row is one token without a
-    target.
+    Targets are shifted here and nowhere else: the id at t is predicted at t - 1. The last trained id of an example and
+    everything after it is not an input, and is left out. Without any trained id, the row is one token without a target.
 
     Args:
-        examples: In the order of their targets.
-        reduction: token: a target weighs what its token does; example: that divided by the sum over its example.
-        example_weights: Further factors on the weights, one for each example; None: 1.
-        replayed: Which examples are of replayed sources; None when the run has none.
-        prefixes: What the examples share, from ``PrefixForest.restrict``; None: nothing.
+        examples: The examples, in the order of their targets.
+        reduction: token: the weight of a target is that of its token; example: divided by the sum over its example.
+        example_weights: A further factor for each example; None: 1.
+        replayed: Whether each example is of a replayed source; None if the run has none.
+        prefixes: The prefixes that the examples share, from ``PrefixForest.restrict``; None if there are none.
     """
     shared = PrefixForest((), (), (-1,) * len(examples)) if prefixes is None else prefixes
     predicted = [target_positions(tokens) for tokens in examples]
@@ -187,24 +186,24 @@ def collate(
     segments = [examples[part.example].input_ids[part.start : part.end] for part in ranges] or [np.zeros(1, np.int64)]
     starts = np.cumsum([0, *(len(segment) for segment in segments)])[len(shared.ends) :]
     target_at = [predicted[i] - ends[i] + start for i, start in zip(kept, starts, strict=False)]
-    at = np.concatenate([np.zeros(0, np.int64), *target_at])
+    all_target_at = np.concatenate([np.zeros(0, np.int64), *target_at])
     row = pack_row(
         [len(segment) for segment in segments],
         [part.parent for part in ranges] if shared.ends else None,
-        torch.from_numpy(np.sort(at)) if len(at) else None,
+        torch.from_numpy(np.sort(all_target_at)) if len(all_target_at) else None,
     )
     targets = [examples[i].input_ids[1:][predicted[i]] for i in kept]
     example_weights = [1.0] * len(examples) if example_weights is None else example_weights
     weights = [_target_weights(examples[i], reduction) * example_weights[i] for i in kept]
-    marks = None if replayed is None else np.repeat([replayed[i] for i in kept], [len(predicted[i]) for i in kept])
+    replay = None if replayed is None else np.repeat([replayed[i] for i in kept], [len(predicted[i]) for i in kept])
     return Batch(
         input_ids=torch.from_numpy(np.concatenate(segments))[None],
         positions=row.positions,
         documents=row,
         targets=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *targets])),
-        target_at=torch.from_numpy(at),
+        target_at=torch.from_numpy(all_target_at),
         target_weights=torch.from_numpy(np.concatenate([np.zeros(0), *weights]).astype(np.float32)),
-        replay=None if marks is None else torch.from_numpy(marks.astype(np.bool_)),
+        replay=None if replay is None else torch.from_numpy(replay.astype(np.bool_)),
     )
 
 
@@ -219,7 +218,7 @@ class TokenRange:
 
 
 def _shared_ranges(shared: PrefixForest) -> list[TokenRange]:
-    """Return the shared segments, each taken from the first example that has it."""
+    """Return the shared segments, each as a range of the first example that has it."""
     first: dict[int, int] = {}
     for example, last in enumerate(shared.of_example):
         for segment in shared.path(last):

@@ -1,12 +1,12 @@
 """The layout of a packed row: documents one after another, and the prefixes that several of them share.
 
-Three documents, the last two with a common prefix P, are the segments A, P, B, C with the parents -1, -1, 1, 1. C sees
-the keys of P and its own::
+Three documents, the last two with a common prefix P, are the segments A, P, B, C with the parents -1, -1, 1, 1. C
+attends to the keys of P and its own::
 
     row        A A A P P B B C
     positions  0 1 2 0 1 2 3 2
 
-Shapes: T tokens of the row, S segments, K keys of all segments together (T where nothing is shared).
+Shapes: T tokens of the row, S segments, K sum of the numbers of keys of all segments (T if nothing is shared).
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ import torch
 from torch import Tensor
 
 PACKED_ROW_KWARG = "sft_documents"
-"""The keyword by which ``model.forward`` passes the row to every attention layer."""
+"""The keyword argument by which ``model.forward`` passes the row to every attention layer."""
 _TENSORS = ("cu_queries", "cu_keys", "key_positions", "read_positions")
 
 
-# Compared by identity: tensors have no truth value, and caches for a row are keyed by the object.
+# eq=False: comparing tensors gives no truth value, and caches are keyed by the row object.
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class PackedRow:
     """The segments of a row, each computed once.
 
     A segment is a document, or a prefix that several documents share. The queries of a segment are its own tokens; its
-    keys are those of its ancestors, root first, and its own. Attention is causal from the end: the last query sees
-    every key.
+    keys are those of its ancestors, root first, and its own. Attention is causal and aligned at the end: the last query
+    attends to every key.
 
     Attributes:
         lengths: ``S`` numbers of own tokens, in row order.
         parents: ``S`` indices of the segment that each one continues, always an earlier one; -1 for none.
-        cu_queries: ``(S + 1,)`` int32: where each segment's own tokens begin, and T.
-        cu_keys: ``(S + 1,)`` int32: where each segment's keys begin in the concatenation of all keys, and K.
-        key_positions: ``(K,)`` int64 positions of those keys in the row; None where nothing is shared (0 to T - 1).
-        read_positions: Sorted positions whose final hidden state is read; None for all of them.
+        cu_queries: ``(S + 1,)`` int32: the start of each segment's own tokens, and T.
+        cu_keys: ``(S + 1,)`` int32: the start of each segment's keys in the concatenation of all keys, and K.
+        key_positions: ``(K,)`` int64 positions of those keys in the row; None if nothing is shared (0 to T - 1).
+        read_positions: Sorted positions whose final hidden state is read; None for all positions.
     """
 
     lengths: tuple[int, ...]
@@ -62,7 +62,7 @@ class PackedRow:
 
     @property
     def size_groups(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """The segments grouped by equal own and key length; each is given as its path, root first and itself last."""
+        """The segments in groups of equal own length and key length; each is given as the path from its root to it."""
         return _size_groups(self.lengths, self.parents)
 
     @property
@@ -91,8 +91,8 @@ def pack_row(
     """Lay out a row of segments with these own lengths, on the CPU.
 
     Args:
-        lengths: Own tokens of each segment, in row order.
-        parents: The earlier segment that each one continues, or -1; None: nothing is shared.
+        lengths: Number of own tokens of each segment, in row order.
+        parents: The earlier segment that each one continues, or -1; None if nothing is shared.
         read_positions: See ``PackedRow``.
     """
     parents = [-1] * len(lengths) if parents is None else parents

@@ -16,20 +16,21 @@ from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
 
 PREFETCH_STEPS = 2
-"""Steps that are built before they are needed."""
+"""Number of steps that are built in advance."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatches:
-    """A step as one rank computes it. Counts are those of all ranks.
+    """The batches of a step for one rank, and counts over all ranks.
 
     Attributes:
-        batches: The rank's micro-batches, the longest first, on its device. The losses of all batches of all ranks add
-            up to the loss of the step.
-        examples: Examples of the step.
-        tokens: Their tokens.
-        computed_tokens: Tokens that go through the model: shared ones once, and none that no loss depends on.
-        trained_tokens: Tokens that are predicted with a weight.
+        batches: The rank's micro-batches, the longest first, on its device. The sum of the losses of all batches of all
+            ranks is the loss of the step.
+        examples: Number of examples of the step.
+        tokens: Number of their tokens.
+        computed_tokens: Number of tokens that go through the model: shared tokens count once, and tokens that no loss
+            depends on do not count.
+        trained_tokens: Number of tokens with loss.
     """
 
     batches: Sequence[Batch]
@@ -40,7 +41,7 @@ class StepBatches:
 
 
 class Prefetcher:
-    """The batches of one step after another, built ahead in a thread; the result does not depend on the thread."""
+    """The batches of consecutive steps, built in advance in a thread; the result does not depend on the thread."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Prefetcher:
         reduction: Reduction,
         max_tokens: int,
         packed: bool,
-        share: Choice = Choice.never,
+        share_prefixes: Choice = Choice.never,
         replay_weight: float | None = None,
         replay_sources: Collection[str] = (),
         world_size: int = 1,
@@ -60,27 +61,27 @@ class Prefetcher:
         device: torch.device,
         pair_cost: float = DEFAULT_PAIR_COST,
     ) -> None:
-        """Start with the first step at once.
+        """Start to build the first step.
 
         Args:
             split: The training examples.
-            step_examples: Step -> its examples, the same on every rank.
-            first_step: The first step that will be taken.
-            num_steps: The step at which the run ends.
-            reduction: What the loss is a mean over.
-            max_tokens: Most tokens of a micro-batch.
-            packed: Whether a row may hold several examples.
-            share: Whether common prefixes are computed once, where the model was shown to allow it.
+            step_examples: Returns the indices of a step's examples, the same on every rank.
+            first_step: The first step to get.
+            num_steps: Number of steps of the run.
+            reduction: Whether the loss is a mean over tokens or examples.
+            max_tokens: Largest number of tokens of a micro-batch.
+            packed: Whether a row may have several examples.
+            share_prefixes: Whether common prefixes are computed once, as far as the model supports it.
             replay_weight: Lambda of ``loss.replay``.
             replay_sources: Names of the replayed sources.
             world_size: Number of processes.
             rank: Rank of this process.
-            device: Where the batches go.
+            device: The device of the batches.
             pair_cost: Cost of attention, see ``bin_packing.attention_pair_cost``.
         """
         self._split, self._step_examples, self._num_steps = split, step_examples, num_steps
         self._reduction, self._max_tokens, self._pair_cost = reduction, max_tokens if packed else 0, pair_cost
-        self._share = share
+        self._share_prefixes = share_prefixes
         self._world_size, self._rank, self._device = world_size, rank, device
         self._replay_weight = replay_weight
         self._replayed = [name in replay_sources for name in split.sources] if replay_sources else None
@@ -89,7 +90,7 @@ class Prefetcher:
         self._submit(first_step)
 
     def get(self, step: int) -> StepBatches:
-        """Return the batches of a step, and start to build the next one; steps are taken in order.
+        """Return the batches of a step and start to build the next one. Call it for each step in order.
 
         Raises:
             Exception: Any error of the thread that built the step.
@@ -117,7 +118,7 @@ class Prefetcher:
         self.close()
 
     def _submit(self, step: int) -> None:
-        """Have the thread build ``step`` and the following ones, ``PREFETCH_STEPS`` in all."""
+        """Let the thread build ``step`` and the following steps, ``PREFETCH_STEPS`` in all."""
         first = self._pending[-1][0] + 1 if self._pending else step
         for number in range(first, min(step + PREFETCH_STEPS, self._num_steps)):
             self._pending.append((number, self._thread.submit(self._build_step, number)))
@@ -130,7 +131,7 @@ class Prefetcher:
             examples,
             max_tokens=self._max_tokens,
             world_size=self._world_size,
-            share=self._share,
+            share_prefixes=self._share_prefixes,
             pair_cost=self._pair_cost,
         )
         replayed = None if self._replayed is None else [self._replayed[index] for index in indices]

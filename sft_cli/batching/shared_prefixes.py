@@ -1,4 +1,4 @@
-"""Common prefixes of examples: tokens that a micro-batch computes only once. No torch."""
+"""Common prefixes of examples, which a micro-batch computes only once. Does not import torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sft_cli.data.prepared import TokenizedExample
 
 MIN_SHARED_TOKENS = 8
-"""Least tokens of a shared segment: of a shorter one, the extra attention segment costs more than it saves.
+"""Smallest number of tokens of a shared segment; for shorter ones, the additional segment costs more than it saves.
 
 Two layers of width 512 on a CPU, pairs of examples of 80 tokens: 7% slower at 4 shared tokens, 5% faster at 8.
 """
@@ -53,19 +53,22 @@ class PrefixForest:
         return shared + sum(lengths[member] - self.end(self.of_example[member]) for member in members)
 
     def num_keys(self, members: Sequence[int], lengths: Sequence[int]) -> int:
-        """Number of keys that the segments of a row with these examples see, shared ones counted for each segment."""
+        """Return the number of keys that the segments of a row with these examples attend to.
+
+        Keys of shared segments count for each segment that attends to them.
+        """
         used = {segment for member in members for segment in self.path(self.of_example[member])}
         return sum(self.ends[segment] for segment in used) + sum(lengths[member] for member in members)
 
     def restrict(self, members: Sequence[int]) -> "PrefixForest":
-        """Return the prefixes that these examples share in a row; a segment with one continuation is not shared."""
+        """Return the prefixes that these examples share in a row; a segment with only one continuation is merged."""
         branches: dict[int, set[tuple[bool, int]]] = {}
-        for place, member in enumerate(members):
-            below: tuple[bool, int] = (True, place)
+        for index, member in enumerate(members):
+            child: tuple[bool, int] = (True, index)
             for segment in reversed(self.path(self.of_example[member])):
-                branches.setdefault(segment, set()).add(below)
-                below = (False, segment)
-        kept = sorted(segment for segment, found in branches.items() if len(found) > 1)
+                branches.setdefault(segment, set()).add(child)
+                child = (False, segment)
+        kept = sorted(segment for segment, children in branches.items() if len(children) > 1)
         numbers = {segment: number for number, segment in enumerate(kept)} | {-1: -1}
 
         def nearest(segment: int) -> int:
@@ -99,7 +102,7 @@ def find_shared_prefixes(examples: Sequence[TokenizedExample]) -> PrefixForest:
     for example in examples:
         positions = target_positions(example)
         heads.append(example.input_ids[: positions[0] if len(positions) else 0])
-    # Big-endian bytes are ordered as the ids are.
+    # Big-endian bytes have the same order as the ids.
     keys = [head.astype(">u4").tobytes() for head in heads]
     order = sorted((i for i in range(len(examples)) if len(heads[i]) >= MIN_SHARED_TOKENS), key=keys.__getitem__)
     lcp = [_common_prefix_length(heads[left], heads[right]) for left, right in pairwise(order)]
@@ -107,7 +110,7 @@ def find_shared_prefixes(examples: Sequence[TokenizedExample]) -> PrefixForest:
     parents: list[int] = []
     of_rank = np.full(len(order), -1)
     open_segments: list[tuple[int, int]] = []  # enclosing segments: number, end in the sorted order
-    for first, last, end in sorted(_lcp_intervals(lcp), key=lambda found: (found[0], -found[1])):
+    for first, last, end in sorted(_lcp_intervals(lcp), key=lambda interval: (interval[0], -interval[1])):
         while open_segments and open_segments[-1][1] <= first:
             open_segments.pop()
         parent = open_segments[-1][0] if open_segments else -1
@@ -124,23 +127,23 @@ def find_shared_prefixes(examples: Sequence[TokenizedExample]) -> PrefixForest:
 
 def _common_prefix_length(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
     """Return the length of the common prefix."""
-    least = min(len(left), len(right))
-    different = left[:least] != right[:least]
-    first = int(different.argmax()) if least else 0
-    return first if least and different[first] else least
+    shorter = min(len(left), len(right))
+    different = left[:shorter] != right[:shorter]
+    first = int(different.argmax()) if shorter else 0
+    return first if shorter and different[first] else shorter
 
 
 def _lcp_intervals(lcp: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of neighbours with a common prefix: first index, index after the last, and length of the prefix.
+    """Yield runs of neighbors with a common prefix: first index, index after the last, and length of the prefix.
 
     They are the intervals of a table of longest common prefixes; ``lcp[i]`` is that of the examples i and i + 1
     (Abouelhoda, Kurtz, Ohlebusch 2004, doi:10.1016/S1570-8667(03)00065-0).
     """
     stack: list[tuple[int, int]] = []  # (tokens, first index); tokens ascend
-    for place, tokens in enumerate([*lcp, 0]):
-        first = place
+    for index, tokens in enumerate([*lcp, 0]):
+        first = index
         while stack and stack[-1][0] > tokens:
-            above, first = stack.pop()
-            yield first, place + 1, above
+            longer, first = stack.pop()
+            yield first, index + 1, longer
         if tokens and (not stack or stack[-1][0] < tokens):
             stack.append((tokens, first))

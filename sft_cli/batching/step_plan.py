@@ -1,4 +1,4 @@
-"""Select the examples of each optimizer step, by the seed alone."""
+"""Select the examples of each optimizer step; the selection depends only on the seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from sft_cli.data.mixing.curriculum import Stage
 class StepPlan:
     """The steps of a run: consecutive examples of an epoch, which is its stages one after another.
 
-    A step may begin in one stage and end in the next. The examples that one conversation was unrolled to stay together
-    in a random stage, as the turns of a conversation that was not unrolled do: their prefix is computed once.
+    A step may begin in one stage and end in the next. If a conversation was unrolled into several examples, they stay
+    adjacent in a random stage, so that their common prefix is computed once.
 
     Attributes:
         stages: The stages of every epoch.
-        examples_per_step: Examples of one step; the last step of an epoch takes the remaining ones.
-        num_steps: Optimizer steps of the whole run.
-        seed: Decides the order of every epoch's random stages.
-        unrolled: ``(training examples,)``: which are a further answer of the example before; None: none.
+        examples_per_step: Number of examples of a step; the last step of an epoch has the remaining ones.
+        num_steps: Number of optimizer steps of the whole run.
+        seed: The seed of the order in random stages.
+        unrolled: ``(training examples,)`` bool: whether an example is a further answer of the conversation of the
+            example before; None: none is.
     """
 
     stages: tuple[Stage, ...]
@@ -34,12 +35,12 @@ class StepPlan:
 
     @property
     def num_examples(self) -> int:
-        """Examples of an epoch, repeated ones counted each time."""
+        """Number of examples of an epoch; repeated ones count each time."""
         return sum(len(stage.entries) for stage in self.stages)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
+        """Number of optimizer steps of an epoch."""
         return -(-self.num_examples // self.examples_per_step)
 
     def epoch_of(self, step: int) -> int:
@@ -58,7 +59,7 @@ class StepPlan:
 
 @lru_cache(maxsize=1)
 def _epoch_order(plan: StepPlan, epoch: int) -> NDArray[np.int64]:
-    """Return ``(examples,)``: the examples of an epoch in order; the last epoch is cached for the steps' slices."""
+    """Return the indices ``(examples,)`` of an epoch in order; cached, because each step takes a slice of them."""
     parts = []
     for number, stage in enumerate(plan.stages):
         if stage.order is Order.random:
@@ -90,13 +91,13 @@ def make_step_plan(
     seed: int,
     unrolled: NDArray[np.bool_] | None = None,
 ) -> StepPlan:
-    """Plan ``epochs`` epochs, or ``max_steps`` steps, which may be fewer or more than the epochs hold.
+    """Plan ``epochs`` epochs, or ``max_steps`` steps, which may be fewer or more than those of the epochs.
 
     Args:
         stages: The stages of every epoch.
-        examples_per_step: Examples of one step.
-        epochs: Passes over the stages; without effect where ``max_steps`` is given.
-        max_steps: Optimizer steps of the run; None: those of the epochs.
+        examples_per_step: Number of examples of a step.
+        epochs: Number of passes over the stages; without effect if ``max_steps`` is given.
+        max_steps: Number of optimizer steps of the run; None: those of the epochs.
         seed: See ``StepPlan``.
         unrolled: See ``StepPlan``.
     """

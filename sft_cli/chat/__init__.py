@@ -1,1 +1,1 @@
-"""From conversations to proven token ids: template, spans, encoding, parity with serving."""
+"""Conversations to token ids with verified loss masks: template, spans, encoding, parity with serving."""

@@ -1,4 +1,4 @@
-"""Rows without messages: rows of token ids, which are trained as they are, and documents, which may be split."""
+"""Rows without messages: rows of token ids, which are trained unchanged, and documents, which may be split."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -26,12 +26,12 @@ def validate_token_ids(tokens: TokenIds, vocab_size: int) -> tuple[float, ...]:
         raise InvalidTokenIds(f"it has {len(ids)} ids and {len(weights)} weights")
     unknown = next((id for id in ids if not 0 <= id < vocab_size), None)
     if unknown is not None:
-        raise InvalidTokenIds(f"id {unknown} is not one of the tokenizer's {vocab_size}: it was made with another one")
+        raise InvalidTokenIds(f"id {unknown} is not one of the tokenizer's {vocab_size}: another tokenizer wrote it")
     if any(weight < 0 or not math.isfinite(weight) for weight in weights):
         raise InvalidTokenIds("a weight is negative or not finite")
     if not any(weights[1:]):
         raise InvalidTokenIds(
-            "no token carries loss" + (" but the first, which nothing predicts" if any(weights) else "")
+            "no token carries loss" + (" except the first, which nothing predicts" if any(weights) else "")
         )
     return (0.0, *weights[1:])
 

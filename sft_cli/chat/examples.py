@@ -32,11 +32,11 @@ class ExampleBuilder:
     """Build examples with one tokenizer, one template and one data config.
 
     Args:
-        tokenizer: Makes the ids.
-        template: Renders conversations.
+        tokenizer: The tokenizer.
+        template: The chat template.
         data: The data config.
-        max_length: Longest example, in tokens.
-        split_documents: Split documents that are longer into pieces (LM replay); otherwise data.overflow decides.
+        max_length: Length of the longest example, in tokens.
+        split_documents: Whether longer documents are split into pieces (LM replay); otherwise data.overflow decides.
         loss_weight: Factor on every weight.
 
     Raises:
@@ -79,7 +79,7 @@ class ExampleBuilder:
         return normalize_conversation(self._row_texts.parse(conversation).conversation, self._data)
 
     def build(self, conversations: Sequence[Conversation]) -> list[EncodeResult]:
-        """Return the examples of each conversation, or why there are none."""
+        """Return the examples of each conversation, or the reason why there are none."""
         results = self._encode(conversations)
         if self._data.overflow is Overflow.drop_oldest_turns:
             pairs = zip(conversations, results, strict=True)
@@ -87,7 +87,7 @@ class ExampleBuilder:
         return results
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[EncodeResult]:
-        """Return the examples of each conversation without dropping turns, or why there are none."""
+        """Return the examples of each conversation without dropping turns, or the reason why there are none."""
         rendered = [
             [] if conversation.tokens is not None else self._render(conversation) for conversation in conversations
         ]
@@ -198,8 +198,8 @@ class ExampleBuilder:
         has_reasoning = keeps_reasoning and any(
             reasoning_blocks.reasoning_texts({"content": m.content, **m.extra}) for m in conversation.messages
         )
-        first = error.fix.replace("{source}", conversation.source)
-        first = first or (
+        advice = error.fix.replace("{source}", conversation.source)
+        advice = advice or (
             "set data.thinking=strip (the template may not render its reasoning)" if has_reasoning else ""
         )
         template = self._template.for_tools if conversation.tools else self._template
@@ -216,12 +216,12 @@ class ExampleBuilder:
         return SftError(
             where=conversation.where,
             problem=f"its mask cannot be proven with {template.label}: {error}",
-            fix=f"{first or 'correct the row'}, {choice}, or leave such rows out with data.on_bad_row=drop",
+            fix=f"{advice or 'correct the row'}, {choice}, or leave such rows out with data.on_bad_row=drop",
         )
 
 
 def _example(conversation: Conversation, text: RenderedText, encoded: EncodedText) -> Example:
-    """Build an example from ids and weights, cut after the last trained id: nothing depends on what follows."""
+    """Build an example from ids and weights, cut after the last trained id: no loss depends on later ids."""
     weights: list[float] = []
     for (start, end), span in zip(encoded.spans, text.spans, strict=True):
         weights += [0.0] * (start - len(weights)) + [span.weight] * (end - start)

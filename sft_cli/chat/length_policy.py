@@ -1,4 +1,4 @@
-"""What happens to rows longer than ``trainer.max_length``: reject, drop the oldest turns, truncate, or split."""
+"""Handle rows longer than ``trainer.max_length``: reject, drop the oldest turns, truncate, or split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ class LengthPolicy:
     """Applies ``data.overflow`` to the verified examples of a row.
 
     Attributes:
-        max_length: Longest example, in tokens.
-        overflow: What to do with longer ones.
-        split_documents: Split documents that are longer into pieces (LM replay) instead.
+        max_length: Length of the longest example, in tokens.
+        overflow: The policy for longer examples.
+        split_documents: Whether longer documents are split into pieces (LM replay) instead.
         control_tokens: The tokenizer's control tokens and their ids.
     """
 
@@ -34,7 +34,7 @@ class LengthPolicy:
         stop_tokens: frozenset[str],
         remarks: frozenset[str] = frozenset(),
     ) -> EncodeResult:
-        """Return the examples of a row, a long document in pieces and a long row truncated, or the rejection.
+        """Return the examples of a row, split or truncated if the policy says so, or the rejection.
 
         Args:
             row: The row.

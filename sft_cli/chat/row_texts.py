@@ -49,19 +49,19 @@ class RowTextParser:
         return self._delimiters_for(conversation).find_error(conversation, self._data)
 
     def remarks(self, row: ParsedRow) -> frozenset[str]:
-        """Return the remarks (keys of data/remarks.py) about the texts of a conversation that is used."""
-        found = {"own_stop"} if row.removed_stops else set[str]()
+        """Return the remarks (keys of data/remarks.py) about the texts of a conversation."""
+        keys = {"own_stop"} if row.removed_stops else set[str]()
         for message in row.conversation.messages:
             if message.role != "assistant" or not message.weight:
                 continue
             text = message.content.rstrip()
             if self._ends_in_special_token(text):
-                found.add("special_end")
+                keys.add("special_end")
             if not (text or message.extra):
-                found.add("empty_answer")
+                keys.add("empty_answer")
         if self._delimiters_for(row.conversation).find_header(row.conversation) is not None:
-            found.add("header")
-        return frozenset(found)
+            keys.add("header")
+        return frozenset(keys)
 
     def _ends_in_special_token(self, text: str) -> bool:
         """Return whether a text ends in a special token; checks the last character first, since there may be many."""
@@ -72,10 +72,10 @@ class RowTextParser:
             return conversation
         try:
             return self._splitter.split(conversation)
-        except RenderError as refusal:
+        except RenderError as error:
             name = self._matching_template(conversation)
             fix = f"set template={name}, which renders it exactly so" if name else ""
-            raise RenderError(str(refusal), fix=fix) from refusal
+            raise RenderError(str(error), fix=fix) from error
 
     def _matching_template(self, conversation: Conversation) -> str | None:
         """Return the name of the packaged template that renders this text, or None."""
@@ -99,5 +99,5 @@ class RowTextParser:
     @cached_property
     def _named_splitters(self) -> dict[str, RenderedSplitter]:
         """One splitter for each packaged template."""
-        found = {name: load_template(TemplateConfig(name=name), self._tokenizer) for name in packaged_templates()}
-        return {name: RenderedSplitter(template, self._tokenizer) for name, template in found.items()}
+        templates = {name: load_template(TemplateConfig(name=name), self._tokenizer) for name in packaged_templates()}
+        return {name: RenderedSplitter(template, self._tokenizer) for name, template in templates.items()}

@@ -1,4 +1,4 @@
-"""Split a conversation that was rendered already (``format: rendered``) into its messages.
+"""Split a rendered conversation (``format: rendered``) into its messages.
 
 The text is cut at the template's own text between messages. The result is accepted only if rendering the messages
 again gives the same text; then it is verified and trained like any other conversation.
@@ -70,22 +70,22 @@ class RenderedSplitter:
     def _messages(self, text: str, role: str, start_of_content: int) -> Iterator[Message]:
         """Yield the messages from a position on; each ends where the template's next tags begin."""
         while True:
-            found = [
+            matches = [
                 (start, -len(gap), next_role)
                 for next_role, gap in self._frames.followers(role)
                 if gap.strip() and (start := text.find(gap, start_of_content)) >= 0
             ]
             rest = text[start_of_content:]
             ending = next((end for end in self._frames.endings.get(role, ()) if rest.endswith(end.rstrip())), "")
-            if not found or min(found)[0] >= len(text) - len(ending.rstrip()):
+            if not matches or min(matches)[0] >= len(text) - len(ending.rstrip()):
                 yield Message(role, rest.removesuffix(ending.rstrip()))
                 return
-            start, length, next_role = min(found)
+            start, length, next_role = min(matches)
             yield Message(role, text[start_of_content:start])
             role, start_of_content = next_role, start - length
 
     def _mismatch(self, messages: tuple[Message, ...], text: str) -> str | None:
-        """Return how the messages differ from the text, or None if rendering them gives the text."""
+        """Return the difference between the messages and the text, or None if rendering them gives the text."""
         last = messages[-1]
         headers = [
             gap.rstrip() for role, gap in self._frames.followers(last.role) if role == "assistant" and gap.strip()
@@ -93,20 +93,20 @@ class RenderedSplitter:
         if last.content.endswith(tuple(headers)) or (last.role == "assistant" and not last.content):
             return "the text ends where the answer should begin"
         if all(message.role != "assistant" for message in messages):
-            return "the text holds no answer that this template would write"
+            return "the text has no answer that this template would write"
         for i, message in enumerate(messages):
             if unexpected := self._control.search(message.content):
                 excerpt = message.content[max(0, unexpected.start() - 20) : unexpected.end() + 20]
                 return (
-                    f"message {i + 1} ({message.role}) of the text holds {unexpected.group()!r} where this"
+                    f"message {i + 1} ({message.role}) of the text contains {unexpected.group()!r} where this"
                     f" template does not write it ({excerpt!r})"
                 )
         try:
             rendered = self._template.render(
                 [{"role": m.role, "content": m.content} for m in messages], None, prompt=False
             )
-        except RenderError as refusal:
-            return str(refusal)
+        except RenderError as error:
+            return str(error)
         endings = {"", *(ending.strip() for ending in self._frames.endings.get(last.role, ()))}
         if rendered.startswith(text) and rendered[len(text) :].strip() in endings:
             return None

@@ -1,7 +1,7 @@
 """Truncate examples to ``trainer.max_length`` tokens, and record the lost parts.
 
-Truncation follows the verification of the whole row, so that the result is the beginning of a verified example: the
-same ids with the same weights. What is lost is counted: tokens, turns without their stop token, examples without loss.
+Truncation follows the verification of the whole row, so the result is the beginning of a verified example: the same ids
+with the same weights. Losses are counted: tokens, turns without their stop token, examples without loss.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Prepare the rows of a run, or a sample, and summarise used, dropped and truncated rows and trained tokens."""
+"""Prepare the rows of a run, or a sample, and summarize used, dropped and truncated rows and trained tokens."""
 
 import io
 import json

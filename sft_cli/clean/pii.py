@@ -142,7 +142,7 @@ def _search(conversation: Conversation, config: PiiConfig) -> RowPii:
 def redact_conversation(conversation: Conversation, config: PiiConfig) -> tuple[Conversation, list[PiiHit]]:
     """Return the conversation with a placeholder for each finding, and the findings; unchanged if there are none.
 
-    A placeholder may turn its neighbours into a finding, so the search is repeated until it finds nothing: redaction is
+    A placeholder may turn its neighbors into a finding, so the search is repeated until it finds nothing: redaction is
     idempotent.
     """
     hits: list[PiiHit] = []

@@ -13,7 +13,7 @@ def merge(
     out: Out = None,
     into: Annotated[
         Literal["original", "dequantized"],
-        typer.Option("--into", help="Base weights to merge into: as published, or as quantised for training."),
+        typer.Option("--into", help="Base weights to merge into: as published, or as quantized for training."),
     ] = "original",
     max_kl: Annotated[
         float | None,

@@ -170,7 +170,7 @@ def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 @lru_cache(maxsize=4)
 def _load_batch(file: Path, batch: int) -> Any:
-    """Return location, conversation and error of one batch; a few batches are cached for reads of neighbours."""
+    """Return location, conversation and error of one batch; a few batches are cached for reads of neighbors."""
     import pyarrow
 
     fields = [COLUMNS.index(name) for name in ("where", "payload", *ERROR_COLUMNS)]

@@ -1,4 +1,4 @@
-"""A conversation with a run's model, in the format it was trained in."""
+"""A conversation with the model of a run, in the chat format of its training."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +31,13 @@ def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str
 
 
 def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | None) -> None:
-    """Answer one prompt, or hold a conversation that is read line by line from standard input.
+    """Answer one prompt, or a conversation that is read line by line from standard input.
 
     Args:
         run: The run.
         config: Its config.
-        prompt: The one prompt; None reads lines.
-        system: The system message; empty or None for none.
+        prompt: The prompt; None reads lines from standard input.
+        system: The system message, if any.
     """
     model = ChatModel(run, config)
     first = [{"role": "system", "content": system}] if system else []
@@ -55,11 +55,11 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
 
 def _read_lines() -> Iterator[str]:
     """Yield the lines of standard input without blank ones."""
-    typed = sys.stdin.isatty()
-    if typed:
+    interactive = sys.stdin.isatty()
+    if interactive:
         say(f"chat      one line is one message; {CLEAR_COMMAND} starts a new conversation, Ctrl-D ends")
     while True:
-        if typed:
+        if interactive:
             sys.stdout.write("> ")
             sys.stdout.flush()
         line = sys.stdin.readline()
@@ -86,7 +86,7 @@ class ChatModel:
             run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
         )
         self._model = load_tuned(run, config, machine)
-        clear_progress()  # only the answer follows, on standard output
+        clear_progress()  # from now on only answers are printed
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Generate the greedy answer, write it to standard output while it is generated, and return it.

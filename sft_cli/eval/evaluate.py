@@ -1,4 +1,4 @@
-"""Evaluate one model on one split: loss, answers, and how many of them are right. Writes and prints nothing."""
+"""Evaluate a model on a split: loss, generated answers and their scores. Writes and prints nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
 
 SAMPLE_CHARACTERS = 160
-"""Most characters of a prompt or an answer in a sample."""
+"""Largest number of characters of a prompt or an answer in a sample."""
 SAMPLE_INDENT = 12
 """Columns by which the lines of a sample are indented."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """The answer to one question and whether it is right; see ``generate.GeneratedAnswer``."""
+    """The answer to a question, and whether it is correct; see ``generate.GeneratedAnswer``."""
 
     text: str
     correct: bool
@@ -35,11 +35,11 @@ class EvalScores:
     Attributes:
         loss: Held-out loss; see ``heldout.GroupLoss``.
         perplexity: e to the loss per trained token.
-        trained_tokens: Tokens the loss is over.
-        examples: Examples the loss is over.
-        items: Number of questions that were answered.
-        exact_match: Fraction of them answered like the reference, both normalised; None without any.
-        stopped_share: Fraction of the answers that end with a stop token; None without any.
+        trained_tokens: Number of tokens of the loss.
+        examples: Number of examples of the loss.
+        items: Number of answered questions.
+        exact_match: Fraction of the answers that equal the reference, both normalized; None without answers.
+        stopped_share: Fraction of the answers that end with a stop token; None without answers.
     """
 
     loss: float
@@ -84,16 +84,16 @@ def evaluate_split(
     """Evaluate a model on a split; the model is unchanged, and no random generator is used.
 
     Args:
-        loss_model: The model; autocast is the caller's.
+        loss_model: The model; the caller enters autocast.
         split: Held-out examples; at least one.
-        config: Whether to generate, for how many rows, and how much.
-        reduction: What the loss is a mean over.
-        max_tokens: Most tokens of a micro-batch.
-        decode: Ids -> text.
+        config: The settings of generation.
+        reduction: Whether the loss is a mean over tokens or examples.
+        max_tokens: Largest number of tokens of a micro-batch.
+        decode: Decodes ids to text.
         stop_ids: Tokens that end an answer; at least one.
-        indices: Examples to take; None for all.
-        loss_progress: Called with the number of examples whose loss is computed.
-        answer_progress: Called with the number of answered prompts.
+        indices: The examples to evaluate; None for all.
+        loss_progress: Called with the numbers of computed and of all examples.
+        answer_progress: Called with the numbers of answered and of all prompts.
     """
     lm = causal_lm(loss_model.model)
     losses = heldout_loss(
@@ -102,7 +102,7 @@ def evaluate_split(
         reduction=reduction,
         max_tokens=max_tokens,
         packed=loss_model.packed,
-        share=loss_model.shares_prefixes,
+        share_prefixes=loss_model.shares_prefixes,
         device=lm.device,
         indices=indices,
         progress=loss_progress,
@@ -150,7 +150,7 @@ def _group_scores(loss: GroupLoss, scored: Sequence[ScoredAnswer]) -> EvalScores
 
 
 def fraction_true(flags: Sequence[bool]) -> float | None:
-    """Return the fraction of the flags that are true; None without any."""
+    """Return the fraction of the flags that are true; None if there are none."""
     return sum(flags) / len(flags) if flags else None
 
 
@@ -159,15 +159,15 @@ def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[s
 
     Args:
         questions: The questions.
-        answers: Name of a model, at most nine letters -> its answer to each question.
-        n: Most questions shown.
+        answers: By the name of a model, of at most nine letters, its answer to each question.
+        n: Largest number of questions to show.
     """
-    shown = min(n, len(questions))
+    num_samples = min(n, len(questions))
     lines = []
-    for index in (i * len(questions) // shown for i in range(shown)):
+    for index in (i * len(questions) // num_samples for i in range(num_samples)):
         item = questions[index]
-        given = {name: texts[index] for name, texts in answers.items()}
-        texts = {"prompt": item.prompt, "expected": item.expected, **given}
+        model_answers = {name: texts[index] for name, texts in answers.items()}
+        texts = {"prompt": item.prompt, "expected": item.expected, **model_answers}
         lines += [
             item.where,
             *(f"  {name:<9} {_one_line(text, tail=name == 'prompt')}" for name, text in texts.items()),
@@ -177,7 +177,7 @@ def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[s
 
 def _one_line(text: str, *, tail: bool) -> str:
     """Return the text on one line: the end of a long prompt, with the question; the beginning of other long texts."""
-    # An untrained model may generate anything, also control characters of the terminal.
+    # An untrained model may generate anything, including control characters of the terminal.
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
     if len(line) <= SAMPLE_CHARACTERS:
         return line

@@ -12,19 +12,19 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.data.prepared import Split
 
 Decode = Callable[[Sequence[int]], str]
-"""Ids -> text, special tokens included."""
+"""Decodes ids to text, including special tokens."""
 REASONING_END = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question.
+    """A question with its reference answer.
 
     Attributes:
-        where: File and line of its row.
+        where: File and line of the row.
         source: Name of the source in the mix.
-        prompt_ids: All ids before the answer, as a server gets them.
-        prompt: The same, decoded.
+        prompt_ids: All ids before the answer, as a server encodes them.
+        prompt: Text of the prompt.
         expected: Text of the reference answer, without the stop token.
     """
 
@@ -36,7 +36,7 @@ class Question:
 
 
 def make_decoder(tokenizer: ChatTokenizer) -> Decode:
-    """Return a function that decodes one list of ids."""
+    """Return a function that decodes a list of ids."""
     return lambda ids: tokenizer.decode_batch([ids])[0]
 
 
@@ -49,27 +49,27 @@ def extract_questions(
 ) -> list[Question]:
     """Extract a question from each example that has one: its last trained span is the reference answer.
 
-    Everything before that span is the prompt. A document, or a conversation trained as a whole, has no prompt and gives
-    no question. Neither does an example whose answer was cut by truncation.
+    Everything before that span is the prompt. A document, or a conversation trained as a whole, has no prompt and so no
+    question. An example whose answer was cut by truncation has none either.
 
     Args:
         split: The examples.
-        decode: Ids -> text.
+        decode: Decodes ids to text.
         stop_ids: Tokens that end an answer.
-        indices: Examples to take, in this order; None for all.
-        limit: Most questions; None for all.
+        indices: The examples to use, in this order; None for all.
+        limit: Largest number of questions; None for all.
     """
     names = split.sources
     chosen = range(len(split)) if indices is None else indices
-    found = (_question(split, index, names[index], decode, stop_ids) for index in chosen)
-    return list(islice((item for item in found if item is not None), limit))
+    questions = (_question(split, index, names[index], decode, stop_ids) for index in chosen)
+    return list(islice((item for item in questions if item is not None), limit))
 
 
 def _question(split: Split, index: int, source: str, decode: Decode, stop_ids: Sequence[int]) -> Question | None:
     """Return the question of one example, or None."""
     tokens = split.tokens(index)
     span = last_trained_span(tokens.weights)
-    # Id 0 is never predicted, so the span of an example trained as a whole begins at id 1.
+    # The first token is never predicted, so the span of an example trained as a whole begins at position 1.
     if span is None or span[0] <= 1:
         return None
     start, end = span
@@ -91,13 +91,13 @@ def count_truncated_answers(split: Split, stop_ids: Sequence[int]) -> int:
     """Return the number of examples without a question because truncation cut their last answer."""
     longest = (split.tokens(int(index)) for index in np.flatnonzero(split.lengths == (split.truncated_at or -1)))
     return sum(
-        one.weights[-1] != 0 and _is_truncated(len(one.weights), int(one.input_ids[-1]), split, stop_ids)
-        for one in longest
+        example.weights[-1] != 0 and _is_truncated(len(example.weights), int(example.input_ids[-1]), split, stop_ids)
+        for example in longest
     )
 
 
 def last_trained_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
-    """Start and end of the last run of nonzero ``(length,)`` weights; None where all are 0."""
+    """Return start and end of the last run of nonzero weights ``(length,)``; None if all are 0."""
     trained = np.flatnonzero(weights)
     if not len(trained):
         return None
@@ -109,9 +109,9 @@ def last_trained_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
 def normalize_answer(text: str) -> str:
     """Normalize an answer for comparison: no reasoning, no case, no extra spaces, no final full stop.
 
-    The steps: remove all up to ``</think>``, Unicode NFC, case folding, one space for each run of white space and none
-    at the ends, remove one final ``.``. Articles and inner punctuation stay, unlike in SQuAD's metric: ``The Who`` is
-    not ``who``.
+    The steps: remove everything up to ``</think>``, Unicode NFC, case folding, one space for each run of white space
+    and none at the ends, remove one final ``.``. Articles and inner punctuation stay, unlike in SQuAD's metric:
+    ``The Who`` is not ``who``.
     """
     answer = text.rpartition(REASONING_END)[2]
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", answer).casefold())
@@ -120,5 +120,5 @@ def normalize_answer(text: str) -> str:
 
 
 def is_exact_match(answer: str, expected: str) -> bool:
-    """Return whether an answer equals the reference, both normalised."""
+    """Return whether an answer equals the reference, both normalized."""
     return normalize_answer(answer) == normalize_answer(expected)

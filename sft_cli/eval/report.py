@@ -17,14 +17,14 @@ from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 
 REPORT_VERSION = 1
-"""Increased whenever the same answers would get other scores, or a field changes its meaning."""
+"""Increased whenever the scores of the same answers, or the meaning of a field, change."""
 SCORE_COLUMNS = {
     "loss": ("loss", 1.0),
     "perplexity": ("perplexity", 1.0),
     "exact match %": ("exact_match", 100.0),
     "stopped %": ("stopped_share", 100.0),
 }
-"""Heading in the table -> field of the scores, and the factor it is shown with."""
+"""For each heading of the table, the field of the scores and its factor."""
 _BASE_FIELDS = ("base_answer", "base_correct")
 ALL_SOURCES = ""
 """The key of all sources together; no source has this name."""
@@ -38,10 +38,10 @@ def build_report(
     Args:
         name: Name of the report, from ``report_name``.
         run: The run.
-        rows: The rows it was evaluated on.
+        rows: The rows of the evaluation.
         config: The settings of the evaluation.
-        tuned: The result of the run.
-        base: The result of the base model, where it was evaluated too.
+        tuned: The result of the trained model.
+        base: The result of the base model, if it was evaluated.
     """
     report: dict[str, Any] = {
         "suite": "heldout" if rows.is_run_holdout else "other rows",
@@ -60,26 +60,26 @@ def build_report(
     }
     if base is not None:
         report["base"] = _metrics_json(base.metrics)
-    report["items"] = [_answer_entry(tuned, base, place) for place in range(len(tuned.items))]
+    report["items"] = [_answer_entry(tuned, base, index) for index in range(len(tuned.items))]
     return report
 
 
 def keep_base_scores(report: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Add the base model's scores of an earlier report of the same rows and settings, where the new one has none."""
+    """Add the base model's scores from an earlier report with the same rows and settings, if the new one has none."""
     if "base" in report or not file.is_file():
         return report
-    earlier = json.loads(file.read_text(encoding="utf-8"))
-    same = all(earlier.get(key) == report[key] for key in ("version", "settings", "data"))
-    if not same or "base" not in earlier or len(earlier["items"]) != len(report["items"]):
+    previous = json.loads(file.read_text(encoding="utf-8"))
+    same = all(previous.get(key) == report[key] for key in ("version", "settings", "data"))
+    if not same or "base" not in previous or len(previous["items"]) != len(report["items"]):
         return report
-    answers = ({name: item[name] for name in _BASE_FIELDS if name in item} for item in earlier["items"])
+    answers = ({name: item[name] for name in _BASE_FIELDS if name in item} for item in previous["items"])
     items = [item | answer for item, answer in zip(report["items"], answers, strict=True)]
-    return {**report, "base": earlier["base"], "items": items}
+    return {**report, "base": previous["base"], "items": items}
 
 
-def _answer_entry(tuned: Evaluation, base: Evaluation | None, place: int) -> dict[str, Any]:
-    """Return one question with its answers."""
-    item, answer = tuned.items[place], tuned.answers[place]
+def _answer_entry(tuned: Evaluation, base: Evaluation | None, index: int) -> dict[str, Any]:
+    """Return a question with its answers, as JSON values."""
+    item, answer = tuned.items[index], tuned.answers[index]
     entry = {
         "where": item.where,
         "source": item.source,
@@ -91,7 +91,7 @@ def _answer_entry(tuned: Evaluation, base: Evaluation | None, place: int) -> dic
         "truncated": answer.truncated,
     }
     if base is not None:
-        entry |= {"base_answer": base.answers[place].text, "base_correct": base.answers[place].correct}
+        entry |= {"base_answer": base.answers[index].text, "base_correct": base.answers[index].correct}
     return entry
 
 
@@ -99,7 +99,7 @@ def _metrics_json(metrics: EvalMetrics) -> dict[str, Any]:
     """Return the metrics as JSON values."""
     return {
         **nan_to_none(asdict(metrics.overall)),
-        "sources": {name: nan_to_none(asdict(one)) for name, one in metrics.sources.items()},
+        "sources": {name: nan_to_none(asdict(scores)) for name, scores in metrics.sources.items()},
     }
 
 
@@ -110,24 +110,27 @@ def write_eval_report(report: Mapping[str, Any], file: Path) -> None:
 
 
 def print_scores(tuned: EvalMetrics, base: EvalMetrics | None = None) -> None:
-    """Print a row for each source, and one for all where there are several; with a base, one for each model."""
+    """Print the table of scores; see ``score_table``."""
     table(*score_table(tuned, base))
 
 
 def score_table(tuned: EvalMetrics, base: EvalMetrics | None = None) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns and rows of the table, a row per source and model, without columns that have no value."""
+    """Return the columns and rows of the table of scores, without columns that have no value.
+
+    There is a row for each source, one for all if there are several, and with a base model one for each model.
+    """
     groups = [*tuned.sources, *([ALL_SOURCES] if len(tuned.sources) > 1 else [])]
     models = {"tuned": tuned} if base is None else {"base": base, "tuned": tuned}
-    lines = [(group or "all", name, _scores_of(of, group)) for group in groups for name, of in models.items()]
+    lines = [(group or "all", name, _scores_of(metrics, group)) for group in groups for name, metrics in models.items()]
     columns: dict[str, list[Any]] = {"source": [group for group, _, _ in lines]}
     if base is not None:
         columns["model"] = [name for _, name, _ in lines]
-    columns["examples"] = [found.examples for _, _, found in lines]
-    answered = [found.items for _, _, found in lines]
+    columns["examples"] = [scores.examples for _, _, scores in lines]
+    answered = [scores.items for _, _, scores in lines]
     if any(answered) and answered != columns["examples"]:
         columns["answered"] = answered
     for heading, (field, factor) in SCORE_COLUMNS.items():
-        values = [asdict(found)[field] for _, _, found in lines]
+        values = [asdict(scores)[field] for _, _, scores in lines]
         columns[heading] = [None if value is None else factor * value for value in values]
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
     return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]

@@ -1,4 +1,4 @@
-"""The name of an evaluation's report: one for each choice of rows and settings. No torch."""
+"""The name of an evaluation's report, one for each choice of rows and settings. Does not import torch."""
 
 import json
 from hashlib import sha256
@@ -9,8 +9,8 @@ from sft_cli.eval.select_rows import EvalRows
 
 
 def eval_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that decide the scores, in addition to the run and the rows, by key."""
-    decided = {
+    """Return the settings that determine the scores, in addition to the run and the rows, by key."""
+    return {
         "eval.generate": config.eval.generate,
         "eval.max_rows": config.eval.max_rows if config.eval.generate else None,
         "eval.max_new_tokens": config.eval.max_new_tokens if config.eval.generate else None,
@@ -19,7 +19,6 @@ def eval_settings(config: Config) -> dict[str, Any]:
         "model.dtype": config.model.dtype.value,
         "trainer.dtype": config.trainer.dtype.value,
     }
-    return decided
 
 
 def report_name(rows: EvalRows, trained: Config, config: Config) -> str:
@@ -29,7 +28,7 @@ def report_name(rows: EvalRows, trained: Config, config: Config) -> str:
     overwrites another's report.
     """
     name = "heldout" if rows.is_run_holdout else f"{'-'.join(rows.sources)[:40]}-{rows.fingerprint[:8]}"
-    own, now = eval_settings(trained), eval_settings(config)
-    if own == now:
+    run_settings, settings = eval_settings(trained), eval_settings(config)
+    if run_settings == settings:
         return name
-    return f"{name}-{sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{name}-{sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""The rows that a run is evaluated on: its own held-out rows, or others named on the command line. No torch."""
+"""The rows to evaluate a run on: its held-out rows, or others that the command line names. Does not import torch."""
 
 import shlex
 from collections.abc import Iterator
@@ -32,12 +32,13 @@ class EvalRows:
 
     Attributes:
         split: The examples.
-        side: Which split of the prepared directory they are.
+        side: The name of the split in the prepared directory.
         directory: The prepared directory.
         fingerprint: Digest of the inputs of preparation.
-        sources: Names of its sources.
-        is_run_holdout: Whether they are the rows that the run itself held out.
-        overlap: Examples that the run was trained on; None for its own rows, or where its training data is deleted.
+        sources: Names of the sources.
+        is_run_holdout: Whether the rows are those that the run held out.
+        overlap: Examples that the run was trained on; None for held-out rows of the run, or if its training data is
+            deleted.
     """
 
     split: Split
@@ -50,12 +51,12 @@ class EvalRows:
 
 
 def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
-    """Select the rows to evaluate on, and print which.
+    """Select the rows to evaluate on, and print them.
 
     Args:
         run: The run.
         trained: The config of the run.
-        config: The same with the overrides of the command line.
+        config: The config with the overrides of the command line.
 
     Raises:
         SftError: There are no such rows, or they cannot be prepared.
@@ -94,12 +95,12 @@ def _describe_rows(rows: EvalRows, config: Config) -> str:
 
 
 def _training_overlap(run: RunDir, rows: EvalRows) -> TrainingOverlap | None:
-    """Return the examples that the run was trained on; None where its training data no longer exist."""
-    known = run.read_json(run.data) if run.data.is_file() else {}
-    manifest = read_manifest(Path(known["prepared_dir"])) if known else None
-    if manifest is None or manifest["content"] != known["content"]:
+    """Return the examples that the run was trained on; None if its training data no longer exist."""
+    recorded = run.read_json(run.data) if run.data.is_file() else {}
+    manifest = read_manifest(Path(recorded["prepared_dir"])) if recorded else None
+    if manifest is None or manifest["content"] != recorded["content"]:
         return None
-    return find_training_overlap(rows.split, Split(Path(known["prepared_dir"]) / "train"))
+    return find_training_overlap(rows.split, Split(Path(recorded["prepared_dir"]) / "train"))
 
 
 def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
@@ -109,7 +110,7 @@ def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
         first = split.where(overlap.examples[0])
         yield (
             f"warning: the run was trained on {len(overlap.examples):,} of the {number} (the first: {first}): their"
-            " scores measure memorisation"
+            " scores measure memorization"
         )
     if overlap.prompts:
         first = split.where(overlap.prompts[0])
@@ -126,7 +127,7 @@ def _without_holdout(trained: Config, config: Config) -> Config:
 
 
 def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
-    """Return the config with the run's saved tokenizer, template and added tokens; prepares into the cache."""
+    """Return the config with the run's saved tokenizer, template and added tokens, and the cache as prepared_dir."""
     template = replace(config.template, name="auto", path=None)
     saved = load_tokenizer(str(tokenizer))
     content = allowed_content_tokens(saved, load_template(template, saved), config.model.add_tokens)
@@ -147,36 +148,38 @@ def _run_data(run: RunDir, config: Config) -> PreparedData:
             problem="the file that names the run's data is missing",
             fix=f"name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
-    known = run.read_json(run.data)
-    directory = Path(known["prepared_dir"])
+    recorded = run.read_json(run.data)
+    directory = Path(recorded["prepared_dir"])
     manifest = read_manifest(directory)
-    if manifest is not None and manifest["content"] == known["content"]:
+    if manifest is not None and manifest["content"] == recorded["content"]:
         return open_prepared(directory)
-    say(f"data      {directory} no longer holds the run's data: preparing it again")
-    now = manifests.preparation_inputs(config, *load_tokenizer_and_template(config))
+    say(f"data      {directory} no longer has the run's data: preparing it again")
+    inputs = manifests.preparation_inputs(config, *load_tokenizer_and_template(config))
     changed = [
         name
-        for name in input_diff.changed_names(run.read_json(run.manifest)["inputs"], now)
+        for name in input_diff.changed_names(run.read_json(run.manifest)["inputs"], inputs)
         if name != input_diff.THIS_VERSION
     ]
-    made = None if changed else prepare_data(config)
-    if made is None or made.manifest["content"] != known["content"]:
+    prepared = None if changed else prepare_data(config)
+    if prepared is None or prepared.manifest["content"] != recorded["content"]:
         raise SftError(
             where=str(directory),
             problem="the run's data no longer exists and cannot be prepared again: "
             f"{', '.join(changed) or input_diff.THIS_VERSION} changed since",
             fix=f"restore it, or name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
-    return made
+    return prepared
 
 
 def _shared_path(trained: Config, config: Config, side: SplitName) -> str | None:
-    """Return a path that both the training and this evaluation take rows from, or None."""
-    known = {redact_values(source.path) for source in trained.data.mix.values()}
-    again = [source for source in config.data.mix.values() if redact_values(source.path) in known]
+    """Return a path that both the training and this evaluation read rows from, or None."""
+    training_paths = {redact_values(source.path) for source in trained.data.mix.values()}
+    shared_sources = [source for source in config.data.mix.values() if redact_values(source.path) in training_paths]
     if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
         return None
-    return next((redact_values(source.path) for source in again if side == "train" or not has_validation(source)), None)
+    return next(
+        (redact_values(source.path) for source in shared_sources if side == "train" or not has_validation(source)), None
+    )
 
 
 def _eval_rows(prepared: PreparedData, side: SplitName, *, own: bool) -> EvalRows:

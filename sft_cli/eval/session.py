@@ -1,4 +1,4 @@
-"""The body of `sft eval`: load the run's model, evaluate it (and the base, if requested), and write the report."""
+"""Evaluate a run for `sft eval`: load its model, evaluate it (and the base, if requested), and write the report."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
 
 NUM_SAMPLES = 3
-"""Questions printed with the answers of both models."""
+"""Number of questions that are printed with the answers of both models."""
 
 
 def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, compare: bool) -> None:
@@ -37,11 +37,11 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
     Args:
         run: The run.
         config: Its config with the overrides of the command line.
-        rows: The rows to evaluate it on.
+        rows: The rows to evaluate on.
         name: Name of the report.
-        compare: Whether to evaluate the base model, too.
+        compare: Whether to evaluate the base model as well.
     """
-    from peft import PeftModel  # after sft_cli.model, which silences a warning of its import
+    from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
     machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
     stops, decode = read_stop_ids(run), make_decoder(load_tokenizer(str(run.result)))
@@ -52,7 +52,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
             loss_model, probed = build_loss_model(
                 model,
                 config.speed.logits_chunk,
-                share=config.speed.share_prefixes,
+                share_prefixes=config.speed.share_prefixes,
                 packing=config.speed.packing,
                 row_tokens=config.speed.tokens_per_micro_batch,
                 longest=config.trainer.max_length,
@@ -80,7 +80,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
     tuned = evaluate_model(model, "tuned")
     if compare and isinstance(model, PeftModel):
         with model.disable_adapter():
-            # Not through PEFT, which would still count the vectors of prompt tuning and prevent packing.
+            # Without the PEFT wrapper, which would still count the vectors of prompt tuning and prevent packing.
             base = evaluate_model(causal_lm(model), "base")
     elif compare:
         del model  # two models may not fit into memory
@@ -131,8 +131,8 @@ def _load_model(config: Config, machine: ComputeSetup, added: Sequence[int] = ()
 def load_tuned(run: RunDir, config: Config, machine: ComputeSetup) -> nn.Module:
     """Load the trained model: the base with the run's adapter, or the run's own weights."""
     if config.adapter.kind in WHOLE:
-        own = replace(config.model, path=str(run.result), revision=None)
-        return _load_model(replace(config, model=own), machine)  # its embeddings of added tokens are trained
+        model_config = replace(config.model, path=str(run.result), revision=None)
+        return _load_model(replace(config, model=model_config), machine)  # with trained embeddings of added tokens
     return load_adapter(load_base(run, config, machine), run.result, machine.device)
 
 
@@ -140,15 +140,15 @@ def read_stop_ids(run: RunDir) -> list[int]:
     """Read the tokens that end an answer from the run's generation config.
 
     Raises:
-        SftError: It contains none.
+        SftError: There is no stop token.
     """
     file = run.result / "generation_config.json"
-    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    found = [ends] if isinstance(ends, int) else ends
-    if not found:
+    value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    stop_ids = [value] if isinstance(value, int) else value
+    if not stop_ids:
         raise SftError(
             where=str(file),
             problem="it contains no stop token (eos_token_id)",
             fix="train again, or add the ids of the stop tokens to it",
         )
-    return found
+    return stop_ids

@@ -36,19 +36,19 @@ def stream_answer(
     """Generate the greedy answer to one prompt and pass its text on piece by piece, without the stop token.
 
     Args:
-        model: A transformers causal LM or a PEFT model around one; autocast is the caller's.
-        tokenizer: The tokenizer that decodes its ids.
+        model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
+        tokenizer: The tokenizer that decodes the ids.
         prompt: Token ids.
         stop_ids: Tokens that end the answer.
-        max_new_tokens: Longest answer, including its stop token.
+        max_new_tokens: Largest number of tokens of the answer, including its stop token.
         on_text: Called with each piece of text.
 
     Raises:
         SftError: The prompt fills the model's context.
     """
     with generation_mode(model) as lm:
-        limit, taken = model_context_length(lm.config), num_prepended_vectors(model)
-        num_new = max_new_tokens if limit is None else min(max_new_tokens, limit - taken - len(prompt))
+        limit, num_vectors = model_context_length(lm.config), num_prepended_vectors(model)
+        num_new = max_new_tokens if limit is None else min(max_new_tokens, limit - num_vectors - len(prompt))
         if num_new <= 0:
             raise SftError(
                 where="sft chat",
@@ -62,10 +62,8 @@ def stream_answer(
             pad_token_id=stop_ids[0],
             use_cache=True,
         )
-        kept_config, lm.generation_config = (
-            lm.generation_config,
-            GenerationConfig(),
-        )  # generate() would take unset values from it
+        # generate() would use the model's own settings for unset values.
+        model_settings, lm.generation_config = lm.generation_config, GenerationConfig()
         ids = torch.tensor([list(prompt)], device=lm.device)
         try:
             lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
@@ -75,4 +73,4 @@ def stream_answer(
                 streamer=_CallbackStreamer(tokenizer, on_text),
             )
         finally:
-            lm.generation_config = kept_config
+            lm.generation_config = model_settings

@@ -1,1 +1,1 @@
-"""Merge an adapter into its base: a plain model."""
+"""Merge an adapter into its base, so that the result is a plain model."""

@@ -15,20 +15,20 @@ from sft_cli.errors import SftError
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 MAX_ROWS = 16
-"""Most rows that are compared."""
+"""Largest number of rows that are compared."""
 MAX_LOGITS = 2**28
-"""Most logits kept of one model (half a GiB in bfloat16): a large vocabulary is compared at fewer positions."""
+"""Largest number of logits kept per model (half a GiB in bfloat16); large vocabularies have fewer positions."""
 MAX_KL = {torch.float32: 1e-4, torch.bfloat16: 5e-3, torch.float16: 5e-3}
-"""Largest mean KL divergence of a merge, in nats, by the type of the merged weights.
+"""Largest mean KL divergence of a merge, in nats, by the dtype of the merged weights.
 
-Measured on stories260k with random adapters that move the base by 0.003 to 0.5 nats: 2e-12 to 4e-12 in float32, 1e-5 to
-2e-5 in float16, 7e-4 to 1.4e-3 in bfloat16. Nearly all of the latter is the arithmetic of two half-precision forward
-passes; the rounding of the merged weights alone gives 3e-5 to 8e-5. A merge into NF4 gives 0.02 and more."""
+Measured on stories260k with random adapters that change the base by 0.003 to 0.5 nats: 2e-12 to 4e-12 in float32, 1e-5
+to 2e-5 in float16, 7e-4 to 1.4e-3 in bfloat16. Nearly all of the latter is due to the arithmetic of two half-precision
+forward passes; the rounding of the merged weights alone gives 3e-5 to 8e-5. A merge into NF4 gives 0.02 and more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """A row on which models are compared: ids, and labels that are the same ids where trained and -100 elsewhere."""
+    """A row for comparing models: token ids, and labels, which are the same ids if trained, otherwise -100."""
 
     where: str
     input_ids: list[int]
@@ -46,13 +46,13 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far two models agree.
+    """The agreement of two models.
 
     Attributes:
-        kl: Mean over the positions of KL(first ‖ second), in nats; NaN when either has a NaN logit.
-        argmax: Share of the positions at which both have the same most likely token.
-        positions: Number of positions compared.
-        rows: Number of rows they are from.
+        kl: Mean over the positions of KL(first ‖ second), in nats; NaN if either model has a NaN logit.
+        argmax: Fraction of the positions at which both have the same most likely token.
+        positions: Number of compared positions.
+        rows: Number of compared rows.
     """
 
     kl: float
@@ -65,22 +65,22 @@ def read_comparison_rows(file: Path) -> list[ComparisonRow]:
     """Read the first ``MAX_ROWS`` rows of a run's probes.json that have a trained token.
 
     Raises:
-        SftError: There are none, so that no comparison is possible.
+        SftError: There is no such row.
     """
     entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    probes = [ComparisonRow(**one) for one in entries]
-    all_logits = [probe for probe in probes if probe.compared_positions(1)][:MAX_ROWS]
-    if not all_logits:
+    all_rows = [ComparisonRow(**entry) for entry in entries]
+    rows = [row for row in all_rows if row.compared_positions(1)][:MAX_ROWS]
+    if not rows:
         raise SftError(
             where=str(file),
-            problem="there is no row with a trained token to compare the models on",
-            fix="train the run again: sft train writes them",
+            problem="there is no row with a trained token for comparing the models",
+            fix="train the run again: sft train writes such rows",
         )
-    return all_logits
+    return rows
 
 
 def trained_logits(model: nn.Module, probes: Sequence[ComparisonRow]) -> list[Tensor]:
-    """Return for each row the ``(positions, vocabulary)`` logits, in the model's own type, on the CPU.
+    """Return the logits ``(positions, vocabulary)`` of each row, in the dtype of the model, on the CPU.
 
     Args:
         model: A causal LM, with or without an adapter; it is not changed.
@@ -100,7 +100,7 @@ def trained_logits(model: nn.Module, probes: Sequence[ComparisonRow]) -> list[Te
 
 
 def compare_logits(first: Sequence[Tensor], second: Sequence[Tensor]) -> Agreement:
-    """Return how far the logits of two models on the same rows agree."""
+    """Return the agreement of the logits of two models on the same rows."""
     divergence, same_argmax, positions = 0.0, 0, 0
     for left, right in zip(first, second, strict=True):
         p, q = log_softmax(left.double(), dim=-1), log_softmax(right.double(), dim=-1)

@@ -29,12 +29,12 @@ class MergeResult:
 
     Attributes:
         into: ``original`` or ``dequantized``.
-        dtype: Type of its weights.
+        dtype: Dtype of its weights.
         size: Bytes of its weight files.
-        max_kl: Largest divergence from the adapter that was allowed, in nats.
-        agreement: The adapter on the same base against the merged model.
-        shift: The adapter on the quantised base, as trained, against the merged model; None for a plain base.
-        usage: Lines of Python that query it.
+        max_kl: Largest allowed divergence from the adapter, in nats.
+        agreement: Agreement of the adapter on the same base with the merged model.
+        shift: Agreement of the adapter on the quantized base, as trained, with the merged model; None for a plain base.
+        usage: Lines of Python that query the model.
     """
 
     into: str
@@ -82,7 +82,7 @@ def render_card(run: RunDir, config: Config, merged: MergeResult) -> str:
 
 
 def run_title(run: RunDir, config: Config) -> str:
-    """Return the name of the run: the configured one, else that of its directory."""
+    """Return the name of the run: the configured name, else that of its directory."""
     return config.run_name if config.run_name != Config().run_name else run.path.resolve().name
 
 
@@ -104,7 +104,7 @@ def is_hub_model(path: str) -> bool:
 
 
 def public_name(path: str) -> str:
-    """Return a path for other readers: hub ids and ``builtin:`` paths unchanged, only the name of local paths."""
+    """Return a path for publication: hub ids and ``builtin:`` paths are unchanged, local ones become their names."""
     local = path.startswith(("/", ".", "~")) or Path(path).exists()
     return Path(path).expanduser().resolve().name if local else path
 
@@ -114,14 +114,14 @@ def base_licence(path: str) -> str | None:
     card = Path(paths.resolve(path)) / "README.md"
     try:
         data = metadata_load(card) if card.is_file() else None
-    except (YAMLError, ValueError):  # a file of others: an unreadable card has no known licence
+    except (YAMLError, ValueError):  # someone else's file: the licence of an unreadable card is unknown
         return None
     licence = (data or {}).get("license")
     return licence if isinstance(licence, str) else None
 
 
 def common_licence(licences: list[str | None]) -> str | None:
-    """Return the licence if base and sources all have the same known one; else None, because mixtures need a person."""
+    """Return the licence that base and all sources have; None if they differ, because a person must decide then."""
     known = {licence.lower() for licence in licences if licence}
     return known.pop() if len(known) == 1 and all(licences) else None
 
@@ -144,10 +144,10 @@ def hyperparameters(adapter: AdapterConfig, quant: QuantConfig, trainer: Trainer
     """Return the hyperparameters by name."""
     storage = quant.kind.value
     if quant.kind in FOUR_BITS and quant.double_quant:
-        storage += ", scales quantised too"
+        storage += ", scales quantized too"
     return {
         **adapter_hyperparameters(adapter),
-        "base stored as": storage if quant.kind is not QuantKind.none else "not quantised",
+        "base stored as": storage if quant.kind is not QuantKind.none else "not quantized",
         "learning rate": f"{resolved(trainer.lr):g}, {trainer.schedule.value},"
         f" warm-up {trainer.warmup_ratio:g} of the steps",
         "optimizer": f"{trainer.optimizer.value}, betas {trainer.betas[0]:g} and {trainer.betas[1]:g}",
@@ -162,11 +162,11 @@ def hyperparameters(adapter: AdapterConfig, quant: QuantConfig, trainer: Trainer
 
 
 def adapter_hyperparameters(adapter: AdapterConfig) -> dict[str, str]:
-    """Return what was trained, with the settings that apply to its kind."""
+    """Return the settings of an adapter that apply to its kind, by name."""
     result = {"adapter": describe_adapter(adapter), "target modules": ", ".join(adapter.target_modules)}
     rows = {
         "target parameters": adapter.target_parameters,
-        "modules trained whole": adapter.modules_to_save,
+        "fully trained modules": adapter.modules_to_save,
         "on top of": [public_name(path) for path in adapter.frozen_adapters],
         "started from": [] if adapter.start_from is None else [public_name(adapter.start_from)],
         "other ranks": [f"{pattern}: {rank}" for pattern, rank in adapter.rank_pattern.items()],
@@ -183,11 +183,11 @@ def describe_adapter(adapter: AdapterConfig) -> str:
         return "IA3"
     if adapter.kind is AdapterKind.oft:
         return f"OFT, blocks of {adapter.oft.block_size}"
-    assert adapter.kind is AdapterKind.lora, "nothing else is merged"
+    assert adapter.kind is AdapterKind.lora, "other kinds are not merged"
     name = "DoRA" if adapter.dora else "LoRA"
     parts = [f"{name}, rank {adapter.rank}, alpha {adapter.alpha:g}, dropout {adapter.dropout:g}"]
     parts += ["scaled by alpha / sqrt(rank)"] if adapter.rank_stabilized else []
-    parts += [f"initialised by {adapter.init.value}"] if adapter.init is not Init.default else []
+    parts += [f"initialized by {adapter.init.value}"] if adapter.init is not Init.default else []
     parts += [f"learning rate of B {adapter.lr_ratio:g} times that of A"] if adapter.lr_ratio != 1 else []
     return ", ".join(parts)
 
@@ -217,15 +217,15 @@ def run_results(run: RunDir) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a metric is a number, not missing, a flag or a group of others."""
+    """Return whether a metric is a number, neither missing nor a flag nor a group of metrics."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def package_versions(environment: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions used in the run, without packages that were not installed."""
     packages = {name: environment["packages"].get(name) for name in PACKAGES}
-    own = {"sft_cli": environment["sft_cli"], "Python": environment["python"]}
-    return own | {name: version for name, version in packages.items() if version}
+    versions = {"sft_cli": environment["sft_cli"], "Python": environment["python"]}
+    return versions | {name: version for name, version in packages.items() if version}
 
 
 def table_cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What can be found wrong with a merge before torch is loaded."""
+"""Checks of a merge that do not need torch."""
 
 import os
 import shlex
@@ -30,20 +30,20 @@ def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[st
 
 def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
     """Check that a run can be merged, before any weight is read."""
-    result, quoted = run.result, shlex.quote(str(out))
+    result, quoted_out = run.result, shlex.quote(str(out))
     kind = config.adapter.kind
     if kind in WHOLE:
-        trained = "the model's own weights were" if kind is AdapterKind.none else "the biases themselves were"
+        trained = "weights" if kind is AdapterKind.none else "biases"
         raise SftError(
             where=str(run.path),
-            problem=f"{trained} trained, so there is no adapter to merge",
-            fix=f"the model is whole already: cp -r {shlex.quote(str(result))} {quoted}",
+            problem=f"the run trained the model's own {trained}, so there is no adapter to merge",
+            fix=f"the model is already complete: cp -r {shlex.quote(str(result))} {quoted_out}",
         )
     if kind not in MERGEABLE:
         raise SftError(
             where=str(run.path),
             problem=f"an adapter of kind {kind.value} is not an update of the weights and cannot be merged",
-            fix=f"serve it as it is, with PEFT: PeftModel.from_pretrained(base, {str(result)!r})",
+            fix=f"serve it with PEFT: PeftModel.from_pretrained(base, {str(result)!r})",
         )
     if config.adapter.init is Init.loftq and into != "dequantized":
         raise SftError(
@@ -55,24 +55,24 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
     if into == "dequantized" and config.quant.kind is QuantKind.none:
         raise SftError(
             where="--into dequantized",
-            problem="the run's base was not quantised",
-            fix="leave --into out: the adapter is added to the base as it is",
+            problem="the run's base was not quantized",
+            fix="leave --into out: the adapter is added to the original base",
         )
     needed = (run.environment, run.manifest, run.metrics, run.probes, result / "generation_config.json")
     if missing := [file for file in needed if not file.is_file()]:
         raise SftError(
             where=str(missing[0]),
-            problem="the run directory is not whole: this file is missing",
-            fix="copy it from where the run was trained",
+            problem="the run directory is incomplete: this file is missing",
+            fix="copy it from the machine on which the run was trained",
         )
     if os.path.lexists(out):
         raise SftError(
             where=f"--out {out}",
-            problem="it exists already, and nothing is overwritten",
-            fix=f"choose another: --out {shlex.quote(str(_free(out)))}",
+            problem="it already exists, and nothing is overwritten",
+            fix=f"choose another directory: --out {shlex.quote(str(_unused_path(out)))}",
         )
 
 
-def _free(out: Path) -> Path:
-    """Return the first name like this one where nothing is."""
+def _unused_path(out: Path) -> Path:
+    """Return the first of the paths ``out-2``, ``out-3``, … that does not exist."""
     return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))

@@ -1,8 +1,8 @@
-"""Merge an adapter into its base, write the result, and check that it gives the results of the adapter.
+"""Merge an adapter into its base, write the result, and check that it computes the same as the adapter.
 
-A quantised base is never merged into: bitsandbytes would quantise the sum again, which changes the logits by a third,
-and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base is loaded
-again and dequantised before it ever runs; the evaluation of the trained model uses another copy.
+An adapter is never merged into quantized weights: bitsandbytes would quantize the sum again, which changes the logits
+by a third, and after an evaluation on a CPU the stored bytes have another meaning (see ``quant``). So a quantized base
+is loaded again and dequantized before it ever runs; the evaluation of the trained model uses another copy.
 
 The sum is computed in float32 and rounded once: PEFT's update is float32, and torch adds it to a half-precision weight
 in place as ``round(float32(weight) + update)``. (PEFT's ``safe_merge`` would round the update first.)
@@ -54,16 +54,16 @@ UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """What is merged into what.
+    """The settings of a merge.
 
     Attributes:
         run: The run with the adapter.
         model: Its base.
-        quant: How the base was stored in training.
+        quant: Storage of the base in training.
         into: ``original`` or ``dequantized``.
-        device: Where it is computed.
-        trained_dtype: The run's compute type.
-        dtype: Type of the merged weights: the base's own, or (dequantized) the run's compute type.
+        device: The device of the merge.
+        trained_dtype: The compute dtype of the run.
+        dtype: Dtype of the merged weights: that of the base, or (dequantized) the compute dtype of the run.
         added_ids: Ids of the tokens that the run added.
     """
 
@@ -78,54 +78,54 @@ class MergePlan:
 
 
 def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> MergeResult:
-    """Write the merged model to ``out``; if it cannot be completed and verified, write nothing.
+    """Write the merged model to ``out``; if that fails, or the model differs from the adapter, write nothing.
 
     Args:
         run: A finished run with an adapter.
         config: Its config.
         out: A path that does not exist.
-        into: ``original`` or ``dequantized`` (then the run's base was quantised).
-        max_kl: Largest mean KL(adapter ‖ merged) in nats; None means ``MAX_KL`` of the merged type.
+        into: ``original`` or ``dequantized`` (then the run's base was quantized).
+        max_kl: Largest mean KL(adapter ‖ merged) in nats; None means ``MAX_KL`` of the merged dtype.
 
     Raises:
-        SftError: It does not fit on the disk or the device, or the merged model differs from the adapter.
+        SftError: The model does not fit on the disk or the device, or differs from the adapter.
     """
     probes, plan = read_comparison_rows(run.probes), make_merge_plan(run, config, into)
     limit = MAX_KL[plan.dtype] if max_kl is None else max_kl
     out.parent.mkdir(parents=True, exist_ok=True)
     check_disk_space(plan, out)
-    new = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(new, ignore_errors=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        export_files.copy_model_files(run, config.model, new)
-        tokenizer = server.load_server_tokenizer(new, None, trust_remote_code=config.model.trust_remote_code)
+        export_files.copy_model_files(run, config.model, temporary)
+        tokenizer = server.load_server_tokenizer(temporary, None, trust_remote_code=config.model.trust_remote_code)
         rows = [(probe.where, probe.input_ids) for probe in probes]
         server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else training_logits(plan, probes)
         with translate_disk_errors(out, "free disk space, or --out DIR on another disk; nothing was left there"):
-            adapter = write_merged(plan, new, probes)
-        merged = reloaded_logits(plan, new, probes)
+            adapter = write_merged(plan, temporary, probes)
+        merged = reloaded_logits(plan, temporary, probes)
         quantization_shift = None if trained is None else compare_logits(trained, merged)
-        size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in temporary.glob("*.safetensors"))
         name = str(plan.dtype).removeprefix("torch.")
         model_config = load_model_config(config.model)
         usage = tuple(export_files.usage_example(model_config, "DIRECTORY_OR_HUB_ID"))
         result = MergeResult(into, name, size, limit, compare_logits(adapter, merged), quantization_shift, usage)
         print_agreement(result, config.quant)
         check_agreement(result, run)
-        (new / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
-        apply_umask(new)
-        new.rename(out)
+        (temporary / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
+        apply_umask(temporary)
+        temporary.rename(out)
     except RuntimeError as error:
         if not is_out_of_memory(error) or not torch.cuda.is_available():
             raise
         raise SftError(
             where=f"sft merge {shlex.quote(str(run.path))}",
             problem="the model does not fit into the memory of the GPU",
-            fix="add trainer.device=cpu: it is slower and gives the same model",
+            fix="add trainer.device=cpu, which is slower and gives the same model",
         ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     say(f"merged    {out} ({gib(size)} in {name})")
     say("next      it is a plain transformers model:")
     for line in export_files.usage_example(model_config, str(out)):
@@ -134,12 +134,12 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
 
 
 def make_merge_plan(run: RunDir, config: Config, into: str) -> MergePlan:
-    """Resolve the device and the types of the merge."""
+    """Resolve the device and the dtypes of the merge."""
     trained = DTYPES[Dtype(run.read_json(run.environment)["dtype"])]
     dtype = trained if into == "dequantized" else export_files.stored_dtype(config.model)
-    new = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
+    new_ids = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
     device = choose_device(config.trainer.device)
-    return MergePlan(run, config.model, config.quant, into, device, trained, dtype, tuple(new))
+    return MergePlan(run, config.model, config.quant, into, device, trained, dtype, tuple(new_ids))
 
 
 def check_disk_space(plan: MergePlan, out: Path) -> None:
@@ -157,7 +157,7 @@ def check_disk_space(plan: MergePlan, out: Path) -> None:
 
 
 def training_logits(plan: MergePlan, probes: Sequence[ComparisonRow]) -> list[Tensor]:
-    """Return the logits of the quantised base with the adapter, as trained."""
+    """Return the logits of the quantized base with the adapter, as trained."""
     base = load_training_base(plan)
     logits = trained_logits(load_adapted(base, plan), probes)
     del base
@@ -165,7 +165,7 @@ def training_logits(plan: MergePlan, probes: Sequence[ComparisonRow]) -> list[Te
     return logits
 
 
-def write_merged(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
+def write_merged(plan: MergePlan, directory: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
     """Merge and save the model; return the logits before merging."""
     model = load_adapted(load_base_to_merge(plan), plan)
     logits = trained_logits(model, probes)
@@ -173,22 +173,22 @@ def write_merged(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow]) ->
     merged = model.merge_and_unload()
     merged.generation_config = export_files.make_generation_config(merged.generation_config, plan.run)
     export_files.set_eos_tokens(merged.config, export_files.run_stop_ids(plan.run))
-    merged.save_pretrained(new, max_shard_size="5GB")
+    merged.save_pretrained(directory, max_shard_size="5GB")
     del model, merged
     release_memory()
     return logits
 
 
 def untie_embeddings(model: PeftModel) -> None:
-    """Give the head its own matrix, in place, where it shares the embedding's and either has an adapter.
+    """Give the head its own matrix, in place, if it is tied to the embedding and either has an adapter.
 
-    The adapter changes one of the two; added to the shared matrix it would change both.
+    The adapter changes one of the two; merged into the tied matrix, it would change both.
     """
     lm = causal_lm(model)
     layers = (lm.get_input_embeddings(), lm.get_output_embeddings())
     embedding, head = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
-    carries = any(isinstance(layer, BaseTunerLayer) for layer in layers)
-    if not (carries and isinstance(head, nn.Linear) and isinstance(embedding, nn.Embedding)):
+    has_adapter = any(isinstance(layer, BaseTunerLayer) for layer in layers)
+    if not (has_adapter and isinstance(head, nn.Linear) and isinstance(embedding, nn.Embedding)):
         return
     if head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
@@ -197,9 +197,9 @@ def untie_embeddings(model: PeftModel) -> None:
 
 
 def load_base_to_merge(plan: MergePlan) -> PreTrainedModel:
-    """Load the base with plain linear layers in the type of the merged weights; it has not run yet."""
+    """Load the base with plain linear layers in the dtype of the merged weights; it has not run yet."""
     if plan.into == "original":
-        # `auto` under an adapter takes the compute type, here the type the weights are stored in.
+        # model.dtype=auto takes the compute dtype, which is here the dtype of the stored weights.
         model_config = ModelConfig(
             path=plan.model.path, revision=plan.model.revision, trust_remote_code=plan.model.trust_remote_code
         )
@@ -232,10 +232,10 @@ def load_adapted(base: PreTrainedModel, plan: MergePlan) -> PeftModel:
     return load_adapter(base, plan.run.adapter, plan.device)
 
 
-def reloaded_logits(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
+def reloaded_logits(plan: MergePlan, directory: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
     """Return the logits of the written model, loaded as any user would load it."""
     model_class = auto_class(load_model_config(plan.model))
-    model = model_class.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
+    model = model_class.from_pretrained(directory, trust_remote_code=plan.model.trust_remote_code)
     model.to(plan.device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
     logits = trained_logits(model, probes)
     del model
@@ -244,7 +244,7 @@ def reloaded_logits(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow])
 
 
 def release_memory() -> None:
-    """Free deleted models: their modules reference each other, and two at a time may not fit."""
+    """Free deleted models: their modules reference each other, and two models may not fit into memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -252,20 +252,26 @@ def release_memory() -> None:
 
 def check_agreement(result: MergeResult, run: RunDir) -> None:
     """Refuse a merged model that differs from the adapter; NaN counts as different."""
-    found, path = result.agreement, shlex.quote(str(run.path))
-    if not found.kl <= result.max_kl:
+    agreement, path = result.agreement, shlex.quote(str(run.path))
+    if not agreement.kl <= result.max_kl:
         raise SftError(
             where=f"sft merge {path} --into {result.into}",
-            problem=f"the merged model differs from the adapter: KL {found.kl:.2g} nats over"
-            f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
+            problem=f"the merged model differs from the adapter: KL {agreement.kl:.2g} nats over"
+            f" {agreement.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
             fix=f"check the adapter: sft eval {path}; --max-kl NATS allows more",
         )
 
 
 def print_agreement(result: MergeResult, quant: QuantConfig) -> None:
-    """Print how far the merged model agrees with the adapter, and with the model as it was trained."""
+    """Print the agreement of the merged model with the adapter, and with the model as it was trained."""
     pairs: list[tuple[str, Agreement, float | None]] = [("adapter and merged", result.agreement, result.max_kl)]
     if result.shift is not None:
-        pairs.append((f"as trained ({quant.kind.value}) and merged: quantisation shift", result.shift, None))
+        pairs.append((f"as trained ({quant.kind.value}) and merged: quantization shift", result.shift, None))
     columns = ("logits compared", "KL in nats", "at most", "same top token", "positions", "rows")
-    table(columns, [(name, one.kl, most, f"{one.argmax:.2%}", one.positions, one.rows) for name, one, most in pairs])
+    table(
+        columns,
+        [
+            (name, agreement.kl, limit, f"{agreement.argmax:.2%}", agreement.positions, agreement.rows)
+            for name, agreement, limit in pairs
+        ],
+    )

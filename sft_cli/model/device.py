@@ -1,4 +1,4 @@
-"""The device and the type that a run computes in."""
+"""The device and the dtype of the computation."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -21,18 +21,18 @@ DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.fl
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 """CPU flags of Linux for instructions that multiply bfloat16 matrices at least twice as fast as float32 ones."""
 MIN_BF16_HIDDEN_SIZE = 256
-"""Hidden size from which bfloat16 pays on such a CPU. Measured with LoRA on AVX512-BF16: a step of a 160 wide model 1.1
-times as fast, layers 256 wide 2.9 times, 512 wide 3.2 times."""
+"""Hidden size from which bfloat16 is much faster on such a CPU. Measured with LoRA on AVX512-BF16: a step of a model of
+width 160 is 1.1 times as fast, layers of width 256 are 2.9 times as fast, of width 512 3.2 times."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeSetup:
-    """A device, and the type of its matrix products.
+    """A device, and the dtype of its matrix products.
 
     Attributes:
-        device: Where the model computes.
-        dtype: The compute type.
-        reason: Why ``auto`` chose it, as a clause for the log; empty where it was configured.
+        device: The device of the model.
+        dtype: The compute dtype.
+        reason: Why ``auto`` chose the dtype, as a clause for the log; empty if it was configured.
     """
 
     device: torch.device
@@ -40,12 +40,12 @@ class ComputeSetup:
     reason: str = ""
 
     def precision(self) -> AbstractContextManager[object]:
-        """Return the autocast context of training; it does nothing in float32."""
+        """Return the autocast context of training, which does nothing in float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 
 
 def choose_device(device: Device) -> torch.device:
-    """Return the device that ``trainer.device`` means here; each process of a run on a node has its own CUDA device.
+    """Return the device for ``trainer.device``; each process of a run on a node gets its own CUDA device.
 
     Raises:
         SftError: CUDA was requested and there is none, or fewer devices than processes.
@@ -59,14 +59,14 @@ def choose_device(device: Device) -> torch.device:
         )
     if not cuda or device is Device.cpu:
         return torch.device("cpu")
-    place = rank_from_env()
-    if place.world_size == 1:
+    rank = rank_from_env()
+    if rank.world_size == 1:
         return torch.device("cuda")
-    index = cuda_device_index(place, torch.cuda.device_count())
+    index = cuda_device_index(rank, torch.cuda.device_count())
     if index is None:
         raise SftError(
-            where=f"process {place.rank} of {place.world_size}",
-            problem=f"{place.local_world_size} processes of this node want a CUDA device each, and torch sees"
+            where=f"process {rank.rank} of {rank.world_size}",
+            problem=f"{rank.local_world_size} processes of this node want a CUDA device each, and torch sees"
             f" {torch.cuda.device_count()}",
             fix="launcher.nproc=auto, or trainer.device=cpu",
         )
@@ -78,14 +78,14 @@ def choose_compute_setup(
 ) -> ComputeSetup:
     """Resolve ``trainer.device`` and ``trainer.dtype`` on this machine.
 
-    On CUDA, TF32 products are allowed unless the type is float32: they have 10 bits of float32's 23-bit fraction.
+    On CUDA, TF32 products are allowed unless the dtype is float32: they have 10 bits of float32's 23-bit fraction.
 
-    The same config on the same kind of machine always gets the same type: nothing is timed.
+    The same config on the same kind of machine always gets the same dtype: nothing is timed.
 
     Args:
-        trainer: Its keys device and dtype.
-        architecture: The model's own configuration; None computes in float32 on a CPU.
-        full: The model's own weights are trained, not an adapter.
+        trainer: The keys device and dtype are read.
+        architecture: The model's own configuration; without it, a CPU computes in float32.
+        full: Whether the model's own weights are trained, not an adapter.
 
     Raises:
         SftError: This machine does not support it.
@@ -93,13 +93,13 @@ def choose_compute_setup(
     device = choose_device(trainer.device)
     setup = _choose_dtype(device, trainer, architecture, full=full)
     if device.type == "cuda":
-        exact = setup.dtype is torch.float32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
+        is_float32 = setup.dtype is torch.float32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not is_float32
     return setup
 
 
 def has_native_bfloat16() -> bool:
-    """Return whether the current CUDA device multiplies in bfloat16; torch emulates it on older ones, slowly."""
+    """Return whether the current CUDA device multiplies in bfloat16; on older devices torch emulates it slowly."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -120,18 +120,18 @@ def _choose_dtype(
     if (dtype is torch.float16 and device.type == "cpu") or (dtype is torch.bfloat16 and not bfloat16):
         raise SftError(
             where=f"trainer.dtype={trainer.dtype.value}",
-            problem=f"the {device.type} device here does not train in it",
+            problem=f"this {device.type} device cannot train in {trainer.dtype.value}",
             fix="trainer.dtype=auto",
         )
     return ComputeSetup(device, dtype)
 
 
 def choose_cpu_dtype(hidden: int | None, full: bool, cpuinfo: Path = CPUINFO) -> tuple[torch.dtype, str]:
-    """Return the type that ``auto`` means on a CPU, and why: bfloat16 for adapters where processor and model suit it.
+    """Return the dtype for ``auto`` on a CPU, and the reason: bfloat16 for adapters if it is faster.
 
     Args:
-        hidden: The model's hidden size; None where it is unknown.
-        full: The model's own weights are trained.
+        hidden: The model's hidden size; None if it is unknown.
+        full: Whether the model's own weights are trained.
         cpuinfo: Linux's description of the processor; missing on other systems.
     """
     if full:
@@ -140,13 +140,13 @@ def choose_cpu_dtype(hidden: int | None, full: bool, cpuinfo: Path = CPUINFO) ->
         return torch.float32, f"bfloat16 is faster from a hidden size of {MIN_BF16_HIDDEN_SIZE}"
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set[str]())
-    if found := sorted(BF16_CPU_FLAGS & flags):
-        return torch.bfloat16, f"the processor has {found[0]}"
+    if fast_flags := sorted(BF16_CPU_FLAGS & flags):
+        return torch.bfloat16, f"the processor has {fast_flags[0]}"
     return torch.float32, "the processor does not multiply in bfloat16"
 
 
 def compute_dtype(operand: Tensor | PreTrainedModel) -> torch.dtype:
-    """Return the type of matrix products with this operand: autocast's if it is on, else the operand's own."""
+    """Return the dtype of matrix products with this operand: that of autocast if it is on, else the operand's."""
     kind = operand.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else operand.dtype
 
@@ -154,11 +154,11 @@ def compute_dtype(operand: Tensor | PreTrainedModel) -> torch.dtype:
 def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     """Return the bytes that a run can still allocate on its device, within the container's limit.
 
-    Processes of a run on one node share its main memory.
+    The processes of a run on one node share its main memory.
 
     Args:
-        device: Where the model computes.
-        root: The file system with ``proc`` and ``sys``.
+        device: The device of the model.
+        root: The directory that contains ``proc`` and ``sys``.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -167,12 +167,12 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int:
 
 
 def _cgroup_free_memory(root: Path) -> Iterator[int]:
-    """Yield the bytes left by the control groups of this process: its own group's limit, and those of all parents.
+    """Yield the free bytes of each control group of this process that has a limit: its own group and all parents.
 
-    Both versions of Linux's files are read. Inactive file pages count as used there, but can be reclaimed.
+    Both versions of control groups are read. They count inactive file pages as used, but these can be reclaimed.
     """
-    listed = root / "proc/self/cgroup"
-    for line in listed.read_text().splitlines() if listed.is_file() else []:
+    cgroup_file = root / "proc/self/cgroup"
+    for line in cgroup_file.read_text().splitlines() if cgroup_file.is_file() else []:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -181,11 +181,11 @@ def _cgroup_free_memory(root: Path) -> Iterator[int]:
             if controllers
             else (root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
         )
-        own = top / path.lstrip("/")
-        for group in (own, *own.parents):
+        own_group = top / path.lstrip("/")
+        for group in (own_group, *own_group.parents):
             if not group.is_relative_to(top) or not (group / limit).is_file():
                 continue
-            most = (group / limit).read_text().strip()
-            if most != "max":
+            limit_text = (group / limit).read_text().strip()
+            if limit_text != "max":
                 pages = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
-                yield int(most) - int((group / usage).read_text()) + int(pages.get(idle, 0))
+                yield int(limit_text) - int((group / usage).read_text()) + int(pages.get(idle, 0))

@@ -1,4 +1,4 @@
-"""Files of a model directory besides its weights: tokenizer, configuration, generation settings."""
+"""The files of a model directory other than weights: tokenizer, configuration, generation settings."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch
 KEPT_GENERATION_KEYS = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
 """Generation settings of the base that do not change greedy answers; sampling settings and penalties would."""
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-"""Files that describe how images and sound are read by models with towers."""
+"""Files with the preprocessing of images and sound for models with towers."""
 NOT_COPIED = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -35,18 +35,18 @@ NOT_COPIED = (
 
 
 def stored_dtype(config: ModelConfig) -> torch.dtype:
-    """Return the type of the base's own weights: that of config.json, or else of the first floating tensor.
+    """Return the dtype of the base's weights: that in config.json, or else that of the first floating-point tensor.
 
     Raises:
-        SftError: The base is stored quantised, or in a type that cannot be merged.
+        SftError: The base is stored quantized, or in a dtype that cannot be merged.
     """
     model_config = load_model_config(config)
-    named = model_config.get_text_config().dtype or model_config.dtype
-    dtype = first_tensor_dtype(resolve_model(config), config.revision) if named is None else named
+    configured = model_config.get_text_config().dtype or model_config.dtype
+    dtype = first_tensor_dtype(resolve_model(config), config.revision) if configured is None else configured
     if "quantization_config" in vars(model_config) or dtype not in SAFETENSORS_DTYPES.values():
         raise SftError(
             where=f"model.path={config.path}",
-            problem="the base itself is stored quantised, and an adapter cannot be added to such weights",
+            problem="the base is stored quantized, and an adapter cannot be added to such weights",
             fix="name the same model in float32, bfloat16 or float16: model.path=DIR_OR_HUB_ID",
         )
     assert isinstance(dtype, torch.dtype)
@@ -54,7 +54,7 @@ def stored_dtype(config: ModelConfig) -> torch.dtype:
 
 
 def first_tensor_dtype(path: str, revision: str | None) -> torch.dtype | None:
-    """Return the type of a model's first floating tensor; None when it has none."""
+    """Return the dtype of a model's first floating-point tensor; None if there is none."""
     try:
         file = cached_file(path, "model.safetensors", revision=revision)
     except OSError:  # it is sharded
@@ -98,7 +98,7 @@ def copy_model_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
 
 
 def copy_processor_files(base: ModelConfig, model_config: PretrainedConfig, directory: Path) -> None:
-    """Copy the processor files of a model that takes images or sound; the chat template is the tokenizer's, as trained.
+    """Copy the processor files of a model that takes images or sound, but not their chat template.
 
     Args:
         base: The model that training started from.
@@ -106,19 +106,19 @@ def copy_processor_files(base: ModelConfig, model_config: PretrainedConfig, dire
         directory: The new model's.
     """
     for name in PROCESSOR_FILES if is_multimodal(model_config) else ():
-        found = cached_file(
+        file = cached_file(
             resolve_model(base), name, revision=base.revision, _raise_exceptions_for_missing_entries=False
         )
-        if found is not None:
-            shutil.copyfile(found, directory / name)
+        if file is not None:
+            shutil.copyfile(file, directory / name)
 
 
 def usage_example(model_config: PretrainedConfig, path: str) -> list[str]:
-    """Return Python lines that query the model: one pipeline call where transformers has one for text alone.
+    """Return Python lines that query the model: a text-generation pipeline, or for a multimodal model its classes.
 
     Args:
         model_config: The model's configuration.
-        path: The directory, as it is to be shown.
+        path: The directory to name in the lines.
     """
     turns = "[{'role': 'user', 'content': 'Hello'}]"
     if not is_multimodal(model_config):
@@ -146,9 +146,9 @@ def set_eos_tokens(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:
 
 
 def set_tokenizer_eos(directory: Path, stop_ids: Sequence[int]) -> None:
-    """Set a stop token as the EOS of a saved tokenizer: its own where it is one of them, else the first.
+    """Set the EOS token of a saved tokenizer to the first stop token, unless it is a stop token already.
 
-    If the chat template writes ``eos_token`` itself, the EOS stays as it was in training.
+    If the chat template uses ``eos_token``, the EOS token stays as it was in training.
     """
     template = directory / "chat_template.jinja"
     file = directory / "tokenizer_config.json"
@@ -156,10 +156,10 @@ def set_tokenizer_eos(directory: Path, stop_ids: Sequence[int]) -> None:
         return
     names = Tokenizer.from_file(str(directory / "tokenizer.json"))
     stops = [names.id_to_token(id) for id in stop_ids]
-    for place in (file, directory / "special_tokens_map.json"):
-        values = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    for config_file in (file, directory / "special_tokens_map.json"):
+        values = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
         token = values.get("eos_token")
         text = token.get("content") if isinstance(token, dict) else token
-        if place.is_file() and text not in stops:
+        if config_file.is_file() and text not in stops:
             values["eos_token"] = {**token, "content": stops[0]} if isinstance(token, dict) else stops[0]
-            place.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            config_file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Products with frozen 8-bit weights, which depend on nothing but their own row.
+"""Products with frozen 8-bit weights in which the result for a token does not depend on other tokens.
 
 On CUDA bitsandbytes multiplies as LLM.int8() does (arXiv:2208.07339): it rounds the inputs to 8 bits as well, except
-the columns in which any token of the micro-batch exceeds a threshold. Documents that share a row then change each
-other's rounding, and a layer waits for the device to find the columns. Here the weights are multiplied by their scales
-for each product, and again in the backward pass, as bitsandbytes does on a CPU: the inputs are not rounded, training
-computes with the weights that merging writes, and every device computes the same.
+the columns in which any token of the micro-batch exceeds a threshold. Documents in the same row then change each
+other's rounding, and a layer synchronizes with the device to find the columns. Here the weights are dequantized for
+each product, and again in the backward pass, as bitsandbytes does on a CPU: the inputs are not rounded, training
+computes with the weights that merging writes, and all devices compute the same.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sft_cli.model.device import compute_dtype
 from sft_cli.model.quant import quantized_layers
 
 MAX_CODE = 127
-"""A row's scale is the weight that this code stands for."""
+"""The code of a weight that is equal to the scale of its row."""
 
 
 class Int8Product(torch.autograd.Function):
@@ -27,7 +27,7 @@ class Int8Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``(…, out)`` in the type of computation; nothing but the stored weights is saved."""
+        """Return ``(…, out)`` in the compute dtype; only the stored weights are saved."""
         ctx.save_for_backward(codes, scales)
         ctx.kind = compute_dtype(x)
         bias = None if bias is None else bias.to(ctx.kind)
@@ -38,7 +38,7 @@ class Int8Product(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  the decorator hides the name
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradient of x; autograd casts it to the type of x."""
+        """Return the gradient of x; autograd casts it to the dtype of x."""
         codes, scales = ctx.saved_tensors
         return gradient.to(ctx.kind) @ dequantize_rows(codes, scales, ctx.kind), None, None, None
 
@@ -50,10 +50,10 @@ def dequantize_rows(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor
 
 @dataclass(frozen=True)
 class Int8Forward:
-    """The ``forward`` of one 8-bit layer of bitsandbytes.
+    """The ``forward`` of an 8-bit layer of bitsandbytes.
 
     Attributes:
-        layer: The layer; its weight and scales are read at every use.
+        layer: The layer; its weight and scales are read on every call.
     """
 
     layer: nn.Module
@@ -65,19 +65,19 @@ class Int8Forward:
         layer = self.layer
         assert isinstance(layer, Linear8bitLt)
         assert isinstance(layer.weight, Int8Params)
-        # A forward of bitsandbytes moves the scales from the weight to the layer's state.
+        # The forward of bitsandbytes moves the scales from the weight to the layer's state.
         scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
         return Int8Product.apply(x, layer.weight.data, scales, layer.bias)  # pyright: ignore[reportReturnType]
 
 
 def replace_int8_products(model: nn.Module) -> int:
-    """Replace the forward of every 8-bit layer of bitsandbytes; return how many."""
+    """Replace the forward of every 8-bit layer of bitsandbytes and return the number of layers."""
     layers = quantized_layers(model)
     if not layers:
         return 0
     from bitsandbytes.nn.modules import Linear8bitLt
 
-    found = [layer for layer in layers.values() if isinstance(layer, Linear8bitLt)]
-    for layer in found:
+    int8_layers = [layer for layer in layers.values() if isinstance(layer, Linear8bitLt)]
+    for layer in int8_layers:
         layer.forward = Int8Forward(layer)
-    return len(found)
+    return len(int8_layers)

@@ -33,20 +33,27 @@ TOWER_CONFIGS = ("vision_config", "audio_config")
 TEXT_INPUTS = ("input_ids", "inputs_embeds")
 """Main inputs of inner models that belong to the language model (BLT has several); a tower takes pixels or sound."""
 TRIAL_TOKENS, TRIAL_PREFIX = 8, 4
-"""Length of the trial row, and how many of its first tokens stay the same when the others change."""
+"""Length of the trial row, and the number of its first tokens that stay the same when the others change."""
 MAX_LEAK = 0.02
-"""Largest relative change of a token's logits when later tokens change: rounding; attention to them changes more."""
+"""Largest relative change of a token's logits by rounding when later tokens change; attention to them changes more."""
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """Return the automatic class that loads the model as config.json names it: with its towers, if it has some.
+    """Return the automatic class that loads the model, with its towers if it has any.
 
-    A family may have a class with towers and one for text alone (Qwen3.5): ``architectures`` decides.
+    A family may have a class with towers and one for text alone (Qwen3.5): ``architectures`` in config.json decides.
     """
-    text, named = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type), config.architectures or ()
+    text_class_name, architectures = (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type),
+        config.architectures or (),
+    )
     for auto, classes in MULTIMODAL_CLASSES:
-        model_config = classes.get(config.model_type)
-        if model_config is not None and model_config != text and (text is None or model_config in named):
+        class_name = classes.get(config.model_type)
+        if (
+            class_name is not None
+            and class_name != text_class_name
+            and (text_class_name is None or class_name in architectures)
+        ):
             return auto
     return AutoModelForCausalLM
 
@@ -58,7 +65,7 @@ def is_supported_type(config: PretrainedConfig) -> bool:
 
 
 def is_multimodal(config: PretrainedConfig) -> bool:
-    """Return whether the model also takes images or sound: transformers loads it by another class, or it has towers."""
+    """Return whether the model also takes images or sound: it has towers, or is not loaded as a plain causal LM."""
     towers = any(name in TOWER_CONFIGS and vars(config).get(name) is not None for name in config.sub_configs)
     return towers or auto_class(config) is not AutoModelForCausalLM
 
@@ -66,7 +73,7 @@ def is_multimodal(config: PretrainedConfig) -> bool:
 def non_language_modules(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the names of the modules outside the language model: towers for images and sound, and their projectors.
 
-    Empty for a model of text alone. The model may be on the meta device (``load.empty_model``).
+    Empty for a text model. The model may be on the meta device (``load.empty_model``).
     """
     base, decoder = model.base_model, model.get_decoder()
     children = set(base.children())
@@ -83,13 +90,13 @@ def is_inside(name: str, modules: Iterable[str]) -> bool:
 
 
 def language_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Return the modules by name; of a model with towers those outside of them."""
+    """Return the modules of the language model, by name."""
     towers = non_language_modules(model)
     return {name: module for name, module in model.named_modules() if not is_inside(name, towers)}
 
 
 def check_separable(model: PreTrainedModel, where: str) -> None:
-    """Refuse a model whose towers cannot be separated from its language model: they would be trained too."""
+    """Refuse a model whose towers cannot be separated from its language model: they would be trained as well."""
     towers, model_config = non_language_modules(model), model.config
     named_towers = [
         name for name in model_config.sub_configs if name in TOWER_CONFIGS and vars(model_config).get(name) is not None
@@ -107,29 +114,29 @@ def check_separable(model: PreTrainedModel, where: str) -> None:
 
 
 def check_trains_on_text(model: PreTrainedModel, where: str) -> None:
-    """Refuse a model with towers whose language model cannot be trained on text alone; a short random row is tried.
+    """Refuse a model with towers whose language model cannot be trained on text alone, by a short random row.
 
-    The row is computed in training mode. In evaluation mode, in which a family may read a prompt in both
-    directions (PaliGemma), no token may change the logits of earlier ones. The model is not changed.
+    The row must run in training mode. In evaluation mode, in which a family may read a prompt in both directions
+    (PaliGemma), no token may change the logits of earlier tokens. The model is not changed.
     """
     if non_language_modules(model) and (reason := text_training_problem(model)) is not None:
         raise unsuitable_model_error(model, where, reason)
 
 
 def text_training_problem(model: PreTrainedModel) -> str | None:
-    """Return why text alone does not train the model, as a clause; None if it does."""
-    count, training = model.config.get_text_config().vocab_size, model.training
-    ids = torch.randint(count, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
-    other = ids.clone()
-    other[:, TRIAL_PREFIX:] = (other[:, TRIAL_PREFIX:] + 1) % count
+    """Return why the model cannot be trained on text alone, as a clause; None if it can."""
+    vocabulary, training = model.config.get_text_config().vocab_size, model.training
+    ids = torch.randint(vocabulary, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
+    changed_ids = ids.clone()
+    changed_ids[:, TRIAL_PREFIX:] = (changed_ids[:, TRIAL_PREFIX:] + 1) % vocabulary
     takes_token_types = "token_type_ids" in signature(model.forward).parameters
-    type_ids = {"token_type_ids": torch.zeros_like(ids)} if takes_token_types else {}  # what processors write for text
+    type_ids = {"token_type_ids": torch.zeros_like(ids)} if takes_token_types else {}  # as processors set them for text
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             model.train()(input_ids=ids, use_cache=False)
         with evaluation_mode(model):
-            model_config, changed = (
-                model(input_ids=one, use_cache=False, **type_ids).logits[:, :TRIAL_PREFIX] for one in (ids, other)
+            logits, changed_logits = (
+                model(input_ids=row, use_cache=False, **type_ids).logits[:, :TRIAL_PREFIX] for row in (ids, changed_ids)
             )
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
         if is_out_of_memory(error):
@@ -137,8 +144,8 @@ def text_training_problem(model: PreTrainedModel) -> str | None:
         return f"it does not take text alone: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     finally:
         model.train(training)
-    if not (model_config - changed).abs().max() <= MAX_LEAK * model_config.abs().max():
-        return "it reads a prompt in both directions, so training each token from those before it would not suit it"
+    if not (logits - changed_logits).abs().max() <= MAX_LEAK * logits.abs().max():
+        return "it reads prompts in both directions, but training predicts each token from those before it"
     return None
 
 
@@ -147,12 +154,12 @@ def unsuitable_model_error(model: PreTrainedModel, where: str, reason: str) -> S
     return SftError(
         where=where,
         problem=f"the language model inside model type {model.config.model_type} cannot be trained on text: {reason}",
-        fix="name a text model, or another model with towers, as Qwen2.5-VL, Mistral 3 or Gemma 3",
+        fix="name a text model, or another multimodal model, such as Qwen2.5-VL, Mistral 3 or Gemma 3",
     )
 
 
 def frozen_towers_note(model: PreTrainedModel) -> str | None:
-    """Return a log line about the frozen parts outside the language model; None for a model of text alone."""
+    """Return a log line about the frozen parts outside the language model; None for a text model."""
     if not (towers := non_language_modules(model)):
         return None
     return f"only the language model is trained: {', '.join(towers)} stay frozen and get no adapter"

@@ -1,4 +1,4 @@
-"""Load the base model, or explain why it cannot be loaded."""
+"""Load the base model and its configuration."""
 
 import json
 import re
@@ -46,7 +46,7 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 MISSING_LIBRARY = re.compile(r"requires the (\w+) library")
 ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
-"""Families whose configuration has ``is_decoder`` without effect."""
+"""Families that are causal although their configuration has ``is_decoder``, which has no effect there."""
 
 
 def model_error(config: ModelConfig, problem: str, fix: str) -> SftError:
@@ -55,7 +55,7 @@ def model_error(config: ModelConfig, problem: str, fix: str) -> SftError:
 
 
 def resolve_model(config: ModelConfig) -> str:
-    """Return the directory or hub id to load from, checked as far as possible without reading a model."""
+    """Return the directory or hub id to load from, checked as far as possible without loading anything."""
     if config.path is None:
         raise SftError(where="model.path", problem="no model is named", fix="model.path=DIR_OR_HUB_ID")
     path = paths.resolve(config.path)
@@ -72,38 +72,40 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
     """Load the model's own configuration; no weights are read.
 
     Raises:
-        SftError: It cannot be loaded, or is not that of a causal language model.
+        SftError: It cannot be loaded, or the model is not a causal language model.
     """
     path = resolve_model(config)
     try:
-        found = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        model_config = AutoConfig.from_pretrained(
+            path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise load_failure(config, error) from error
-    remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
-    if not is_supported_type(found) and not (remote and config.trust_remote_code):
+    has_own_class = "AutoModelForCausalLM" in vars(model_config).get("auto_map", {})
+    if not is_supported_type(model_config) and not (has_own_class and config.trust_remote_code):
         raise model_error(
             config,
-            f"model type {found.model_type} is not a causal language model",
+            f"model type {model_config.model_type} is not a causal language model",
             "name a model that AutoModelForCausalLM can load",
         )
-    if found.is_encoder_decoder:
+    if model_config.is_encoder_decoder:
         raise model_error(
             config,
-            f"model type {found.model_type} has an encoder, which a causal language model leaves out",
+            f"model type {model_config.model_type} has an encoder, but a causal language model has only a decoder",
             "name a decoder-only model",
         )
-    if is_bidirectional(found):
+    if is_bidirectional(model_config):
         raise model_error(
             config,
-            f"model type {found.model_type} is an encoder: each token sees those after it, also the ones it should"
-            " predict",
-            'name a causal language model; if it was trained as one, its config.json lacks "is_decoder": true',
+            f"model type {model_config.model_type} is an encoder: each token attends to later ones, also to those it"
+            " should predict",
+            'name a causal language model; if this one was trained as such, add "is_decoder": true to its config.json',
         )
-    return found
+    return model_config
 
 
 def is_bidirectional(config: PretrainedConfig) -> bool:
-    """Return whether the family masks later tokens only if configured (BERT), and this model does not."""
+    """Return whether the family masks later tokens only if configured (BERT), and this model is not configured so."""
     values = config.to_dict()
     return config.model_type not in ALWAYS_CAUSAL and False in (values.get("is_decoder"), values.get("causal"))
 
@@ -128,9 +130,9 @@ def check_weight_files(config: ModelConfig, directory: Path) -> None:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise model_error(config, f"{index.name} is not readable", "download the model again") from error
-        if foreign := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
+        if other_files := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
             raise model_error(
-                config, f"{foreign[0]!r} is no safetensors file, and pickled weights are not read", CONVERT
+                config, f"{other_files[0]!r} is not a safetensors file, and pickled weights are not read", CONVERT
             )
         if missing := [shard for shard in shards if not (directory / shard).is_file()]:
             raise model_error(config, f"weight file {missing[0]} is missing", "download the model again")
@@ -146,19 +148,18 @@ def load_model(
     compute_dtype: torch.dtype,
     added_ids: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """Load the base model on its device, in training mode; all weights that are not quantized are trainable.
+    """Load the base model to a device, in training mode; all weights that are not quantized are trainable.
 
     Args:
         config: The model.
         quant: How frozen weights are stored; must be none for full fine-tuning.
         full: Whether all weights will be trained: they are then float32 unless model.dtype is set.
         device: The device of the model.
-        compute_dtype: Type of the matrix products, and of the weights under an adapter.
-        added_ids: Ids of ``model.add_tokens``, whose rows start at the mean; empty for a model that was trained with
-            them.
+        compute_dtype: Dtype of matrix products, and of the weights under an adapter.
+        added_ids: Ids of ``model.add_tokens``, whose rows start at the mean; empty if the model was trained with them.
 
     Raises:
-        SftError: It cannot be loaded, on this machine or at all.
+        SftError: The model cannot be loaded, at all or on this machine.
     """
     disable_progress_bar()
     status("loading   the weights")
@@ -175,7 +176,7 @@ def load_model(
             trust_remote_code=config.trust_remote_code,
             dtype=dtype,
             use_safetensors=True,
-            device_map={"": device},  # without a copy in host memory
+            device_map={"": device},  # avoids a copy in host memory
             **({} if quantization_config is None else {"quantization_config": quantization_config}),
         )
     except (OSError, ValueError) as error:
@@ -191,7 +192,7 @@ def load_model(
 def _check_loadable(
     config: ModelConfig, quant: QuantConfig, *, full: bool, device: torch.device
 ) -> tuple[PretrainedConfig, PreTrainedModel]:
-    """Check everything that needs no weights; return the model's configuration, and the model without weights.
+    """Check everything that needs no weights; return the model's configuration and the model without weights.
 
     Args:
         config: The model.
@@ -205,7 +206,7 @@ def _check_loadable(
     if full and quant.kind is not QuantKind.none:
         raise SftError(
             where=f"adapter.kind=none, quant.kind={quant.kind.value}",
-            problem="quantised weights cannot be trained",
+            problem="quantized weights cannot be trained",
             fix="adapter=lora, or quant=none",
         )
     model_config = load_model_config(config)
@@ -231,9 +232,9 @@ def check_layer_shapes(
     Args:
         config: The model.
         model_config: Its configuration.
-        quant: How frozen weights are to be stored.
+        quant: How frozen weights are stored.
         empty: The model without weights.
-        device: Where it computes.
+        device: The device of the model.
     """
     kind = bitsandbytes_kind(model_config, quant)
     if kind in FOUR_BITS or stored_quantization(model_config) is not None:
@@ -244,7 +245,7 @@ def check_layer_shapes(
 
 
 def skip_towers_in_quantization(quantization_config: BitsAndBytesConfig, empty: PreTrainedModel) -> None:
-    """Exclude everything outside the language model from quantisation; the config is changed in place."""
+    """Exclude everything outside the language model from quantization; the config is changed in place."""
     if towers := non_language_modules(empty):
         head = empty.get_output_embeddings()
         heads = [name for name, module in empty.named_modules() if module is head]
@@ -252,17 +253,17 @@ def skip_towers_in_quantization(quantization_config: BitsAndBytesConfig, empty: 
 
 
 def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -> torch.dtype:
-    """Return the type of the loaded weights; see ModelConfig.dtype."""
+    """Return the dtype of the loaded weights; see ModelConfig.dtype."""
     if config.dtype is Dtype.auto:
         return torch.float32 if full else compute_dtype
     return DTYPES[config.dtype]
 
 
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
-    """Build the model on torch's meta device: names and shapes, no memory.
+    """Build the model on torch's meta device: it has names and shapes, but takes no memory.
 
     Raises:
-        SftError: A part of it needs a library that is not installed (the towers of Gemma 3n need timm).
+        SftError: A part of the model needs a library that is not installed (the towers of Gemma 3n need timm).
     """
     try:
         with torch.device("meta"):
@@ -272,23 +273,23 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
         raise SftError(
             where=f"model type {config.model_type}",
             problem=str(error).strip().splitlines()[0],
-            fix=f"pip install {library[1]}" if library else "install what it names",
+            fix=f"pip install {library[1]}" if library else "install the library that it names",
         ) from error
 
 
 def model_context_length(config: PretrainedConfig) -> int | None:
-    """Return the most tokens that the model takes; None for families without such a limit (BLOOM, Mamba)."""
+    """Return the largest number of tokens that the model takes; None for families without a limit (BLOOM, Mamba)."""
     return context_window.max_positions(config.get_text_config().to_dict())
 
 
 def config_value(config: PretrainedConfig, name: str) -> int | None:
-    """Return a number of the text model's configuration by its common name; None where the family has none."""
+    """Return a number of the text model's configuration by its common name; None if the family has no such number."""
     text = config.get_text_config()
     return text.to_dict().get(text.attribute_map.get(name, name))
 
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """Return the linear layers that get quantised or adapted, by name: all of the language model but the head."""
+    """Return the linear layers of the language model except the head, by name; these are quantized or adapted."""
     head, layers = model.get_output_embeddings(), language_modules(model)
     return {
         name: layer for name, layer in layers.items() if layer is not head and isinstance(layer, nn.Linear | Conv1D)

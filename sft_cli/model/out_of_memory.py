@@ -1,4 +1,4 @@
-"""Recognize errors that mean that memory ran out, of a GPU or of the machine."""
+"""Recognize out-of-memory errors, of a GPU or of the machine."""
 
 import torch
 
@@ -12,12 +12,12 @@ _MESSAGES = (
     "cudaErrorMemoryAllocation",
     "DefaultCPUAllocator",
 )
-"""Parts of the messages of errors that have no class of their own. Sources: ATen's CUDAContextLight and Exceptions.h,
-c10's CPUAllocator.cpp."""
+"""Parts of the messages of errors that have no special class. Sources: ATen's CUDAContextLight and Exceptions.h, c10's
+CPUAllocator.cpp."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out: torch has a class for its own allocator only."""
+    """Return whether an error means that memory ran out; torch has a class only for its own allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)

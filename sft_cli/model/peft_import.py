@@ -1,4 +1,4 @@
-"""Import PEFT without bitsandbytes, whose import takes seconds that only quantised models need."""
+"""Import PEFT without bitsandbytes, whose import takes seconds that only quantized models need."""
 
 import importlib
 import sys
@@ -8,12 +8,12 @@ BITSANDBYTES = "bitsandbytes"
 
 
 def is_bitsandbytes_loaded() -> bool:
-    """Return whether this process can have bitsandbytes layers: none can exist before the import."""
+    """Return whether bitsandbytes is imported; before that, no layer of it can exist."""
     return sys.modules.get(BITSANDBYTES) is not None
 
 
 def is_4bit_loaded() -> bool:
-    """Return the same for 4-bit layers, which every supported bitsandbytes has."""
+    """Return whether 4-bit layers are available, which every supported bitsandbytes has."""
     return is_bitsandbytes_loaded()
 
 
@@ -21,22 +21,22 @@ PEFT_CHECKS: dict[str, Callable[[], bool]] = {
     "is_bnb_available": is_bitsandbytes_loaded,
     "is_bnb_4bit_available": is_4bit_loaded,
 }
-"""Replacements for PEFT's checks, which ask at each use whether bitsandbytes is installed, and import it if so."""
+"""Replacements for PEFT's checks, which test on each call whether bitsandbytes is installed, and import it if so."""
 
 
 def import_peft() -> None:
-    """Import PEFT such that it does not import bitsandbytes before a model needs it.
+    """Import PEFT so that it does not import bitsandbytes before a model needs it.
 
-    One helper of PEFT, which nothing here uses, imports bitsandbytes where it is installed; a None in ``sys.modules``
-    makes Python treat a module as not importable. All other places ask the two functions above.
+    One module of PEFT, which is not used here, imports bitsandbytes if it is installed; a None in ``sys.modules`` makes
+    Python treat a module as not importable. All other modules of PEFT call the two checks.
     """
     if "peft" in sys.modules:
         return
     from accelerate.utils import is_bnb_available
     from transformers.utils.import_utils import is_bitsandbytes_available
 
-    for remembers_its_answer in (is_bitsandbytes_available, is_bnb_available):
-        remembers_its_answer()
+    for cached_check in (is_bitsandbytes_available, is_bnb_available):
+        cached_check()
     hidden = BITSANDBYTES not in sys.modules
     if hidden:
         sys.modules[BITSANDBYTES] = None  # pyright: ignore[reportArgumentType]
@@ -46,5 +46,5 @@ def import_peft() -> None:
         if hidden:
             del sys.modules[BITSANDBYTES]
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "peft"]:
-        for question in PEFT_CHECKS.keys() & vars(module).keys():
-            setattr(module, question, PEFT_CHECKS[question])
+        for check in PEFT_CHECKS.keys() & vars(module).keys():
+            setattr(module, check, PEFT_CHECKS[check])

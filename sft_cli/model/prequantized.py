@@ -1,4 +1,4 @@
-"""Checkpoints that are stored quantised: how transformers loads them, and which cannot run here."""
+"""Checkpoints that are stored quantized: settings for loading them, and checks whether they can be trained on."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -20,7 +20,7 @@ DEQUANTIZED_METHODS = {
     "mxfp4": Mxfp4Config,
     "fp8": FineGrainedFP8Config,
 }
-"""Quantisation methods whose kernels have no backward pass: they are dequantised while loading."""
+"""Quantization methods whose kernels have no backward pass: such weights are dequantized on loading."""
 PIP_PACKAGES = {
     "gptq": "optimum gptqmodel",
     "awq": "gptqmodel",
@@ -34,23 +34,23 @@ PIP_PACKAGES = {
 }
 """The pip packages that transformers needs to load a method."""
 RESCALING_MODEL_TYPES = {"rwkv"}
-"""Model types that multiply their weights by a factor on every change between training and evaluation."""
+"""Model types that multiply their weights by a factor whenever they change between training and evaluation mode."""
 PLAIN_WEIGHTS_FIX = "name the same model in float32, bfloat16 or float16"
 
 
 def stored_quantization(config: PretrainedConfig) -> dict[str, Any] | None:
     """Return the ``quantization_config`` of a checkpoint; None for plain weights."""
-    found = vars(config).get("quantization_config")
-    return None if found is None else dict(found)
+    settings = vars(config).get("quantization_config")
+    return None if settings is None else dict(settings)
 
 
 def quantization_method(settings: dict[str, Any]) -> str:
-    """Return the name of the method; the oldest checkpoints of bitsandbytes do not have one."""
+    """Return the name of the quantization method; the oldest checkpoints of bitsandbytes do not have one."""
     return str(settings.get("quant_method", "bitsandbytes"))
 
 
 def bitsandbytes_kind(model_config: PretrainedConfig, quant: QuantConfig) -> QuantKind:
-    """Return how bitsandbytes stores the weights: as configured, or as in the checkpoint."""
+    """Return the format in which bitsandbytes stores the weights: that of the config, or of the checkpoint."""
     settings = stored_quantization(model_config)
     if settings is None or quantization_method(settings) != "bitsandbytes":
         return quant.kind
@@ -60,15 +60,15 @@ def bitsandbytes_kind(model_config: PretrainedConfig, quant: QuantConfig) -> Qua
 
 
 def check_quantization(model_config: PretrainedConfig, config: ModelConfig, quant: QuantConfig, *, full: bool) -> None:
-    """Check that the weights can be stored as configured, or that the stored form can be loaded and trained on here.
+    """Check that the weights can be stored as configured, or loaded and trained on as the checkpoint stores them.
 
     Raises:
-        SftError: They cannot, or the config asks for another storage, or for training them.
+        SftError: They cannot, or the config quantizes or trains weights that are already quantized.
     """
     if model_config.model_type in RESCALING_MODEL_TYPES and quant.kind is not QuantKind.none:
         raise SftError(
             where=f"quant.kind={quant.kind.value}",
-            problem=f"{model_config.model_type} rescales its weights for evaluation, but quantised ones cannot be",
+            problem=f"{model_config.model_type} rescales its weights for evaluation, which is impossible if quantized",
             fix="quant=none",
         )
     settings = stored_quantization(model_config)
@@ -78,13 +78,13 @@ def check_quantization(model_config: PretrainedConfig, config: ModelConfig, quan
     if quant.kind is not QuantKind.none:
         raise SftError(
             where=f"quant.kind={quant.kind.value}",
-            problem=f"the checkpoint is stored quantised already, as {name}",
+            problem=f"the checkpoint is already quantized, as {name}",
             fix=f"quant=none keeps its storage, or {PLAIN_WEIGHTS_FIX}",
         )
     if full and name not in DEQUANTIZED_METHODS:
         raise SftError(
             where=where,
-            problem=f"the checkpoint is stored quantised, as {name}, and quantised weights cannot be trained",
+            problem=f"the checkpoint is stored quantized, as {name}, and quantized weights cannot be trained",
             fix=f"adapter=lora, or {PLAIN_WEIGHTS_FIX}",
         )
     if name in DEQUANTIZED_METHODS:
@@ -105,7 +105,7 @@ def check_quantization(model_config: PretrainedConfig, config: ModelConfig, quan
     if not trainable:
         raise SftError(
             where=where,
-            problem=f"the checkpoint is stored as {name}, which gradients do not pass through",
+            problem=f"the checkpoint is stored as {name}, which has no backward pass",
             fix=PLAIN_WEIGHTS_FIX,
         )
 
@@ -115,7 +115,7 @@ def check_fp8_blocks(
 ) -> None:
     """Refuse the first layer of an fp8 checkpoint whose sizes are not multiples of its blocks.
 
-    transformers 5.23 spreads the factors evenly over such a layer while dequantising, so most weights would be wrong.
+    transformers 5.23 spreads the scales evenly over such a layer when it dequantizes, so most weights would be wrong.
     """
     settings = stored_quantization(model_config)
     if settings is None or quantization_method(settings) != "fp8" or settings.get("weight_block_size") is None:
@@ -128,21 +128,21 @@ def check_fp8_blocks(
         if uneven and not any(part in name for part in not_converted):
             raise SftError(
                 where=f"model.path={path}",
-                problem=f"the checkpoint is stored as fp8, and layer {name}, {outputs} x {inputs}, is not made of whole"
-                f" blocks of {rows} x {columns}: transformers unpacks it wrongly",
+                problem=f"the checkpoint is stored as fp8, and layer {name}, {outputs} x {inputs}, does not consist of"
+                f" whole blocks of {rows} x {columns}: transformers dequantizes it wrongly",
                 fix=PLAIN_WEIGHTS_FIX,
             )
 
 
 def dequantize_config(model_config: PretrainedConfig) -> QuantizationConfigMixin | None:
-    """Return the config with which ``from_pretrained`` dequantises weights that cannot be trained on; else None."""
+    """Return a config that makes ``from_pretrained`` dequantize weights without a backward pass; None for others."""
     settings = stored_quantization(model_config)
     config_class = DEQUANTIZED_METHODS.get(quantization_method(settings)) if settings is not None else None
     return None if config_class is None else config_class(dequantize=True)
 
 
 def with_compute_dtype(model_config: PretrainedConfig, dtype: torch.dtype) -> PretrainedConfig:
-    """Return the configuration with the compute type of bitsandbytes' 4-bit layers set to the run's."""
+    """Return the configuration with the compute dtype of 4-bit layers of bitsandbytes set to that of the run."""
     settings = stored_quantization(model_config)
     if settings is None or not settings.get("load_in_4bit"):
         return model_config
@@ -152,10 +152,10 @@ def with_compute_dtype(model_config: PretrainedConfig, dtype: torch.dtype) -> Pr
 
 
 def cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast everything that is not quantised to ``dtype``, in place: transformers keeps the checkpoint's types."""
+    """Cast all unquantized weights to ``dtype``, in place: transformers keeps the dtypes of the checkpoint."""
     not_converted = tuple(model._keep_in_fp32_modules_strict or ())
     for name, value in model.named_parameters():
-        # Some methods store tensors of a special class that report a floating-point dtype.
+        # Some methods store quantized tensors in subclasses that report a floating-point dtype.
         plain = type(value.data) is Tensor and value.dtype in (torch.float32, torch.bfloat16, torch.float16)
         if plain and not any(part in name for part in not_converted):
             value.data = value.data.to(dtype)

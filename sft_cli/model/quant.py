@@ -1,9 +1,9 @@
-"""Quantised base weights: how they are stored, and how they stay as they were stored.
+"""Quantized base weights: their settings, an evaluation mode that keeps them intact, and dequantization.
 
 On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit weight the first time its layer runs in evaluation mode on an
 input without gradient (``Linear4bit.forward``): its block scales are rounded to bfloat16, later training steps
-compute something else, and merging reads garbage. ``evaluation_mode`` prevents it: dropout and checkpointing are off,
-but the quantised layers, which otherwise behave the same in both modes, keep ``training = True``.
+compute something else, and merging reads garbage. ``evaluation_mode`` prevents this: dropout and checkpointing are off,
+but the quantized layers, which otherwise behave the same in both modes, keep ``training = True``.
 """
 
 import sys
@@ -20,7 +20,7 @@ from sft_cli.config.schema.adapter import QuantConfig, QuantKind
 from sft_cli.errors import SftError
 
 NF4_BLOCK = 64
-"""Weights that share one scale; on CPU kernels also the step of layer sizes."""
+"""Number of weights that share a scale; the sizes of a layer must be multiples of it in CPU kernels."""
 
 
 def bitsandbytes_config(config: QuantConfig, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -30,7 +30,7 @@ def bitsandbytes_config(config: QuantConfig, compute_dtype: torch.dtype) -> Bits
     if find_spec("bitsandbytes") is None:
         raise SftError(
             where=f"quant.kind={config.kind.value}",
-            problem="bitsandbytes, which stores quantised weights, is not installed",
+            problem="bitsandbytes, which stores quantized weights, is not installed",
             fix="pip install bitsandbytes, or quant=none",
         )
     if config.kind is QuantKind.int8:
@@ -44,7 +44,7 @@ def bitsandbytes_config(config: QuantConfig, compute_dtype: torch.dtype) -> Bits
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """Return the transformers model itself, also from inside a PEFT wrapper (whose layers are part of it already)."""
+    """Return the transformers model, also from inside a PEFT wrapper; it includes PEFT's layers."""
     if isinstance(model, PreTrainedModel):
         return model
     from peft import PeftModel
@@ -57,7 +57,7 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
 
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the bitsandbytes layers by name."""
-    # Importing it takes seconds, and a model that has such layers has imported it already.
+    # Importing bitsandbytes takes seconds, and is already done if a model has such layers.
     if "bitsandbytes" not in sys.modules:
         return {}
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
@@ -67,8 +67,8 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluate without gradients in the block, keep 4-bit weights intact, and restore all modes after it."""
-    before = {module: module.training for module in model.modules()}
+    """Evaluate without gradients inside the block, keep 4-bit weights intact, and restore all modes after it."""
+    previous = {module: module.training for module in model.modules()}
     model.eval()
     for layer in quantized_layers(model).values():
         layer.training = True
@@ -76,34 +76,34 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        for module, training in before.items():
+        for module, training in previous.items():
             module.training = training
 
 
 def is_repacked(weight: Tensor | nn.Module) -> bool:
-    """Return whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
+    """Return whether a 4-bit weight was repacked by evaluation mode on a CPU, and differs from the loaded one."""
     state = vars(weight).get("quant_state")
     return state is not None and bool(vars(state).get("packing_format_for_cpu"))
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Replace the quantised layers, in place, by plain linear layers with the dequantised values; return the model.
+    """Replace the quantized layers, in place, by plain linear layers with the dequantized values; return the model.
 
     Args:
-        model: Freshly loaded with a quantisation, without an adapter, never run in evaluation mode.
-        dtype: Type of the new weights.
+        model: A newly loaded quantized model, without an adapter, that never ran in evaluation mode.
+        dtype: Dtype of the new weights.
     """
     layers = quantized_layers(model)
-    assert layers, "nothing is quantised"
+    assert layers, "nothing is quantized"
     repacked = [name for name, layer in layers.items() if is_repacked(layer.get_parameter("weight"))]
     assert not repacked, f"{repacked[0]} was repacked by an evaluation; load the model again"
     for name, layer in layers.items():
         plain = dequantize_linear(layer, dtype)
-        stored_as = vars(layer).get("source_cls", nn.Linear)  # what transformers replaced
-        model.set_submodule(name, _to_conv1d(plain) if issubclass(stored_as, Conv1D) else plain)
+        original_class = vars(layer).get("source_cls", nn.Linear)  # the class that transformers replaced
+        model.set_submodule(name, _to_conv1d(plain) if issubclass(original_class, Conv1D) else plain)
     model.hf_quantizer.remove_quantization_config(model)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
-        setattr(model, mark, False)
+    for attribute in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+        setattr(model, attribute, False)
     return model
 
 
@@ -117,7 +117,7 @@ def _to_conv1d(layer: nn.Linear) -> Conv1D:
 
 
 def dequantize_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
-    """Return an ``nn.Linear`` with the dequantised weight ``(out, in)`` of a bitsandbytes layer and its bias."""
+    """Return an ``nn.Linear`` with the dequantized weight ``(out, in)`` of a bitsandbytes layer and its bias."""
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
     from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
@@ -144,7 +144,7 @@ def layer_features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
 
 
 def check_4bit_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device, kind: QuantKind) -> None:
-    """Refuse the first layer whose size the 4-bit kernels for CPUs do not support; CUDA supports any."""
+    """Refuse the first layer whose size the 4-bit kernels for CPUs do not support; CUDA supports any size."""
     for name, layer in linears.items():
         inputs, outputs = layer_features(layer)
         if device.type == "cpu" and (inputs % NF4_BLOCK or outputs % NF4_BLOCK):

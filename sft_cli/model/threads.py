@@ -1,7 +1,7 @@
 """The number of threads of a CPU run.
 
-Sums over whole tensors depend on it in the last bit (rows are split among threads), so a run records its number and a
-resumed run uses the same.
+Sums over whole tensors depend on it in the last bit, because rows are split among threads. So a run records the number,
+and a resumed run uses the same.
 """
 
 import os
@@ -19,11 +19,11 @@ from sft_cli.model.load import config_value
 
 OMP_VARIABLE = "OMP_NUM_THREADS"
 TIMING_ROUNDS = 7
-"""Times that every number is tried, in turns, so that other load on the machine affects all of them equally."""
+"""How often each number is timed, in turns, so that other load on the machine affects all of them equally."""
 MAX_TIMED_ROWS = 512
-"""Most rows of the measured product."""
+"""Largest number of rows of the timed product."""
 MAX_TIME_RATIO = 0.9
-"""More threads are used when their median time is below this share of the time with fewer."""
+"""More threads are used if their median time is below this fraction of the time with fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ThreadChoice:
     number: int
     reason: str
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """Describe the choice, for the log."""
         return f"{self.number} {'thread' if self.number == 1 else 'threads'} ({self.reason})"
 
@@ -47,15 +47,15 @@ def choose_threads(
     dtype: torch.dtype,
     environment: Mapping[str, str] = os.environ,
 ) -> ThreadChoice:
-    """Return the number for a CPU run: the configured, else the resumed run's, else OMP_NUM_THREADS, else the fastest.
+    """Return the number of threads: as configured, else of the resumed run, else OMP_NUM_THREADS, else the fastest.
 
     Args:
         requested: ``speed.threads``.
         recorded: ``threads`` of the resumed run's environment.json; None for a new run.
         architecture: The model's own configuration, for the sizes that are timed.
-        tokens: Tokens of a micro-batch.
-        dtype: Compute type.
-        environment: The process's variables.
+        tokens: Number of tokens of a micro-batch.
+        dtype: Compute dtype.
+        environment: The environment variables of the process.
     """
     cores = max(1, available_cores() // rank_from_env().local_world_size)
     if requested is not None:
@@ -75,12 +75,12 @@ def choose_threads(
 
 
 def set_num_threads(threads: ThreadChoice) -> None:
-    """Use that many threads from now on."""
+    """Use this number of threads from now on."""
     torch.set_num_threads(threads.number)
 
 
 def available_cores() -> int:
-    """Return the cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -88,7 +88,7 @@ def available_cores() -> int:
 
 def thread_counts(cores: int) -> list[int]:
     """Return 1, 2, 4 and so on, and all cores."""
-    powers = [1 << place for place in range(cores.bit_length()) if 1 << place < cores]
+    powers = [1 << exponent for exponent in range(cores.bit_length()) if 1 << exponent < cores]
     return [*powers, cores]
 
 
@@ -98,11 +98,11 @@ def fastest_thread_count(
     """Return the number of threads with the shortest median time; a larger one must be clearly faster.
 
     Args:
-        numbers: Candidates, ascending.
-        work: A few milliseconds of work.
-        clock: Seconds.
+        numbers: The candidates, ascending.
+        work: A function that computes for a few milliseconds.
+        clock: Returns the time in seconds.
     """
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     times: dict[int, list[float]] = {number: [] for number in numbers}
     try:
         for _ in range(TIMING_ROUNDS):
@@ -113,7 +113,7 @@ def fastest_thread_count(
                 work()
                 thread_times.append(clock() - started)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
     medians = {number: sorted(thread_times)[TIMING_ROUNDS // 2] for number, thread_times in times.items()}
     best = numbers[0]
     for number in numbers[1:]:

@@ -17,7 +17,7 @@ Loss = Literal["none", "some", "all"]
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """The fewest neighbouring tokens that decode to whole characters, nearly always one token.
+    """The fewest neighboring tokens that decode to whole characters, nearly always one token.
 
     Attributes:
         text: Their decoded text; the texts of all pieces join to the text of all ids.
@@ -41,7 +41,7 @@ class TextPiece:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Neighbouring pieces of a row, and the number of tokens left out before them.
+    """Neighboring pieces of a row, and the number of tokens left out before them.
 
     Attributes:
         pieces: The pieces.
@@ -150,7 +150,7 @@ class PreparedTokenReader:
             pending = [(position, self._read(ids, anchor, position)) for position, _ in pending if position > start]
 
     def _ends(self, ids: Sequence[int]) -> Iterator[int]:
-        """Yield the end of every id; of neighbouring byte tokens only the last end, since they are decoded together."""
+        """Yield the end of every id; of neighboring byte tokens only the last end, since they are decoded together."""
         for end in range(1, len(ids) + 1):
             if end == len(ids) or ids[end - 1] not in self._bytes or ids[end] not in self._bytes:
                 yield end

@@ -15,7 +15,7 @@ BEFORE, AFTER = 48, 24
 
 @dataclass(frozen=True, slots=True)
 class LossRun:
-    """Neighbouring pieces with the same loss.
+    """Neighboring pieces with the same loss.
 
     Attributes:
         loss: Whether none, some or all of their tokens carry loss.

@@ -45,7 +45,7 @@ class TrainContext:
         recompute: The layers that the backward pass recomputes.
         evaluate: Evaluates the held-out rows; None if there are none.
         retention: The guard against forgetting; None without probes.
-        share: Whether common prefixes of examples are computed once, as far as the model allows it.
+        share_prefixes: Whether common prefixes of examples are computed once, as far as the model allows it.
         replay_sources: Names of the replayed sources.
         pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
         parallel: How the processes of the run compute the model.
@@ -61,7 +61,7 @@ class TrainContext:
     recompute: RecomputeOnOom
     evaluate: Callable[[], HeldOutResult] | None = None
     retention: RetentionGuard | None = None
-    share: Choice = Choice.never
+    share_prefixes: Choice = Choice.never
     replay_sources: Collection[str] = field(default_factory=frozenset)
     pair_cost: float = DEFAULT_PAIR_COST
     parallel: ParallelModel = field(default_factory=ParallelModel)
@@ -90,7 +90,7 @@ class TrainContext:
             reduction=self.config.loss.reduction,
             max_tokens=self.config.speed.tokens_per_micro_batch,
             packed=self.model.packed,
-            share=self.share,
+            share_prefixes=self.share_prefixes,
             replay_weight=self.config.loss.replay,
             replay_sources=self.replay_sources,
             world_size=self.world.size,

@@ -36,4 +36,4 @@ class RecomputeOnOom:
         assert plan is not None, "the same settings give every process the same next level"
         self.recompute = plan
         apply_checkpointing(self.model, plan)
-        say(f"memory    {plan.sentence()}")
+        say(f"memory    {plan.describe()}")

@@ -201,7 +201,7 @@ class TrainingSession:
             recompute=built.recompute,
             evaluate=self._evaluator.evaluate if len(prepared.validation) else None,
             retention=guard,
-            share=built.share,
+            share_prefixes=built.share_prefixes,
             pair_cost=built.pair_cost,
             parallel=built.parallel,
             replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),

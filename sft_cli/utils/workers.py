@@ -70,7 +70,7 @@ def run(
     pool = ProcessPoolExecutor(
         min(processes, len(tasks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_initialise_worker,
+        initializer=_initialize_worker,
         initargs=(setup, tuple(arguments)),
     )
     try:
@@ -116,7 +116,7 @@ def _ordered(
         yield waiting.popleft().result()
 
 
-def _initialise_worker(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _initialize_worker(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Prepare a new process: ignore Ctrl-C, exit with the parent, and use one thread for tokenizers."""
     global _setup
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -65,7 +65,9 @@ def test_a_step_by_hand():
 @pytest.mark.parametrize("reduction", list(Reduction))
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
-    feeds = [feed(reduction=reduction, world_size=ranks, rank=rank, share=Choice.always) for rank in range(ranks)]
+    feeds = [
+        feed(reduction=reduction, world_size=ranks, rank=rank, share_prefixes=Choice.always) for rank in range(ranks)
+    ]
     for number in range(len(STEPS)):
         steps = [made.get(number) for made in feeds]
         assert sum(float(batch.target_weights.sum()) for step in steps for batch in step.batches) == pytest.approx(1)
@@ -79,7 +81,7 @@ def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
 
 @pytest.mark.parametrize("first", range(len(STEPS)))
 def test_a_step_is_the_same_wherever_the_run_was_resumed(first):
-    assert all_steps(first, share=Choice.auto) == all_steps(share=Choice.auto)[first:]
+    assert all_steps(first, share_prefixes=Choice.auto) == all_steps(share_prefixes=Choice.auto)[first:]
 
 
 def test_timing_changes_nothing():
@@ -97,7 +99,7 @@ def test_timing_changes_nothing():
 
 
 def test_sharing_shows_in_what_is_computed():
-    shared, plain = all_steps(share=Choice.auto, max_tokens=200), all_steps(max_tokens=200)
+    shared, plain = all_steps(share_prefixes=Choice.auto, max_tokens=200), all_steps(max_tokens=200)
     assert [step[3] for step in shared[:3]] == [step[3] - 3 * 20 for step in plain[:3]]
     assert [step[1:3] for step in shared] == [step[1:3] for step in plain]
     for one, other in zip(shared, plain, strict=True):
@@ -105,7 +107,7 @@ def test_sharing_shows_in_what_is_computed():
 
 
 def test_a_model_that_cannot_be_packed_has_one_example_a_row_and_shares_nothing():
-    with feed(packed=False, share=Choice.always) as made:
+    with feed(packed=False, share_prefixes=Choice.always) as made:
         step = made.get(0)
     assert [batch.documents.lengths for batch in step.batches] == [(30,), (28,), (26,), (24,)]
 

@@ -140,7 +140,7 @@ def test_nothing_that_could_be_shared_is_left(examples):
 def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(examples, budget, ranks, share):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 2)
-        laid = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share=share)
+        laid = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share_prefixes=share)
     assert sorted(place for rank in laid.partition for row in rank for place in row) == list(range(len(examples)))
     tokens_of_rows = 0
     for row in (row for rank in laid.partition for row in rank):
@@ -177,34 +177,34 @@ def step_of(prompt: int) -> list:
 )
 def test_sharing_is_chosen_by_what_it_saves(prompt, share, computed):
     """Auto wants 50 of 1,000 tokens; in two rows of five examples, eight prompts are saved."""
-    assert plan_micro_batches(step_of(prompt), max_tokens=512, share=share).computed_tokens == computed
+    assert plan_micro_batches(step_of(prompt), max_tokens=512, share_prefixes=share).computed_tokens == computed
 
 
 def test_auto_does_not_share_for_less_than_a_twentieth():
     """Two of ten examples save 30 of 1,000 tokens."""
     others = [answering(range(k, k + 80), range(21)) for k in range(1000, 1800, 100)]
     step = [*step_of(30)[:2], *others]
-    assert plan_micro_batches(step, max_tokens=512, share=Choice.always).computed_tokens == 970
-    assert plan_micro_batches(step, max_tokens=512, share=Choice.auto).computed_tokens == 1000
+    assert plan_micro_batches(step, max_tokens=512, share_prefixes=Choice.always).computed_tokens == 970
+    assert plan_micro_batches(step, max_tokens=512, share_prefixes=Choice.auto).computed_tokens == 1000
 
 
 def test_examples_of_a_family_go_into_one_row():
     """Three families, shuffled: no beginning is computed twice, in three rows as in one."""
     step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
-    laid = plan_micro_batches(step, max_tokens=150, share=Choice.always)
+    laid = plan_micro_batches(step, max_tokens=150, share_prefixes=Choice.always)
     assert sorted(laid.partition[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
     assert laid.computed_tokens == 3 * (60 + 4 * 11)
 
 
 def test_an_example_a_row_shares_nothing():
-    laid = plan_micro_batches(step_of(50), max_tokens=0, share=Choice.always)
+    laid = plan_micro_batches(step_of(50), max_tokens=0, share_prefixes=Choice.always)
     assert (laid.prefixes, laid.computed_tokens, len(laid.partition[0])) == (None, 1000, 10)
 
 
 def test_keys_of_a_row_are_bounded():
     """A prefix of 400 tokens that 100 examples of three more see: one row of 700 tokens would gather 40,700 keys."""
     step = [answering([*range(400), i], [1, 2, 3]) for i in range(100)]
-    laid = plan_micro_batches(step, max_tokens=1000, share=Choice.auto)
+    laid = plan_micro_batches(step, max_tokens=1000, share_prefixes=Choice.auto)
     rows = [[step[place] for place in row] for row in laid.partition[0]]
     keys = [
         int(collate(picked, Reduction.token, prefixes=laid.prefixes.restrict(row)).documents.cu_keys[-1])
@@ -220,5 +220,5 @@ def test_keys_of_a_row_are_bounded():
 
 def test_what_rows_cannot_hold_together_is_not_shared():
     """Two examples of 100 tokens that begin with the same 50, in rows of 120."""
-    laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share=Choice.auto)
+    laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share_prefixes=Choice.auto)
     assert (laid.prefixes, laid.computed_tokens) == (None, 200)

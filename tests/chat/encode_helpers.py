@@ -61,7 +61,7 @@ HARD = [
     "the",
     " the",
 ]
-"""Pieces of text that tokenizers treat unlike their neighbours."""
+"""Pieces of text that tokenizers treat unlike their neighbors."""
 
 
 def byte_level(expression, normalizer=None):

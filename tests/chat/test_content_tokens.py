@@ -140,7 +140,7 @@ def test_added_tokens_are_content_unless_the_template_writes_them(build_tokenize
     ("token", "problem"),
     [
         ("<|plam|>", "'<|plam|>' is not a token of the tokenizer"),
-        ("a", "'a' is an ordinary token, which is a single id wherever a text holds it"),
+        ("a", "'a' is an ordinary token, which is a single id in every text"),
         (
             "<|im_end|>",
             "'<|im_end|>' is a token that the template or the tokenizer writes itself",

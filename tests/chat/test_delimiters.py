@@ -91,16 +91,16 @@ def test_a_server_is_asked_with_the_history_that_was_trained(make_builder, token
 def test_a_question_with_rendered_turns_is_rejected(make_builder, texts):
     outcome = make_builder().build([talk(*texts, "A:a")])[0]
     assert refusal(outcome).startswith("message 1 (")
-    assert "holds turns that a template has rendered already ('<|im_start|>" in refusal(outcome)
+    assert "contains turns that a template has already rendered ('<|im_start|>" in refusal(outcome)
     assert outcome.problem.fix == (
-        "data.mix.mine.format=rendered reads a text column that holds the whole conversation; otherwise give the"
+        "data.mix.mine.format=rendered reads a text column with the whole conversation; otherwise write the"
         " messages without the template's tags, or leave such rows out with data.on_bad_row=drop"
     )
 
 
 def test_a_document_with_rendered_turns_is_rejected(make_builder):
     outcome = make_builder().build([Conversation((), "rows.jsonl:7", "mine", text=RENDERED)])[0]
-    assert refusal(outcome).startswith("the document holds turns that a template has rendered already")
+    assert refusal(outcome).startswith("the document contains turns that a template has already rendered")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_header_without_special_tokens_is_noticed(make_builder, template, mess
     strict = make_builder(template, delimiters=Delimiters.error).build([talked])[0]
     if header:
         assert refusal(strict) == (
-            f"a message holds {header!r}, a header of the template, which looks like a real one to the model"
+            f"a message contains {header!r}, a header of the template, which looks real to the model"
             " (data.delimiters=error)"
         )
         assert strict.problem.fix == (

@@ -64,10 +64,10 @@ def test_an_answer_that_ends_with_the_row_has_no_stop(make_builder, with_options
 @pytest.mark.parametrize(
     ("ids", "weights", "why"),
     [
-        ([1, 260, 2], [0, 1, 1], "id 260 is not one of the tokenizer's 260: it was made with another one"),
-        ([1, -100, 2], [0, 1, 1], "id -100 is not one of the tokenizer's 260: it was made with another one"),
+        ([1, 260, 2], [0, 1, 1], "id 260 is not one of the tokenizer's 260: another tokenizer wrote it"),
+        ([1, -100, 2], [0, 1, 1], "id -100 is not one of the tokenizer's 260: another tokenizer wrote it"),
         ([1, 2, 3], [0, 0, 0], "no token carries loss"),
-        ([1, 2, 3], [1, 0, 0], "no token carries loss but the first, which nothing predicts"),
+        ([1, 2, 3], [1, 0, 0], "no token carries loss except the first, which nothing predicts"),
         ([1, 2, 3], [0, 1], "it has 3 ids and 2 weights"),
         ([], [], "no token carries loss"),
         ([1, 2, 3], [0, 1, -1], "a weight is negative or not finite"),

@@ -95,7 +95,7 @@ def test_sentencepiece_with_a_space_before_the_answer_that_would_merge(build_tok
     assert text(tokenizer, outcome.examples[0]) == f"[a] {answer}</s>"
 
 
-def test_normalisation_across_the_boundary(build_tokenizer, make_builder):
+def test_normalization_across_the_boundary(build_tokenizer, make_builder):
     """``e`` + combining acute is one character after NFC: a prompt in ``e`` keeps its token."""
     backend = letters()
     backend.normalizer = normalizers.NFC()
@@ -112,7 +112,7 @@ def test_text_that_the_tokenizer_cannot_write_is_rejected(build_tokenizer, make_
     assert problem(outcome, "mine") == "the trained ids decode to ' </s>', not to 'yo</s>'"
 
 
-def test_normalisation_that_makes_a_special_token_of_users_text_is_rejected(build_tokenizer, make_builder):
+def test_normalization_that_makes_a_special_token_of_users_text_is_rejected(build_tokenizer, make_builder):
     """A tokenizer that lowercases before it looks for special tokens reads ``</S>`` as one."""
     backend = letters()
     backend.normalizer = normalizers.Lowercase()

@@ -109,7 +109,7 @@ def test_one_pass_is_as_good_as_every_cut(name, turns):
 
 @pytest.mark.parametrize("name", ALL)
 def test_ordinary_rows_need_but_one_pass(name, monkeypatch):
-    """No row is quietly sent the long way, but for tokens that are found with regard to their neighbours."""
+    """No row is quietly sent the long way, but for tokens that are found with regard to their neighbors."""
     tokenizer = chat_tokenizer(name)
     turns = [
         ("@user\nWhat's 12 + 34?@\n@assistant\n", "It's 46."),

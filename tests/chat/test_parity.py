@@ -126,7 +126,9 @@ def test_ids_that_differ_only_in_an_answer_are_reported_before_training(make_bui
     with pytest.raises(SftError) as caught:
         parity.check_parity(directory, [whole], model())
     assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {directory}"
-    assert caught.value.problem.startswith("a server makes ids of this row that differ from the trained ones: from id ")
+    assert caught.value.problem.startswith(
+        "a server would encode this row to ids that differ from the trained ones: from id "
+    )
 
 
 def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypatch):
@@ -165,7 +167,7 @@ def test_a_conversion_that_fails_leaves_nothing_and_asks_nothing(tmp_path, monke
     asked = []
     monkeypatch.setattr("builtins.input", asked.append)
 
-    with pytest.raises(SftError, match=r"no tokenizer\.json, and it cannot be made"):
+    with pytest.raises(SftError, match=r"no tokenizer\.json, and the tokenizer cannot be converted"):
         load_tokenizer(str(source))
     assert list((tmp_path / "home" / "tokenizers").iterdir()) == []
     assert asked == []

@@ -181,7 +181,7 @@ def test_a_template_without_generation_prompt_is_rejected_if_it_writes_headers(m
             "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
         ).template_check.check()
     assert str(caught.value) == (
-        "template mine: it ignores add_generation_prompt: no server's prompt would hold the 'assistant:'"
+        "template mine: it ignores add_generation_prompt: no server's prompt would contain the 'assistant:'"
         " before an answer\n  fix: write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}"
     )
 

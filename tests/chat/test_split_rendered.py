@@ -91,13 +91,13 @@ def test_the_bos_token_may_be_missing(make_builder, tokenizer, bos):
         (
             "chatml",
             "<|im_start|>user\nhi<|im_end|>\n<|im_start|>critic\nyo<|im_end|>\n",
-            "the text holds no answer that this template would write",
+            "the text has no answer that this template would write",
             "correct the row",
         ),
         (
             "chatml",
             "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo</s>.<|im_end|>\n",
-            "message 2 (assistant) of the text holds '</s>' where this template does not write it ('yo</s>.')",
+            "message 2 (assistant) of the text contains '</s>' where this template does not write it ('yo</s>.')",
             "correct the row",
         ),
         (

@@ -1,4 +1,4 @@
-"""Languages: what is recognised, what is left undecided, and what happens to the rows."""
+"""Languages: what is recognized, what is left undecided, and what happens to the rows."""
 
 import pytest
 

@@ -144,7 +144,7 @@ MISTAKES = [
     ),
     (
         ["adapter.kind=bitfit", "quant=nf4"],
-        "quant.kind is nf4 with adapter.kind bitfit, which saves the whole model, but quantised weights cannot be saved"
+        "quant.kind is nf4 with adapter.kind bitfit, which saves the whole model, but quantized weights cannot be saved"
         " as one",
         "choose adapter=lora, or quant=none",
     ),

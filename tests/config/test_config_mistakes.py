@@ -250,7 +250,7 @@ TOGETHER = [
     ),
     (
         ["quant=nf4", "adapter=none"],
-        "quant.kind is nf4 without an adapter, but quantised weights cannot be trained",
+        "quant.kind is nf4 without an adapter, but quantized weights cannot be trained",
         "choose adapter=lora, or quant=none",
     ),
     (

@@ -145,7 +145,7 @@ def test_ignore_of_a_missing_column(ignore, fix):
 
 
 def test_ignored_columns_do_not_affect_detection():
-    """The format is recognised without them, and they are no required column either."""
+    """The format is recognized without them, and they are no required column either."""
     values = {"question": "Q", "answer": "A", "context": "C"}
     assert account(values, ignore=["context"])["ignored"] == ["context"]
     with pytest.raises(RowError, match="there is no field 'answer'"):

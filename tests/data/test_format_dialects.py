@@ -41,7 +41,7 @@ EXCHANGE = [("user", "Q"), ("assistant", "A")]
         ({"conversation": json.dumps([{"human": "Q", "assistant": ""}])}, [("user", "Q"), ("assistant", "")]),
     ],
 )
-def test_dialects_are_recognised(values, expected):
+def test_dialects_are_recognized(values, expected):
     assert convert(values) == expected
 
 
@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_used(values, expected):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_example_converts(name):
-    """``auto`` recognises it, unless it has to be named, and it converts."""
+    """``auto`` recognizes it, unless it has to be named, and it converts."""
     example = dict(FORMATS[name].example)
     result = make_converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
     assert result.name == name

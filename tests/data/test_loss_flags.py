@@ -61,7 +61,7 @@ def test_flags_that_cannot_be_obeyed(flags, expected):
 
 
 def test_a_flag_on_a_turn_that_is_a_call():
-    """ms-swift's spelling: the call and its neighbour keep weights of their own."""
+    """ms-swift's spelling: the call and its neighbor keep weights of their own."""
     call = '{"name": "weather", "arguments": {"city": "Rome"}}'
     result = messages(
         ASK,

@@ -133,7 +133,7 @@ def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
 @pytest.mark.parametrize(
     ("encoding", "advised"), [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be")]
 )
-def test_utf16_is_recognised(tmp_path, encoding, advised):
+def test_utf16_is_recognized(tmp_path, encoding, advised):
     path = write(tmp_path / "rows.csv", "q,a\nx,y\n", encoding)
     output = refusal(path)
     assert (

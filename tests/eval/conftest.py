@@ -113,7 +113,7 @@ def write_rows(file: Path, countries: Sequence[str]) -> str:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A base model, rows, and runs ``lora``, ``nf4`` and ``full`` that memorised them; see ``write_run``."""
+    """A base model, rows, and runs ``lora``, ``nf4`` and ``full`` that memorized them; see ``write_run``."""
     root = tmp_path_factory.mktemp("world")
     write_tokenizer(root / "base")
     tiny(num_key_value_heads=4).save_pretrained(root / "base")
@@ -138,14 +138,14 @@ def world(tmp_path_factory):
 
 
 def write_run(directory: Path, config: Config) -> None:
-    """What ``sft train`` leaves of a run that memorised its rows."""
+    """What ``sft train`` leaves of a run that memorized its rows."""
     directory.mkdir()
     prepared = prepare_data(config)
     full = config.adapter.kind is AdapterKind.none
     cpu = torch.device("cpu")
     model = load_model(config.model, config.quant, full=full, device=cpu, compute_dtype=torch.float32)
     trained = model if full else add_adapter(model, config.adapter, [2], seed=0).model
-    memorise(trained, prepared.train, steps=60, lr=3e-3 if full else 1e-2)
+    memorize(trained, prepared.train, steps=60, lr=3e-3 if full else 1e-2)
     result = directory / ("model" if full else "adapter")
     trained.save_pretrained(str(result), **({} if full else {"save_embedding_layers": False}))
     for file in prepared.tokenizer_directory.iterdir():
@@ -162,7 +162,7 @@ def write_run(directory: Path, config: Config) -> None:
     (directory / "data.json").write_text(json.dumps(known))
 
 
-def memorise(model: torch.nn.Module, split: Split, *, steps: int, lr: float) -> None:
+def memorize(model: torch.nn.Module, split: Split, *, steps: int, lr: float) -> None:
     """Adam on all rows at once until the model knows them by heart."""
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=1024)

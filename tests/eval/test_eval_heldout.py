@@ -103,7 +103,7 @@ def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, sp
     plain = measured(build(), split, True, max_tokens=256)
     whole = sum(computed)
     computed.clear()
-    shared = measured(build(), split, True, max_tokens=256, share=True)
+    shared = measured(build(), split, True, max_tokens=256, share_prefixes=True)
     assert sum(computed) < 0.8 * whole
     alone = reference(build(), examples)
     assert shared.overall.loss == pytest.approx(sum(n for n, _ in alone) / sum(w for _, w in alone), rel=1e-5)
@@ -123,7 +123,7 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
         return losses_of(self, input_ids, *rest)
 
     examples = begin_alike()
-    loss_model, probed = build_loss_model(build(), 7, share=share)
+    loss_model, probed = build_loss_model(build(), 7, share_prefixes=share)
     assert (probed.shared_ok, loss_model.shares_prefixes) == (True, shared)
     monkeypatch.setattr(LossModel, "token_losses", counted)
     words = {"reduction": Reduction.token, "max_tokens": 256, "decode": str, "stop_ids": [2]}
@@ -137,7 +137,7 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
 
 def test_a_model_that_is_not_packed_shares_nothing(build, split_of):
     split = split_of(begin_alike())
-    assert measured(build(), split, False, max_tokens=256, share=True) == measured(
+    assert measured(build(), split, False, max_tokens=256, share_prefixes=True) == measured(
         build(), split, False, max_tokens=256
     )
 

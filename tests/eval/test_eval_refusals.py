@@ -57,7 +57,7 @@ def test_typical_mistakes(run_of):
     table = {
         (str(run), "--compare", "runs/other"): "--compare runs/other: 'runs/other' is not one of 'base'\n"
         "  fix: choose one of --compare base",
-        (str(run), "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
+        (str(run), "trainer.dtype=float16"): "trainer.dtype=float16: this cpu device cannot train in float16\n"
         "  fix: trainer.dtype=auto",
     }
     for words, message in table.items():

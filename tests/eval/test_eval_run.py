@@ -1,4 +1,4 @@
-"""`sft eval` on real run directories of a tiny model that memorised five rows."""
+"""`sft eval` on real run directories of a tiny model that memorized five rows."""
 
 import json
 import shutil
@@ -113,7 +113,7 @@ def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
     evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
     sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): their scores"
     out = capsys.readouterr().out
-    assert f"{sentence} measure memorisation\n" in out
+    assert f"{sentence} measure memorization\n" in out
     assert "held out" not in out
     assert "training tokens" not in out
     assert "evaluated tokens" in out
@@ -165,7 +165,7 @@ def test_data_that_is_gone_is_prepared_again(run_of, tmp_path, capsys):
     (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
     after = evaluated(run)
     assert (
-        f"data      {tmp_path / 'gone'} no longer holds the run's data: preparing it again\n" in capsys.readouterr().out
+        f"data      {tmp_path / 'gone'} no longer has the run's data: preparing it again\n" in capsys.readouterr().out
     )
     assert after["data"].pop("prepared_dir") != before["data"].pop("prepared_dir")
     assert after == before

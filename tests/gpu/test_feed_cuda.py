@@ -39,7 +39,7 @@ def steps(device: str) -> list:
         reduction=Reduction.token,
         max_tokens=128,
         packed=True,
-        share=Choice.always,
+        share_prefixes=Choice.always,
         replay_sources={"text"},
         device=torch.device(device),
     ) as feed:

@@ -107,7 +107,7 @@ def templates():
 
 
 def runs(weights):
-    """Index ranges ``(start, end)`` of neighbouring tokens that carry loss."""
+    """Index ranges ``(start, end)`` of neighboring tokens that carry loss."""
     trained = [False, *(weight > 0 for weight in weights), False]
     edges = [i for i in range(len(weights) + 1) if trained[i] != trained[i + 1]]
     return list(zip(edges[::2], edges[1::2], strict=True))

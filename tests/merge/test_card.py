@@ -134,7 +134,7 @@ def test_card_names_sources_and_measurements(run):
     assert "45,678 of 123,456 training tokens carried loss; 31 examples were held out." in card
     assert "fingerprint is `0123456789abcdef`." in card
     assert ["adapter", "LoRA, rank 16, alpha 32, dropout 0"] in table
-    assert ["base stored as", "nf4, scales quantised too"] in table
+    assert ["base stored as", "nf4, scales quantized too"] in table
     assert ["learning rate", "0.0002, cosine, warm-up 0.03 of the steps"] in table
     assert ["steps", "3"] in table
     assert ["tokens trained on", "3,500"] in table
@@ -145,9 +145,9 @@ def test_card_names_sources_and_measurements(run):
         ["heldout: exact_match", "0.9123"],
         ["heldout: exact_match, base model", "0.031"],
     ]
-    assert "added to the base dequantised from nf4; the weights are bfloat16." in card
+    assert "added to the base dequantized from nf4; the weights are bfloat16." in card
     assert ["adapter and merged", "0.000125 (at most 0.005)", "99.50%", "200"] in table
-    assert ["as trained (nf4) and merged: quantisation shift", "0.0312", "98.00%", "200"] in table
+    assert ["as trained (nf4) and merged: quantization shift", "0.0312", "98.00%", "200"] in table
     assert card.endswith(
         "## Made with\n\nsft_cli 0.1.0, Python 3.11.9, torch 2.13.0, transformers 5.23.0, peft 0.21.2;"
         " trained on NVIDIA H200.\n"
@@ -182,8 +182,8 @@ def test_a_plain_base_has_no_shift(run):
     card = render_card(run, replace(CONFIG, quant=QuantConfig()), replace(MERGED, into="original", shift=None))
 
     assert "added to the base in its original precision; the weights are bfloat16." in card
-    assert "quantisation shift" not in card
-    assert ["base stored as", "not quantised"] in rows(card)
+    assert "quantization shift" not in card
+    assert ["base stored as", "not quantized"] in rows(card)
     assert [len(row) for row in rows(card) if row[0] == "adapter and merged"] == [4]
 
 

@@ -267,7 +267,7 @@ def test_merged_directory_is_complete_without_local_paths(tmp_path, tokenizer):
 @pytest.mark.every_change("nf4-torch.float32-1e-10")
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 5e-3)], ids=str)
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
-def test_into_the_dequantised_base_keeps_what_was_trained(tmp_path, tokenizer, kind, dtype, limit, capsys):
+def test_into_the_dequantized_base_keeps_what_was_trained(tmp_path, tokenizer, kind, dtype, limit, capsys):
     """Training computes with the very weights that are merged."""
     quant = QuantConfig(kind=kind)
     base = save_base(tmp_path / "base")
@@ -280,7 +280,7 @@ def test_into_the_dequantised_base_keeps_what_was_trained(tmp_path, tokenizer, k
     assert "quantization_config" not in vars(model.config)
     shift = compare(run, open_adapter(run, base, quant, dtype), model)
     assert shift.kl < limit
-    assert f"as trained ({kind.value}) and merged: quantisation shift" in capsys.readouterr().out
+    assert f"as trained ({kind.value}) and merged: quantization shift" in capsys.readouterr().out
 
 
 def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenizer, capsys):
@@ -334,7 +334,7 @@ def test_every_kind_merges(tmp_path, tokenizer, kind, dtype):
 
 @pytest.mark.every_change("rslora", "loftq")
 @pytest.mark.parametrize("kind", [*KINDS, "loftq"])
-def test_every_kind_merges_into_the_dequantised_base(tmp_path, tokenizer, kind):
+def test_every_kind_merges_into_the_dequantized_base(tmp_path, tokenizer, kind):
     adapter = {**KINDS, "loftq": AdapterConfig(rank=8, init=Init.loftq)}[kind]
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4, adapter=adapter)
@@ -357,7 +357,7 @@ def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, toke
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        (AdapterKind.bitfit, "the biases themselves were trained, so there is no adapter to merge"),
+        (AdapterKind.bitfit, "the run trained the model's own biases, so there is no adapter to merge"),
         (AdapterKind.prefix, "an adapter of kind prefix is not an update of the weights and cannot be merged"),
         (AdapterKind.prompt, "an adapter of kind prompt is not an update of the weights and cannot be merged"),
         (
@@ -384,9 +384,9 @@ def test_pefts_merge_into_4bit_changes_the_model(tmp_path, tokenizer):
     adapted = open_adapter(run, base, NF4)
     trained = trained_logits(adapted, read_comparison_rows(run.probes))
     with pytest.warns(UserWarning, match="Merge lora module to 4-bit linear may get different generations"):
-        requantised = adapted.merge_and_unload()
+        requantized = adapted.merge_and_unload()
 
-    lost = compare_logits(trained, trained_logits(requantised, read_comparison_rows(run.probes)))
+    lost = compare_logits(trained, trained_logits(requantized, read_comparison_rows(run.probes)))
     kept = compare_logits(trained, trained_logits(merged(run.path / "merged"), read_comparison_rows(run.probes)))
     assert lost.kl > 0.02
     assert kept.kl < 1e-10
@@ -484,7 +484,7 @@ def test_printed_commands_are_quoted(tmp_path, tokenizer):
     run = make_run(tmp_path / "my run", save_base(tmp_path / "base"), tokenizer)
     (run.path / "merged").mkdir()
 
-    assert refused([str(run.path)]).endswith(f"fix: choose another: --out '{run.path}/merged-2'")
+    assert refused([str(run.path)]).endswith(f"fix: choose another directory: --out '{run.path}/merged-2'")
 
 
 def test_moved_base_can_be_named(tmp_path, tokenizer):
@@ -501,8 +501,8 @@ def test_nothing_is_overwritten(tmp_path, tokenizer):
     (tmp_path / "out").write_text("mine")
 
     assert refused([str(run.path), "--out", f"{tmp_path}/out"]) == (
-        f"--out {tmp_path}/out: it exists already, and nothing is overwritten\n"
-        f"  fix: choose another: --out {tmp_path}/out-2"
+        f"--out {tmp_path}/out: it already exists, and nothing is overwritten\n"
+        f"  fix: choose another directory: --out {tmp_path}/out-2"
     )
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -531,13 +531,13 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
         "--out: the option has no value\n  fix: write --out DIR, or leave it out"
     )
     assert refused([str(run.path), "--into", "dequantized"]) == (
-        "--into dequantized: the run's base was not quantised\n"
-        "  fix: leave --into out: the adapter is added to the base as it is"
+        "--into dequantized: the run's base was not quantized\n"
+        "  fix: leave --into out: the adapter is added to the original base"
     )
     run.probes.rename(tmp_path / "probes.json")
     assert refused([str(run.path)]) == (
-        f"{run.probes}: the run directory is not whole: this file is missing\n"
-        "  fix: copy it from where the run was trained"
+        f"{run.probes}: the run directory is incomplete: this file is missing\n"
+        "  fix: copy it from the machine on which the run was trained"
     )
 
 
@@ -547,12 +547,12 @@ def test_fully_trained_model_has_nothing_to_merge(tmp_path):
     run.config.write_text(dump_config(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
 
     assert refused([str(run.path), "--out", f"{tmp_path}/out"]) == (
-        f"{run.path}: the model's own weights were trained, so there is no adapter to merge\n"
-        f"  fix: the model is whole already: cp -r {run.model} {tmp_path}/out"
+        f"{run.path}: the run trained the model's own weights, so there is no adapter to merge\n"
+        f"  fix: the model is already complete: cp -r {run.model} {tmp_path}/out"
     )
 
 
-def test_quantised_base_cannot_be_merged_into(tmp_path, tokenizer):
+def test_quantized_base_cannot_be_merged_into(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer)
     config = json.loads((base / "config.json").read_text())
@@ -560,7 +560,7 @@ def test_quantised_base_cannot_be_merged_into(tmp_path, tokenizer):
     (base / "config.json").write_text(json.dumps(config))
 
     assert refused([str(run.path)]) == (
-        f"model.path={base}: the base itself is stored quantised, and an adapter cannot be added to such weights\n"
+        f"model.path={base}: the base is stored quantized, and an adapter cannot be added to such weights\n"
         "  fix: name the same model in float32, bfloat16 or float16: model.path=DIR_OR_HUB_ID"
     )
 
@@ -582,7 +582,7 @@ def test_read_comparison_rows_needs_trained_tokens(tmp_path):
     file = tmp_path / "probes.json"
     file.write_text(json.dumps([{"where": "a:1", "input_ids": [1, 2], "labels": [1, -100]}]))
 
-    with pytest.raises(SftError, match="there is no row with a trained token to compare the models on"):
+    with pytest.raises(SftError, match="there is no row with a trained token for comparing the models"):
         read_comparison_rows(file)
 
 
@@ -608,7 +608,7 @@ def test_compare_logits_by_hand():
 
 
 def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
-    """Beside a qwen2 config.json transformers normalises to NFC, whatever tokenizer.json says."""
+    """Beside a qwen2 config.json transformers normalizes to NFC, whatever tokenizer.json says."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base", kind=Qwen2Config), tokenizer)
     (tmp_path / "base/model.safetensors").unlink()
     ids = Tokenizer.from_file(str(run.adapter / "tokenizer.json")).encode("cafe\u0301").ids
@@ -616,7 +616,7 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
 
     found = refused([str(run.path)])
     assert found.startswith(
-        f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes ids of this row that differ from the"
+        f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server would encode this row to ids that differ from the"
         " trained ones:"
     )
     assert found.endswith(f"\n  fix: {server.SERVER_FIX}")

@@ -92,7 +92,7 @@ STATES = {
 
 
 def tiny(family: str) -> PreTrainedModel:
-    """A float32 model of the family, the same weights every time; norms, biases and sinks are not as initialised."""
+    """A float32 model of the family, the same weights every time; norms, biases and sinks are not as initialized."""
     kind, special = (FAMILIES | STATES)[family]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **special}))

@@ -28,22 +28,21 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
             True,
             AdapterConfig(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.always),
             "adapter.modules_to_save: rows [7] must be trained in embedding and head, which are one matrix in this"
-            " model, but only lm_head would be trained whole\n"
-            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: the rows are trained by"
-            " themselves",
+            " model, but only lm_head would be fully trained\n"
+            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: then only the rows are trained",
         ),
         (
             True,
             AdapterConfig(target_modules=["q_proj", "lm_head"], train_stop_token=TrainStopToken.always),
-            "adapter.target_modules: lm_head would get an adapter, but its rows [7] must be trained by themselves\n"
-            "  fix: leave it out of adapter.target_modules, or train it whole:"
+            "adapter.target_modules: lm_head would get an adapter, but its rows [7] must be trained directly\n"
+            "  fix: leave it out of adapter.target_modules, or train it fully:"
             " adapter.modules_to_save=[embed_tokens,lm_head]",
         ),
         (
             False,
             AdapterConfig(target_modules=["q_proj", "embed_tokens"], train_stop_token=TrainStopToken.always),
-            "adapter.target_modules: model.embed_tokens would get an adapter, but its rows [7] must be trained by"
-            " themselves\n  fix: leave it out of adapter.target_modules, or train it whole:"
+            "adapter.target_modules: model.embed_tokens would get an adapter, but its rows [7] must be trained"
+            " directly\n  fix: leave it out of adapter.target_modules, or train it fully:"
             " adapter.modules_to_save=[embed_tokens]",
         ),
         (
@@ -55,13 +54,14 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
         (
             True,
             AdapterConfig(init=Init.pissa, rank=33),
-            "adapter.init=pissa: it needs 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
+            "adapter.init=pissa: it needs 33 singular directions of layer model.layers.0.self_attn.q_proj,"
+            " which has 32\n"
             "  fix: adapter.rank=32, or adapter.init=default",
         ),
         (
             True,
             AdapterConfig(init=Init.eva, rank=33),
-            "adapter.init=eva: it needs 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
+            "adapter.init=eva: it needs 33 singular directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
             "  fix: adapter.rank=32, or adapter.init=default",
         ),
     ],
@@ -114,7 +114,7 @@ def test_tied_matrices_without_an_adapter_stay_tied(capsys):
     [
         (
             ["adapter=dora", "quant=int8"],
-            "quant.kind is int8 with adapter.dora, which dequantises the weights: bitsandbytes then loses their"
+            "quant.kind is int8 with adapter.dora, which dequantizes the weights: bitsandbytes then loses their"
             " scales\n"
             "  fix: set quant=nf4, or adapter.dora=false",
         ),

@@ -155,8 +155,8 @@ def test_eva_uses_leading_directions_of_the_inputs(build):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([], "8 training rows hold only 0 tokens, too few for 4 directions"),
-        ([{"input_ids": [5, 6]}], "8 training rows hold only 2 tokens, too few for 4 directions"),
+        ([], "8 training rows have only 0 tokens, too few for 4 directions"),
+        ([{"input_ids": [5, 6]}], "8 training rows have only 2 tokens, too few for 4 directions"),
     ],
 )
 def test_eva_refuses_too_few_rows(build, rows, problem):
@@ -200,13 +200,14 @@ def test_start_from_an_exported_pissa_is_a_lora_of_twice_the_rank(build, tmp_pat
         (
             {"target_modules": ["q_proj"]},
             "adapter.start_from: the adapter in {there} does not fit: 24 tensors differ, the first is"
-            " base_model.model.model.layers.0.mlp.down_proj.lora_A.weight, (4, 192) there and missing here\n"
+            " base_model.model.model.layers.0.mlp.down_proj.lora_A.weight, (4, 192) in the adapter"
+            " and missing in the model\n"
             "  fix: train on the same base with the same adapter.target_modules, adapter.modules_to_save and"
             " adapter.train_stop_token as that adapter",
         ),
         (
             {"kind": AdapterKind.oft},
-            "adapter.start_from: the adapter in {there} is LORA, but adapter.kind makes OFT\n"
+            "adapter.start_from: the adapter in {there} is LORA, but adapter.kind is OFT\n"
             "  fix: adapter.kind=lora, or start from another adapter",
         ),
     ],
@@ -223,8 +224,8 @@ def test_start_from_refuses_a_missing_adapter(tmp_path):
     with pytest.raises(SftError) as caught:
         initial_adapter_digests(lora(start_from=f"{tmp_path}/nowhere"))
     assert str(caught.value) == (
-        f"adapter.start_from={tmp_path}/nowhere: there is no adapter: no adapter_config.json\n"
-        "  fix: name a run of sft train that has finished, or a directory that PEFT wrote"
+        f"adapter.start_from={tmp_path}/nowhere: there is no adapter: adapter_config.json is missing\n"
+        "  fix: name a finished run of sft train, or a directory that PEFT wrote"
     )
 
 
@@ -264,12 +265,15 @@ def test_frozen_adapters_are_part_of_the_saved_adapter(build, tmp_path):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (lora(dora=True), "it is a DoRA adapter, whose lengths do not add up"),
-        (lora(train_stop_token=TrainStopToken.always), "it trains rows of the embedding, which act once"),
-        (lora(modules_to_save=["lm_head"]), "it holds whole modules (modules_to_save), which act once"),
+        (lora(dora=True), "it is a DoRA adapter, whose magnitudes cannot be added"),
+        (
+            lora(train_stop_token=TrainStopToken.always),
+            "it has trained embedding rows, which replace those of the base",
+        ),
+        (lora(modules_to_save=["lm_head"]), "it has whole modules (modules_to_save), which replace those of the base"),
         (
             AdapterConfig(kind=AdapterKind.ia3, target_modules=["k_proj"]),
-            "it is IA3, and only LoRA adapters add up",
+            "it is IA3, and only LoRA adapters can be added",
         ),
     ],
 )

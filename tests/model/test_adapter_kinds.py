@@ -147,7 +147,7 @@ def test_adapter_starts_at_the_base_learns_and_loads_again(case, base, adapt, tm
 
 @table
 def test_adapter_merges(case, base, adapt, tmp_path):
-    """Into the base as it was computed with; quantised weights dequantised first."""
+    """Into the base as it was computed with; quantized weights dequantized first."""
     model = adapt(case)
     train(model, case)
     save_adapter(model, tmp_path / "adapter")

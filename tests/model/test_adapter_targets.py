@@ -108,9 +108,9 @@ def test_experts_are_adapted_when_they_are_named(tmp_path):
         (
             "llama",
             AdapterConfig(rank_pattern={r"layers\.0\.": 4}),
-            "adapter.rank_pattern: 'layers\\\\.0\\\\.' matches the end of no adapted layer's name, such as"
-            " model.layers.0.self_attn.q_proj\n"
-            "  fix: write it to the end of the name: '.*layers\\.[0-3]\\..*' takes all of the first four layers",
+            "adapter.rank_pattern: no adapted layer's name, such as model.layers.0.self_attn.q_proj, ends in a match of"
+            " 'layers\\\\.0\\\\.'\n"
+            "  fix: extend it to the end of the name: '.*layers\\.[0-3]\\..*' selects all of the first four layers",
         ),
         (
             "llama",
@@ -164,8 +164,8 @@ def test_untrained_stop_token_is_refused_for_kinds_without_trained_rows(build):
     assert str(caught.value) == (
         "adapter.kind=ia3: the embedding of stop token [120] looks untrained, so the model would never learn to stop,"
         " and only LoRA can train single rows\n"
-        "  fix: adapter=lora, or a template whose stop token is trained;"
-        " adapter.train_stop_token=never trains anyway"
+        "  fix: adapter=lora, or a template with a trained stop token;"
+        " adapter.train_stop_token=never skips this check"
     )
     config.train_stop_token = TrainStopToken.never
     assert add_adapter(base, config, [120], seed=0).stop_tokens == ()

@@ -148,7 +148,7 @@ def test_selected_weights_learn_and_others_stay(build, lay, family, config, dtyp
             "llama",
             BITFIT,
             "adapter.kind=bitfit: a llama has no biases to train\n"
-            "  fix: adapter=ia3 trains about as little, adapter=lora more",
+            "  fix: adapter=ia3, which trains about as few parameters, or adapter=lora",
             id="no-biases",
         ),
         pytest.param(

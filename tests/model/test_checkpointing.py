@@ -228,23 +228,23 @@ def test_choose_checkpointing_counts_fragmentation():
     assert choose_checkpointing(SpeedConfig(), replace(tight, fragmentation=0.6), 460, CPU).layers == 2
 
 
-def test_checkpointing_plan_sentence():
+def test_checkpointing_plan_description():
     large = needed(each=2**30)
-    assert choose_checkpointing(SpeedConfig(), large, 5 * 2**30, CPU).sentence() == (
+    assert choose_checkpointing(SpeedConfig(), large, 5 * 2**30, CPU).describe() == (
         "recompute nothing (4.0 GiB of activations, 4.5 GiB for them)"
     )
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
     assert (
-        choose_checkpointing(asked, needed(), 0, CPU).sentence()
+        choose_checkpointing(asked, needed(), 0, CPU).describe()
         == "recompute the first 3 decoder layers (as configured)"
     )
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
-    assert choose_checkpointing(asked, needed(), 0, CPU).sentence() == (
-        "recompute all 4 decoder layers but their attention (as configured)"
+    assert choose_checkpointing(asked, needed(), 0, CPU).describe() == (
+        "recompute all 4 decoder layers except their attention (as configured)"
     )
     without = needed(layers=0)
-    assert choose_checkpointing(SpeedConfig(), without, 0, CPU).sentence() == (
-        "recompute nothing (the layers of this family cannot be)"
+    assert choose_checkpointing(SpeedConfig(), without, 0, CPU).describe() == (
+        "recompute nothing (the layers of this family cannot be recomputed)"
     )
 
 

@@ -132,11 +132,11 @@ def chosen(asked=None, recorded=None, environment=None):
 def test_choose_threads_precedence(monkeypatch):
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
     variable = {"OMP_NUM_THREADS": "3"}
-    assert chosen(5, 2, variable).sentence() == "5 threads (as configured)"
-    assert chosen(None, 2, variable).sentence() == "2 threads (as the run began)"
-    assert chosen(None, 8, variable).sentence() == "3 threads (OMP_NUM_THREADS)"  # the run began on more cores
+    assert chosen(5, 2, variable).describe() == "5 threads (as configured)"
+    assert chosen(None, 2, variable).describe() == "2 threads (as the run began)"
+    assert chosen(None, 8, variable).describe() == "3 threads (OMP_NUM_THREADS)"  # the run began on more cores
     monkeypatch.setattr(threads, "available_cores", lambda: 1)
-    assert chosen().sentence() == "1 thread (one core)"
+    assert chosen().describe() == "1 thread (one core)"
 
 
 def test_choose_threads_measures_and_restores(monkeypatch):
@@ -182,7 +182,7 @@ def test_unavailable_liger_kernels_are_refused(build):
     with pytest.raises(SftError) as caught:
         apply_liger_kernels(model, Choice.always, CPU)
     assert str(caught.value) == (
-        "speed.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: speed.kernels=auto"
+        "speed.kernels=always: Liger's kernels need CUDA, which this run does not use\n  fix: speed.kernels=auto"
     )
 
 
@@ -200,7 +200,7 @@ print(sorted({"bitsandbytes", "datasets"} & set(sys.modules)))
 """
 
 
-def test_a_run_without_quantised_weights_loads_neither_bitsandbytes_nor_datasets():
+def test_a_run_without_quantized_weights_loads_neither_bitsandbytes_nor_datasets():
     """Both cost seconds of every start."""
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -169,6 +169,6 @@ def test_probe_packing_of_a_model_with_own_dropout(name):
     result = probe_packing(model)
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
-    assert result.reason == "the model's own dropout is each example's own"
+    assert result.reason == "the model's own dropout must differ between examples"
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in model.modules())

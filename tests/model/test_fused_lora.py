@@ -208,7 +208,7 @@ def test_fused_layers_disable_merge_and_save_as_in_peft(build, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"lora_dropout": 0.1}, "they drop inputs"),
+        ({"lora_dropout": 0.1}, "they have dropout"),
         ({"use_dora": True}, "their adapter is a variant of LoRA (DoraLinearVariant)"),
         ({"lora_bias": True}, "their adapter has a bias"),
     ],

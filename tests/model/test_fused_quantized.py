@@ -1,4 +1,4 @@
-"""Fused LoRA layers on 4-bit weights: as exact as plain layers of the same values, and dequantised once a use."""
+"""Fused LoRA layers on 4-bit weights: as exact as plain layers of the same values, and dequantized once a use."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
-def test_loss_and_gradients_are_those_of_the_dequantised_weights(saved, kind, checkpointed, monkeypatch):
+def test_loss_and_gradients_are_those_of_the_dequantized_weights(saved, kind, checkpointed, monkeypatch):
     import bitsandbytes.functional
 
     expected = gradients(adapted(saved, kind, plain=True))

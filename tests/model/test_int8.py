@@ -54,7 +54,7 @@ def test_documents_of_a_row_do_not_touch(saved, as_on_cuda, replaced, caplog):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [True, False])
-def test_the_product_is_that_of_the_dequantised_weights(saved, dtype, autocast):
+def test_the_product_is_that_of_the_dequantized_weights(saved, dtype, autocast):
     """Output and gradient, also where rotary or norm layers hand over float32 under autocast."""
     layer = quantized_layers(load(saved, dtype))["model.layers.0.mlp.up_proj"]
     assert isinstance(layer.forward, Int8Forward)

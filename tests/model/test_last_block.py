@@ -75,7 +75,7 @@ def test_skip_unused_positions_skips_balanced_experts():
         )
     )
     use_packed_attention(base)
-    assert skip_unused_positions(base) == "the routers of a mixture of experts are balanced over all tokens"
+    assert skip_unused_positions(base) == "the load-balancing loss of a mixture of experts needs all tokens"
 
 
 def test_skip_unused_positions_with_parallel_blocks():

@@ -124,7 +124,7 @@ def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
     expected = each_alone(copy, laid, loss, base)
 
     assert terms["kl"] > 0.01
-    assert loss_model.reference.sentence().startswith("a frozen copy of the ")
+    assert loss_model.reference.describe().startswith("a frozen copy of the ")
     assert not any("copies" in name for name, _ in loss_model.named_parameters())
     torch.testing.assert_close(terms["loss"].detach(), expected.detach(), rtol=1e-5, atol=0)
     assert_same(found, gradients(copy, expected))
@@ -218,7 +218,7 @@ def test_adapter_disabled_restores_requires_grad(build):
         assert not torch.is_grad_enabled()
 
     assert {name: value.requires_grad for name, value in model.named_parameters()} == before
-    assert stays.sentence() == "the base is the model without its adapter: no second model, a second forward pass"
+    assert stays.describe() == "the base is the model without its adapter: no second model, a second forward pass"
 
 
 def test_kl_draws_no_dropout_and_keeps_modes(build, lay):

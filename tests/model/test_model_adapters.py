@@ -151,7 +151,7 @@ def test_untrained_stop_tokens_of_stories260k():
     assert untrained_stop_tokens(model, words) == []
 
 
-def memorise(choice):
+def memorize(choice):
     """LoRA on 16 rows of stories260k: the last loss per token, and how many rows it writes back, stop included."""
     model = AutoModelForCausalLM.from_pretrained(STORIES)
     generator = torch.Generator().manual_seed(0)
@@ -186,11 +186,11 @@ def memorise(choice):
 @pytest.mark.material
 @needs_stories
 def test_lora_learns_to_stop_only_with_trained_stop_rows():
-    rows, loss, right = memorise(TrainStopToken.auto)
+    rows, loss, right = memorize(TrainStopToken.auto)
     assert rows == (2,)
     assert loss < 0.01
     assert right == 16
-    rows, loss, right = memorise(TrainStopToken.never)
+    rows, loss, right = memorize(TrainStopToken.never)
     assert rows == ()
     assert loss > 0.1
     assert right < 16

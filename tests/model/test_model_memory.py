@@ -238,6 +238,6 @@ def test_a_family_that_needs_values_has_unknown_activations():
     assert found.saved.layers == (0, 0, 0)
     assert found.saved.unknown.startswith("it needs the values of its tensors (")
     plan = choose_checkpointing(SpeedConfig(), found, 2**30, CPU)
-    assert plan.sentence() == "recompute nothing (more if memory runs out: activations are not known)"
+    assert plan.describe() == "recompute nothing (more if memory runs out: activations are not known)"
     full = choose_checkpointing(SpeedConfig(gradient_checkpointing=Checkpointing.full), found, 2**30, CPU)
     assert (full.mode, full.layers) == (Checkpointing.full, 3)

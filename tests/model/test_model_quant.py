@@ -1,4 +1,4 @@
-"""Quantised bases: real bitsandbytes on the CPU. They train, stay frozen, and survive an evaluation."""
+"""Quantized bases: real bitsandbytes on the CPU. They train, stay frozen, and survive an evaluation."""
 
 import copy
 
@@ -26,7 +26,7 @@ def load(saved, kind, dtype=torch.float32, **changes):
 
 
 def stored(model):
-    """The quantised weights to the bit, with their scales."""
+    """The quantized weights to the bit, with their scales."""
     found = {}
     for name, layer in quantized_layers(model).items():
         found[name] = layer.weight.data.clone()
@@ -150,8 +150,8 @@ def test_dequantize_keeps_the_function(saved, lay, kind, double, tolerance, tmp_
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
-def test_quantised_weights_are_not_the_original_ones(saved, lay):
-    """Guards the tests above against a quantisation that did nothing."""
+def test_quantized_weights_are_not_the_original_ones(saved, lay):
+    """Guards the tests above against a quantization that did nothing."""
     ids = lay([12]).documents[0][None]
     logits = []
     for kind in (QuantKind.none, QuantKind.nf4, QuantKind.fp4, QuantKind.int8):
@@ -197,12 +197,12 @@ def test_check_4bit_sizes(tmp_path, kind):
     )
 
 
-def test_quantised_weights_cannot_be_fully_tuned(saved):
+def test_quantized_weights_cannot_be_fully_tuned(saved):
     with pytest.raises(SftError) as caught:
         load_model(
             ModelConfig(path=str(saved)), QuantConfig(kind=QuantKind.nf4), full=True, device=CPU,
             compute_dtype=torch.float32,
         )  # fmt: skip
     assert str(caught.value) == (
-        "adapter.kind=none, quant.kind=nf4: quantised weights cannot be trained\n  fix: adapter=lora, or quant=none"
+        "adapter.kind=none, quant.kind=nf4: quantized weights cannot be trained\n  fix: adapter=lora, or quant=none"
     )

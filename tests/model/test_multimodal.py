@@ -102,7 +102,7 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
         assert not is_inside(name, beside) or torch.equal(value, before[name])
 
 
-def test_full_training_and_quantisation_leave_the_towers(stored):
+def test_full_training_and_quantization_leave_the_towers(stored):
     base = opened(stored, full=True)
     beside = non_language_modules(base)
     add_adapter(base, AdapterConfig(kind=AdapterKind.none), [], seed=0)
@@ -195,8 +195,8 @@ def test_bidirectional_prompt_is_refused():
     with pytest.raises(SftError) as caught:
         check_trains_on_text(auto_class(config).from_config(config), "model.path=x")
     assert caught.value.problem == (
-        "the language model inside model type paligemma cannot be trained on text: it reads a prompt in both"
-        " directions, so training each token from those before it would not suit it"
+        "the language model inside model type paligemma cannot be trained on text: it reads prompts in both"
+        " directions, but training predicts each token from those before it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are stored quantised: written here by hand or by bitsandbytes, loaded, trained on, or refused."""
+"""Checkpoints that are stored quantized: written here by hand or by bitsandbytes, loaded, trained on, or refused."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_an_adapter_learns_on_a_checkpoint_of_bitsandbytes(packed):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_checkpoint_of_bitsandbytes_can_be_dequantised(packed):
+def test_a_checkpoint_of_bitsandbytes_can_be_dequantized(packed):
     expected = logits(load(packed[0]))
     plain = dequantize(load(packed[0]), torch.float32)
     assert not quantized_layers(plain)
@@ -126,8 +126,8 @@ def test_fp8_blocks_that_do_not_fill_a_layer_are_refused(tmp_path):
     with pytest.raises(SftError) as caught:
         load(tmp_path)
     assert str(caught.value) == (
-        f"model.path={tmp_path}: the checkpoint is stored as fp8, and layer model.layers.0.mlp.gate_proj, 192 x 128, is"
-        f" not made of whole blocks of 128 x 128: transformers unpacks it wrongly\n  fix: {PLAIN}"
+        f"model.path={tmp_path}: the checkpoint is stored as fp8, and layer model.layers.0.mlp.gate_proj, 192 x 128,"
+        f" does not consist of whole blocks of 128 x 128: transformers dequantizes it wrongly\n  fix: {PLAIN}"
     )
 
 
@@ -196,20 +196,20 @@ def test_unknown_quantization_method_is_refused(saved, tmp_path):
     assert caught.value.fix == PLAIN
 
 
-def test_quantised_checkpoint_is_not_quantised_again(packed):
+def test_quantized_checkpoint_is_not_quantized_again(packed):
     with pytest.raises(SftError) as caught:
         load(packed[0], QuantKind.nf4)
     assert str(caught.value) == (
-        "quant.kind=nf4: the checkpoint is stored quantised already, as bitsandbytes\n"
+        "quant.kind=nf4: the checkpoint is already quantized, as bitsandbytes\n"
         f"  fix: quant=none keeps its storage, or {PLAIN}"
     )
 
 
-def test_stored_quantised_weights_are_not_fully_tuned(packed):
+def test_stored_quantized_weights_are_not_fully_tuned(packed):
     with pytest.raises(SftError) as caught:
         load(packed[0], full=True)
     assert str(caught.value) == (
-        f"model.path={packed[0]}: the checkpoint is stored quantised, as bitsandbytes, and quantised weights cannot be"
+        f"model.path={packed[0]}: the checkpoint is stored quantized, as bitsandbytes, and quantized weights cannot be"
         f" trained\n  fix: adapter=lora, or {PLAIN}"
     )
 
@@ -244,11 +244,11 @@ def test_mxfp4_experts_are_unpacked_while_loading(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4, QuantKind.int8])
-def test_a_model_that_rescales_its_weights_is_not_quantised(kind):
+def test_a_model_that_rescales_its_weights_is_not_quantized(kind):
     with pytest.raises(SftError) as refused:
         check_quantization(RwkvConfig(), ModelConfig(path="m"), QuantConfig(kind=kind), full=False)
     assert str(refused.value) == (
-        f"quant.kind={kind.value}: rwkv rescales its weights for evaluation, but quantised ones cannot be\n"
+        f"quant.kind={kind.value}: rwkv rescales its weights for evaluation, which is impossible if quantized\n"
         "  fix: quant=none"
     )
     check_quantization(RwkvConfig(), ModelConfig(path="m"), QuantConfig(), full=False)

@@ -29,7 +29,7 @@ def test_probe_packing_without_sharing(monkeypatch):
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.difference < 1e-5
-    assert result.reason.startswith("with a shared beginning, packed logits differ from unpacked logits by ")
+    assert result.reason.startswith("with a shared prefix, packed logits differ from unpacked logits by ")
 
 
 def test_probe_packing_detects_endings_that_see_each_other(monkeypatch):
@@ -55,7 +55,7 @@ def test_probe_packing_detects_a_weak_leak_between_endings(monkeypatch):
     register_packed_attention()
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
-    assert result.reason.startswith("with a shared beginning, a document changes the logits of those after it by ")
+    assert result.reason.startswith("with a shared prefix, a document changes the logits of those after it by ")
 
 
 def test_stateful_family_shares_no_prefix(monkeypatch):
@@ -65,7 +65,7 @@ def test_stateful_family_shares_no_prefix(monkeypatch):
     result = probe_packing(model)
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
-    assert result.reason == "with a shared beginning, layers that carry a state from token to token would start again"
+    assert result.reason == "with a shared prefix, layers that carry a state from token to token would start again"
 
 
 def test_probe_packing_takes_seven_forwards(monkeypatch):

@@ -186,7 +186,7 @@ def test_vectors_stay_float32_on_a_half_precision_base(build, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
-def test_virtual_tokens_train_on_a_quantised_base(saved, kind):
+def test_virtual_tokens_train_on_a_quantized_base(saved, kind):
     base = load_model(
         ModelConfig(path=str(saved)), QuantConfig(kind=QuantKind.nf4), full=False, device=CPU,
         compute_dtype=torch.float32,

@@ -13,7 +13,7 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.model.attention import probe
 from sft_cli.model.attention.packing import document_arguments, packed_row_arguments, use_packed_attention
 from sft_cli.model.attention.probe import probe_packing
-from sft_cli.model.attention.rotary import DocumentRotary, MixedLengthsError, follow_documents
+from sft_cli.model.attention.rotary import DocumentRotary, MixedLengthsError, install_document_rotary
 from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.model.quant import evaluation_mode
 from tests.lanes import examples
@@ -118,7 +118,7 @@ def test_probe_packing_crosses_the_original_length(kind, monkeypatch):
 @pytest.mark.parametrize(("longest", "shares"), [(ORIGINAL, True), (ORIGINAL + 1, False), (None, False)])
 def test_prefixes_are_shared_up_to_the_original_length(longest, shares):
     """Beyond it the prefix of a short document and of a long one have other embeddings."""
-    loss_model, result = build_loss_model(build("longrope"), 8, share=Choice.auto, longest=longest)
+    loss_model, result = build_loss_model(build("longrope"), 8, share_prefixes=Choice.auto, longest=longest)
 
     assert (loss_model.packed, loss_model.shares_prefixes) == (True, shares)
     reason = "rotary embeddings differ between documents up to the model's original length and longer ones"
@@ -126,7 +126,7 @@ def test_prefixes_are_shared_up_to_the_original_length(longest, shares):
 
 
 def test_a_prefix_of_documents_on_both_sides_is_refused():
-    (embedding,) = follow_documents(build("longrope"))
+    (embedding,) = install_document_rotary(build("longrope"))
 
     assert embedding.token_groups(pack_row([4, 40, 30], [-1, 0, -1])) == [list(range(44)), list(range(44, 74))]
     with pytest.raises(MixedLengthsError, match="documents of different lengths share a prefix"):
@@ -135,14 +135,14 @@ def test_a_prefix_of_documents_on_both_sides_is_refused():
 
 def test_a_copied_model_follows_its_own_rows():
     model = build("longrope")
-    (embedding,) = follow_documents(model)
-    assert follow_documents(model) == [embedding]
+    (embedding,) = install_document_rotary(model)
+    assert install_document_rotary(model) == [embedding]
     copied = copy.deepcopy(model)
     use_packed_attention(copied)
     row = pack_row([3])
     copied(input_ids=torch.arange(3)[None], position_ids=row.positions, **document_arguments(row))
 
-    (own,) = follow_documents(copied)
+    (own,) = install_document_rotary(copied)
     assert own is not embedding
     assert own.module is not embedding.module
     assert (own.row, embedding.row) == (row, None)

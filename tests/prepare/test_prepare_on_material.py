@@ -1,4 +1,4 @@
-"""Every row of real files converts; the table names the format that ``auto`` recognises and what comes out."""
+"""Every row of real files converts; the table names the format that ``auto`` recognizes and what comes out."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ def conversations(path, **config):
 
 
 def outcome(path, **config):
-    """The format that was recognised, and rows per outcome: what they became with its tags, or the reason."""
+    """The format that was recognized, and rows per outcome: what they became with its tags, or the reason."""
     format, result = conversations(path, **config)
     counts = Counter()
     for item in result:

@@ -71,7 +71,7 @@ def test_a_model_of_pickled_weights_is_refused_unread(name, tmp_path):
 
 
 INDICES = [
-    ({"weight_map": {"a": "pytorch_model.bin"}}, "is no safetensors file"),
+    ({"weight_map": {"a": "pytorch_model.bin"}}, "is not a safetensors file"),
     ({"weight_map": ["a"]}, "is not readable"),
     ({}, "is not readable"),
     ("{", "is not readable"),

@@ -42,7 +42,7 @@ class Rows:
         return self.examples[index]
 
 
-def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share=Choice.never):
+def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share_prefixes=Choice.never):
     """Loss and every gradient of one step."""
     register_packed_attention()
     model = AutoModelForCausalLM.from_pretrained(base)
@@ -50,11 +50,17 @@ def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share=Choi
         use_packed_attention(model)
     loss_model = LossModel(model, packed=packed, chunk=4)
     device = torch.device("cpu")
-    words = {"reduction": reduction, "max_tokens": budget, "packed": packed, "share": share, "device": device}
+    words = {
+        "reduction": reduction,
+        "max_tokens": budget,
+        "packed": packed,
+        "share_prefixes": share_prefixes,
+        "device": device,
+    }
     with Prefetcher(Rows(), lambda step: order, 0, 1, **words) as feed:
         laid = feed.get(0)
     assert laid.tokens == 139
-    assert (laid.computed_tokens < laid.tokens - 4) == (share is not Choice.never and budget == 1000)
+    assert (laid.computed_tokens < laid.tokens - 4) == (share_prefixes is not Choice.never and budget == 1000)
     terms = accumulate_gradients(loss_model, Accelerator(cpu=True), laid)
     assert terms["nll"].item() == pytest.approx(terms["loss"].item(), abs=1e-6)
     return terms["loss"].item(), {name: p.grad for name, p in model.named_parameters()}
@@ -91,7 +97,7 @@ def reference(base, reduction):
     ],
 )
 def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, order, share, reduction):
-    loss, grads = gradients(base, packed=packed, budget=budget, reduction=reduction, order=order, share=share)
+    loss, grads = gradients(base, packed=packed, budget=budget, reduction=reduction, order=order, share_prefixes=share)
     direct, expected = reference(base, reduction)
 
     assert loss == pytest.approx(direct, abs=1e-5)

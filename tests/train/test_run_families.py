@@ -111,7 +111,7 @@ def alike(tmp_path_factory):
 
 @pytest.fixture
 def model(base, tmp_path):
-    """Writes a tiny model of a family beside the tokenizer of ``base``; norms and biases are not as initialised."""
+    """Writes a tiny model of a family beside the tokenizer of ``base``; norms and biases are not as initialized."""
 
     def write(kind, special):
         directory = tmp_path / "base"
@@ -194,15 +194,16 @@ def test_every_weight_of_a_family_trains(runs, metrics, model, alike, name):
         (
             BartConfig(),
             (
-                "model type bart has an encoder, which a causal language model leaves out",
+                "model type bart has an encoder, but a causal language model has only a decoder",
                 "name a decoder-only model",
             ),
         ),
         (
             RobertaConfig(),
             (
-                "model type roberta is an encoder: each token sees those after it, also the ones it should predict",
-                'name a causal language model; if it was trained as one, its config.json lacks "is_decoder": true',
+                "model type roberta is an encoder: each token attends to later ones, also to those it should predict",
+                'name a causal language model; if this one was trained as such, add "is_decoder": true to its'
+                " config.json",
             ),
         ),
     ],

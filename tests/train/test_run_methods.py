@@ -140,9 +140,9 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
         execute(["merge", str(straight.path)])
     merged = straight.model if refusal == WHOLE else straight.path / "merged"
     if merged.is_dir():
-        quantised = "quant=" in " ".join(words)
+        quantized = "quant=" in " ".join(words)
         loss = loss_of(AutoModelForCausalLM.from_pretrained(merged), straight)
-        assert loss == pytest.approx(report["metrics"]["loss"], abs=0.3 if quantised else 1e-4)
+        assert loss == pytest.approx(report["metrics"]["loss"], abs=0.3 if quantized else 1e-4)
 
 
 def test_an_adapter_is_trained_on_and_lies_beneath_another(runs, metrics):

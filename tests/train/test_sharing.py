@@ -71,7 +71,7 @@ def test_loss_and_gradient(base, budget, ranks, saved, reduction):
     total, settings = 0.0, {"reduction": reduction, "max_tokens": budget, "packed": True, "device": torch.device("cpu")}
     for rank in range(ranks):
         with Prefetcher(
-            Rows(), lambda _: range(7), 0, 1, **settings, share=Choice.auto, world_size=ranks, rank=rank
+            Rows(), lambda _: range(7), 0, 1, **settings, share_prefixes=Choice.auto, world_size=ranks, rank=rank
         ) as feed:
             step = feed.get(0)
         for batch in step.batches:

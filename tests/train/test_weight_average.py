@@ -97,7 +97,7 @@ def test_averaging_does_not_change_training(kind):
 
 def test_an_average_of_bfloat16_weights_is_finer_than_they_are():
     average, model = ExponentialMovingAverage(0.5), One().to(torch.bfloat16)
-    for value in (1.0, 1.0078125):  # neighbours in bfloat16
+    for value in (1.0, 1.0078125):  # neighbors in bfloat16
         average.update(model.at(value))
 
     assert average.mean()["w"].dtype is torch.float32

@@ -1,1 +1,1 @@
-"""Which characters and tokens of a rendered conversation are trained, and the proof of it."""
+"""The trained characters and tokens of a rendered conversation, and their verification."""

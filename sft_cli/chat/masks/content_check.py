@@ -10,7 +10,7 @@ from sft_cli.utils.text import json_or_none
 
 
 def missing_content(message: Mapping[str, Any], rendered: str) -> str | None:
-    """Return the first piece of a message that a text shows neither literally nor escaped, or None if it shows all."""
+    """Return the first piece of a message that a text shows neither literally nor escaped; None if it shows all."""
     pieces = [piece.text for piece in Trace([message], None, LEVELS[0]).pieces if piece.kind != "constant"]
     return next((text for text in pieces if text not in rendered and text not in (unescape(rendered) or "")), None)
 
@@ -31,14 +31,14 @@ def check_tool_calls(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def arguments_as_python(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the argument objects of calls as Python writes them, except those that occur literally in a message."""
-    written = [str(arguments) for arguments in _argument_objects(messages)]
-    texts = [value for message in messages for value in message.values() if isinstance(value, str)] if written else []
-    return [arguments for arguments in written if not any(arguments in text for text in texts)]
+    """Return the argument objects of calls as ``str`` writes them, except those that occur literally in a message."""
+    objects = [str(arguments) for arguments in _argument_objects(messages)]
+    texts = [value for message in messages for value in message.values() if isinstance(value, str)] if objects else []
+    return [arguments for arguments in objects if not any(arguments in text for text in texts)]
 
 
 def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the arguments of calls that are non-empty objects. Empty ones look the same in Python and JSON."""
+    """Yield the arguments of calls that are non-empty objects. Empty objects look the same in Python and JSON."""
     for message in messages:
         for call in message.get("tool_calls") or ():
             arguments = tool_function(call).get("arguments")

@@ -21,7 +21,7 @@ MAX_SHAPES, MAX_LAYOUTS = 4096, 8
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How one section of text is made of pieces: ``words[0] + pieces[order[0]] + words[1] + …``.
+    """The composition of a section of text from pieces: ``words[0] + pieces[order[0]] + words[1] + …``.
 
     Attributes:
         pattern: The words, with ``%s`` for each piece.
@@ -70,7 +70,7 @@ class CoverageChecker:
         """
         messages = messages[: answers[-1].message + 1]
         sections = _sections(answers, messages, tools)
-        if all(self._is_known(text, stretch) for stretch in sections):
+        if all(self._is_known(text, section) for section in sections):
             return
         traced_positions = None
         for level in LEVELS:
@@ -87,8 +87,8 @@ class CoverageChecker:
                 "the template writes different text when its messages contain sentinels: its output cannot be proven"
             )
         CoverageRules(text, answers, messages, *traced_positions).check()
-        for stretch in sections:
-            self._remember(text, stretch, *traced_positions)
+        for section in sections:
+            self._remember(text, section, *traced_positions)
 
     def _is_known(self, text: str, section: "_Section") -> bool:
         """Return whether a section has a layout that was checked before."""
@@ -110,8 +110,8 @@ class CoverageChecker:
         inside_positions = [
             position for position in positions if section.start <= position.start and position.end <= section.end
         ]
-        own = [n for n, piece in enumerate(trace.pieces) if piece.message in section.messages]
-        numbers = {n: at for at, n in enumerate(n for n in own if trace.pieces[n].kind != "constant")}
+        own_pieces = [n for n, piece in enumerate(trace.pieces) if piece.message in section.messages]
+        numbers = {n: at for at, n in enumerate(n for n in own_pieces if trace.pieces[n].kind != "constant")}
         own_positions = [position for position in inside_positions if trace.pieces[position.piece].message != TOOLS]
         tool_positions = [position for position in inside_positions if trace.pieces[position.piece].message == TOOLS]
         if any(
@@ -150,7 +150,7 @@ class _Section(NamedTuple):
         end: The character after its last one.
         messages: Indices of the messages that it shows.
         pieces: The texts of those messages.
-        shape: What determines the words around the pieces.
+        shape: A key that determines the words around the pieces.
         tools: The tool schemas as JSON, if it shows them.
     """
 

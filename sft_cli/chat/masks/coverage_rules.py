@@ -1,4 +1,4 @@
-"""The coverage rules: where a rendered conversation may show the content of its messages.
+"""The coverage rules: the places at which a rendered conversation may show the content of its messages.
 
 - A trained answer shows the content, the reasoning, and each call with its name and every argument of its message, each
   exactly once, and nothing of any other message.
@@ -49,7 +49,7 @@ class CoverageRules:
     def check(self) -> None:
         """Raise ``RenderError`` for the first rule that is violated."""
         counts = Counter(position.piece for position in self._positions if not self._is_repeated_name(position))
-        for number, piece in sorted(enumerate(self._pieces), key=lambda one: one[1].message):
+        for number, piece in sorted(enumerate(self._pieces), key=lambda entry: entry[1].message):
             if piece.has_sentinels:
                 self._check_count(piece, counts[number])
             elif piece.kind != "constant":
@@ -72,7 +72,7 @@ class CoverageRules:
             return False
         if answer is not None:
             return position.start >= answer.end
-        return position.start > min(one.start for one in positions if one.piece == position.piece)
+        return position.start > min(other.start for other in positions if other.piece == position.piece)
 
     def _describe(self, piece: TracedPiece) -> str:
         """Return the name of a piece for messages."""
@@ -95,8 +95,8 @@ class CoverageRules:
         else:
             wrong = count != 1
         if wrong:
-            how = "does not show" if count == 0 else f"shows {count} times"
-            raise RenderError(f"the template {how} {self._describe(piece)}", fix=self._fix(piece))
+            verb = "does not show" if count == 0 else f"shows {count} times"
+            raise RenderError(f"the template {verb} {self._describe(piece)}", fix=self._fix(piece))
 
     def _check_shown(self, piece: TracedPiece) -> None:
         """Reject a piece without sentinels that does not occur where its message is shown."""
@@ -145,8 +145,8 @@ class CoverageRules:
         for position_index, piece in enumerate(order):
             if roles[piece.message] != "system":
                 continue
-            messages_before = {one.message for one in order[:position_index]}
-            next_piece = next((one for one in order[position_index:] if roles[one.message] != "system"), None)
+            messages_before = {other.message for other in order[:position_index]}
+            next_piece = next((other for other in order[position_index:] if roles[other.message] != "system"), None)
             is_at_front = all(roles[message] == "system" for message in messages_before)
             is_in_order = all(message <= piece.message for message in messages_before)
             is_before_last_question = bool(questions) and next_piece is not None and next_piece.message == questions[-1]
@@ -178,7 +178,7 @@ class CoverageRules:
             self._check_constant_values(message, positions)
 
     def _check_constant_values(self, message: int, positions: list[PiecePosition]) -> None:
-        """Reject a message that shows true, false or null anywhere but after its own argument key."""
+        """Reject a message that shows true, false or null anywhere except after its own argument key."""
         keys = {
             self._pieces[position.piece].path: position
             for position in positions
@@ -192,8 +192,10 @@ class CoverageRules:
             answer = self._answers.get(message)
             end = answer.end if answer else len(self._text)
             stop = next((start for start in starts if start >= key.end), end)
-            constants = [one.group().lower() for one in _CONSTANT.finditer(self._text, key.end, min(stop, end))]
-            if [one.replace("none", "null") for one in constants] != [piece.text]:
+            constants = [
+                constant.group().lower() for constant in _CONSTANT.finditer(self._text, key.end, min(stop, end))
+            ]
+            if [constant.replace("none", "null") for constant in constants] != [piece.text]:
                 raise RenderError(f"the template does not show {self._describe(piece)} once")
 
     def _check_constants(self, message: int, positions: list[PiecePosition]) -> None:

@@ -1,7 +1,7 @@
-"""Exclude parts of answers from the loss: reasoning, and what ``data.no_loss_patterns`` match.
+"""Exclude parts of answers from the loss: reasoning, and text that ``data.no_loss_patterns`` match.
 
-Their position in the rendered text is not searched for: the message is rendered a second time with sentinels around the
-ranges; without them the text must be unchanged.
+The positions of these parts in the rendered text are not searched for: the message is rendered a second time with
+sentinels around them; without the sentinels the text must be unchanged.
 """
 
 import re
@@ -21,9 +21,9 @@ Range = tuple[int, int]
 
 
 class _NoLossPart(NamedTuple):
-    """Characters of a message's text without loss, and the white space around them that has no loss either.
+    """A part of a message's text without loss, and the white space around it, which has no loss either.
 
-    Templates strip white space at the ends of a text, so the sentinels go around the part without it.
+    Templates strip white space at the ends of a text, so the sentinels surround the part without it.
     """
 
     start: int
@@ -56,7 +56,7 @@ class NoLossFinder:
         Raises:
             RenderError: The template cuts, moves or repeats a part without loss.
         """
-        found = []
+        ranges = []
         for key, value in _message_texts(message):
             if parts := list(self._no_loss_parts(value, reasoning=key != "content")):
                 rendered = render(_with_sentinels(marked, key, [(part.start, part.end) for part in parts]))
@@ -67,11 +67,13 @@ class NoLossFinder:
                         "the template cuts, moves or repeats what data.no_loss_patterns or"
                         " data.train_on_reasoning=false exclude from the loss"
                     )
-                found += [_widen(position, part, text, answer) for position, part in zip(positions, parts, strict=True)]
+                ranges += [
+                    _widen(position, part, text, answer) for position, part in zip(positions, parts, strict=True)
+                ]
         if self._reasoning and not reasoning_blocks.reasoning_texts(marked):
             empty_block = _EMPTY_BLOCK.match(text, *answer)
-            found += [empty_block.span()] if empty_block else []
-        return tuple(_merge_ranges(found))
+            ranges += [empty_block.span()] if empty_block else []
+        return tuple(_merge_ranges(ranges))
 
     def _no_loss_parts(self, text: str, *, reasoning: bool) -> Iterator[_NoLossPart]:
         """Yield the parts of one text of a message without loss, merged and in order."""
@@ -123,10 +125,10 @@ def _widen(text_range: Range, part: _NoLossPart, text: str, answer: Range) -> Ra
 
 def _merge_ranges(ranges: list[Range]) -> list[Range]:
     """Sort ranges, merge those that touch or overlap, and drop empty ones."""
-    found: list[Range] = []
+    merged: list[Range] = []
     for start, end in sorted((start, end) for start, end in ranges if start < end):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(end, found[-1][1])
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
         else:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged

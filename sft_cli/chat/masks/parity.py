@@ -1,7 +1,8 @@
-"""Parity with serving: a server makes the same ids of a prompt as the model saw in training.
+"""Parity with serving: a server encodes a prompt to the same ids as training.
 
-`prepare` saves golden prompts of real rows with their ids, and the ids of the whole rows, for every kind that occurs.
-`check` gives the same messages and texts to transformers' own tokenizer, as a server loads it, and compares the ids.
+`prepare` saves golden prompts of real rows with their ids, and the ids of the whole rows, for every kind of row.
+`check_parity` passes the same messages and texts to transformers' own tokenizer, as a server loads it, and compares the
+ids.
 """
 
 import json
@@ -29,9 +30,14 @@ class GoldenPrompt:
     """A prompt as a client sends it, and the prompt ids that the model was trained with.
 
     Attributes:
+        where: The place of the row.
+        source: The name of its source.
+        messages: The messages that a client sends.
+        tools: The tool schemas that a client sends, or None.
+        input_ids: The ids of the prompt in training.
         now: Time of rendering in ISO 8601, for templates that write the date.
         variables: Template variables that a client sends, such as ``{"enable_thinking": False}``.
-        row_ids: Ids of the whole row, as it is trained.
+        row_ids: The ids of the whole row in training.
     """
 
     where: str
@@ -45,7 +51,7 @@ class GoldenPrompt:
 
 
 def conversation_kind(conversation: Conversation) -> tuple[bool, ...]:
-    """Return the features of a row that determine which branches of a template it takes."""
+    """Return the features of a row that determine the branches of a template that render it."""
     messages = conversation.messages
     roles = [message.role for message in messages]
     return (
@@ -61,8 +67,8 @@ def conversation_kind(conversation: Conversation) -> tuple[bool, ...]:
 def golden_prompt(builder: ExampleBuilder, conversation: Conversation) -> GoldenPrompt | None:
     """Return the golden prompt before the last trained turn.
 
-    None for documents and token ids, for answers without a prompt, and for prompts with special-token strings, which
-    servers encode differently.
+    Return None for documents and token ids, for answers without a prompt, and for prompts with special-token strings,
+    which servers encode differently.
     """
     if (conversation.text is not None and not conversation.rendered) or conversation.tokens is not None:
         return None
@@ -96,7 +102,7 @@ def check_parity(
     *,
     trust_remote_code: bool = False,
 ) -> int:
-    """Compare every golden prompt and its whole row with the ids that transformers makes of them.
+    """Check that transformers encodes every golden prompt, and its whole row, to the trained ids.
 
     Args:
         tokenizer_directory: The tokenizer directory that a server reads.
@@ -137,7 +143,7 @@ def check_parity(
 
 
 def _check_render_budget(tokenizer: ChatTokenizer, golden: GoldenPrompt) -> None:
-    """Render a golden prompt with a budget first: transformers renders without one."""
+    """Render a golden prompt with limits on time and size first, because transformers renders without limits."""
     template = ChatTemplate(
         tokenizer.template_for(golden.tools) or "",
         tokenizer.special_tokens,
@@ -152,7 +158,7 @@ def _check_render_budget(tokenizer: ChatTokenizer, golden: GoldenPrompt) -> None
 
 
 def _ids_with_current_date(tokenizer: ChatTokenizer, golden: GoldenPrompt) -> list[int]:
-    """Return the ids of a golden prompt rendered with today's date, if nothing but the date changes them."""
+    """Return the ids of a golden prompt rendered with today's date, if only the date changes them."""
     source = tokenizer.template_for(golden.tools)
     assert source is not None
     ids_then, ids_today = (

@@ -1,8 +1,8 @@
-"""Find the tokens of trained prompt texts (tool results, user texts): those that contain nothing of the template's.
+"""Find the tokens of trained prompt texts (tool results, user texts) that contain no text of the template.
 
-The model never generates such a text, so the ids are not cut at its edges: they are those of the whole text. A token
-that crosses an edge (`}` with the newline after it) also contains template text, and is left out. The other tokens are
-verified to decode to the text's own characters.
+The model never generates such a text, so its ids are not encoded separately: they are those of the whole text. A token
+that crosses an edge of the text (`}` with the newline after it) also contains template text, and is left out. The other
+tokens are verified to decode to the characters of the text.
 """
 
 import itertools
@@ -57,7 +57,7 @@ class PromptTextTokens:
     def _find_one(self, text: str, text_range: Range, ids: list[int], first: int) -> Range | None:
         """Return the tokens inside ``text_range`` of a text between answers; None if they cannot be separated.
 
-        Only the text between the two nearest control tokens matters: a normalizer does not see beyond them.
+        Only the text between the two nearest control tokens matters: a normalizer does not look beyond them.
         """
         matches = [match.span() for match in self._control.finditer(text)]
         control_ranges = [(start, end) for start, end in matches if text[start - 1 : start] != MARK_START]
@@ -96,7 +96,7 @@ class PromptTextTokens:
         return self._by_decoding(ids, follows_text, decoded, *text_range) if text_range else None
 
     def _normalized_range(self, before: str, middle: str, after: str) -> Range | None:
-        """Return the range of the middle in the normalized text; None if normalizing merges it with its neighbors."""
+        """Return the range of the middle in the normalized text; None if normalization merges it with other text."""
 
         def normalized_after_text(text: str) -> str:
             return self._reader.normalize("\n" + text).removeprefix(self._reader.normalize("\n"))
@@ -111,7 +111,7 @@ class PromptTextTokens:
         return (start, start + len(inner)) if head + inner + tail == text else None
 
     def _by_bytes(self, ids: list[int], text: str, start: int, end: int) -> Range:
-        """Return the tokens inside characters ``start`` to ``end`` of the text of the ids, whole characters only."""
+        """Return the tokens inside characters ``start`` to ``end`` of the text of the ids, only whole characters."""
         assert self._reader.token_bytes is not None
         data, byte_ends = text.encode(), [0]
         for id in ids:

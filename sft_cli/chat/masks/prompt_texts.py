@@ -27,12 +27,12 @@ class PromptTextKind:
     """A kind of prompt text that is trained.
 
     Attributes:
-        role: Role of its messages.
-        plural: What error messages call them.
-        singular: What error messages call one of them.
+        role: The role of the messages.
+        plural: The name of such texts in error messages.
+        singular: The name of one such text in error messages.
         key: The setting that trains them.
-        has_stop_token: Whether a stop token that the template closes them with is trained, too.
-        no_loss_patterns: Text that these match carries no loss.
+        has_stop_token: Whether the stop token with which the template closes such a text is trained as well.
+        no_loss_patterns: Patterns of text that carries no loss.
     """
 
     role: str
@@ -53,10 +53,10 @@ class PromptTextKind:
 
 def trained_prompt_texts(data: DataConfig) -> tuple[PromptTextKind, ...]:
     """Return the kinds of prompt texts that a data config trains."""
-    found = []
+    kinds = []
     if data.train_on is TrainOn.contents:
         patterns = tuple(re.compile(pattern) for pattern in data.no_loss_patterns)
-        found.append(
+        kinds.append(
             PromptTextKind(
                 "user",
                 "user texts",
@@ -68,8 +68,8 @@ def trained_prompt_texts(data: DataConfig) -> tuple[PromptTextKind, ...]:
         )
     if data.train_on_tool_results:
         key = "data.train_on_tool_results"
-        found.append(PromptTextKind("tool", "tool results", "tool result", key))
-    return tuple(found)
+        kinds.append(PromptTextKind("tool", "tool results", "tool result", key))
+    return tuple(kinds)
 
 
 def add_prompt_ranges(
@@ -86,12 +86,12 @@ def add_prompt_ranges(
         messages: The messages.
         marked: The messages as the template reads them, with marks.
         render: Renders the prompt that a server sends after messages.
-        kinds: Which texts are trained.
+        kinds: The kinds of texts that are trained.
 
     Raises:
         RenderError: The rendering does not show a text literally, or no turn shows it.
     """
-    found, previous, stops = [], 0, {turn.stop_tokens[0] for _, turn in turns}
+    turns_with_ranges, previous, stops = [], 0, {turn.stop_tokens[0] for _, turn in turns}
     name = " or ".join(kind.singular for kind in kinds)
     for i, turn in turns:
         prompt = turn.text[: turn.spans[0].start]
@@ -99,7 +99,7 @@ def add_prompt_ranges(
         for kind in kinds:
             if new := _trained(kind, messages, previous, i):
                 ranges += _ranges(kind, new, messages, list(marked[:i]), prompt, render, stops)
-        found.append((i, replace(turn, prompt_ranges=tuple(sorted(ranges)), prompt_text_name=name)))
+        turns_with_ranges.append((i, replace(turn, prompt_ranges=tuple(sorted(ranges)), prompt_text_name=name)))
         previous = i
     for kind in kinds:
         if unused := _trained(kind, messages, previous, len(messages)):
@@ -107,7 +107,7 @@ def add_prompt_ranges(
                 f"message {unused[0] + 1} ({kind.role}) comes after the last answer that carries loss: no example shows"
                 f" this {kind.singular.split()[-1]} ({kind.key})"
             )
-    return found
+    return turns_with_ranges
 
 
 def _trained(kind: PromptTextKind, messages: Sequence[Message], start: int, end: int) -> list[int]:
@@ -133,22 +133,24 @@ def _ranges(
     render: Render,
     stops: set[str],
 ) -> list[Range]:
-    """Return the ranges of texts in a prompt, without the white space at their ends where the template strips it."""
+    """Return the ranges of texts in a prompt, without the white space at their ends if the template strips it."""
     for bounds in (_whole, _core):
         pieces = {
             j: kind.trained_ranges(source_messages[j].content, bounds(source_messages[j].content)) for j in indices
         }
         wrapped = {j: mark_ranges(messages[j]["content"], pieces[j]) for j in indices}
         try:
-            rendered = render([{**one, "content": wrapped.get(j, one["content"])} for j, one in enumerate(messages)])
+            rendered = render(
+                [{**message, "content": wrapped.get(j, message["content"])} for j, message in enumerate(messages)]
+            )
         except RenderError:  # the template parses the text instead of writing it unchanged
             continue
-        found = find_ranges(rendered)
-        expected = [text for one in wrapped.values() for text in _BETWEEN.findall(one)]
-        if RANGE_SENTINELS.sub("", rendered) == prompt and [prompt[start:end] for start, end in found] == expected:
+        ranges = find_ranges(rendered)
+        expected = [text for message in wrapped.values() for text in _BETWEEN.findall(message)]
+        if RANGE_SENTINELS.sub("", rendered) == prompt and [prompt[start:end] for start, end in ranges] == expected:
             return [
-                *found,
-                *(_closing_stop_tokens(wrapped, bounds, found, prompt, stops) if kind.has_stop_token else ()),
+                *ranges,
+                *(_closing_stop_tokens(wrapped, bounds, ranges, prompt, stops) if kind.has_stop_token else ()),
             ]
     also = " and what data.no_loss_patterns matches in them" if kind.no_loss_patterns else ""
     raise RenderError(

@@ -34,9 +34,10 @@ class EncodedText:
     Attributes:
         input_ids: ``(length,)`` token ids.
         spans: The trained ranges, one for each span of the text.
-        no_loss: Ranges inside spans that carry no loss, one for each of the text's; a range includes tokens that it
-            covers only in part.
-        prompt_ranges: Trained ranges outside spans, one for each of the text's: the tokens that contain nothing else.
+        no_loss: Ranges inside spans that carry no loss, one for each range of the text; tokens that it covers only in
+            part are included.
+        prompt_ranges: Trained ranges outside spans, one for each range of the text; tokens that it covers only in part
+            are left out.
     """
 
     input_ids: list[int]
@@ -65,8 +66,8 @@ class MaskVerifier:
 
         Args:
             batch: The texts.
-            drafts: Their ids.
-            control_checked: Whether the control tokens were compared when the ids were made.
+            drafts: The ids of the texts.
+            control_checked: Whether the control tokens were already compared by the encoder.
 
         Returns:
             For each draft: the completed draft, the error, or None for no draft.
@@ -128,7 +129,7 @@ class MaskVerifier:
 
     def _add_no_loss(self, rendered: RenderedText, encoded: EncodedText) -> EncodedText | MaskNotProven:
         """Add the token range of each no-loss range of characters."""
-        found = []
+        token_ranges = []
         for start, end in rendered.no_loss:
             at = bisect_right([span.start for span in rendered.spans], start) - 1
             span, (first, last) = rendered.spans[at], encoded.spans[at]
@@ -138,8 +139,8 @@ class MaskVerifier:
             tokens = self._overlapping_tokens(encoded.input_ids[first:last], first > 0, before, middle, after)
             if tokens is None:
                 return MaskNotProven(f"the part without loss, {middle[:80]!r}, cannot be separated in its ids")
-            found.append((first + tokens[0], first + tokens[1]))
-        return replace(encoded, no_loss=found)
+            token_ranges.append((first + tokens[0], first + tokens[1]))
+        return replace(encoded, no_loss=token_ranges)
 
     def _overlapping_tokens(
         self, ids: list[int], follows_text: bool, before: str, middle: str, after: str

@@ -25,7 +25,7 @@ class RenderedText:
         prompt_ranges: Trained character ranges outside spans, before the last one: tool results or user texts, and the
             stop tokens that close them. In order and disjoint.
         remarks: Keys of data/remarks.py.
-        prompt_text_name: What error messages call a text of ``prompt_ranges``.
+        prompt_text_name: The name of a text of ``prompt_ranges`` in error messages.
     """
 
     text: str

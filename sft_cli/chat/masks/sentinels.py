@@ -22,7 +22,7 @@ RANGE_SENTINELS = re.compile(f"[{RANGE_START}{RANGE_END}]")
 MESSAGE_BOUNDARY = "\ufdd4"
 """Written after every message when one rendering is split into prefixes (prefix_renderer.py)."""
 TRACE_START, TRACE_END, TRACE_DIGITS = "\ufdd5", "\ufdd6", "".join(map(chr, range(0xFDE0, 0xFDF0)))
-"""Surround, with a number, each text of a conversation whose position in a rendering is needed (text_positions.py)."""
+"""Surround each text of a conversation, with its number, to locate it in a rendering (text_positions.py)."""
 _RESERVED = re.compile("[\ufdd0-\ufdef]")
 _ESCAPED = "\\ufdd"
 
@@ -40,7 +40,7 @@ class SentinelMarker:
         """Mark a message as templates read it; content tokens in an assistant's text are not marked.
 
         Raises:
-            RenderError: As ``mark``.
+            RenderError: See ``mark``.
         """
         if not self._content_tokens or message["role"] != "assistant":
             content = message["content"]
@@ -66,11 +66,11 @@ class SentinelMarker:
         if isinstance(value, str):
             if not value.isascii() and _RESERVED.search(value):
                 raise RenderError("it holds one of U+FDD0 to U+FDEF, which Unicode reserves for internal use")
-            found = control.search(value)
-            if found is None:
+            match = control.search(value)
+            if match is None:
                 return value
             if not self._sanitize:
-                raise RenderError(f"it holds the special token {found.group()!r} as text and data.sanitize is false")
+                raise RenderError(f"it holds the special token {match.group()!r} as text and data.sanitize is false")
             return control.sub(f"{MARK_START}\\g<0>{MARK_END}", value)
         if isinstance(value, Mapping):
             return {key: self._mark_matches(control, item) for key, item in value.items()}

@@ -1,9 +1,9 @@
 """Serving text: the prompt that a server sends before an answer, and the text of a turn that begins with that prompt.
 
 For assistant turn i, the prompt is the rendering of the messages before it with a generation prompt. The text of the
-turn is the rendering up to and including it. Where the template renders the answer differently from what the prompt
-begins (reasoning blocks in the prompt, a system message that moves), the text is the model's required output after the
-prompt; where there is no such text, the row is rejected.
+turn is the rendering up to and including it. If that does not begin with the prompt (reasoning blocks in the prompt, a
+system message that moves), the text is the prompt followed by the output that the model must generate; if there is no
+such text, the row is rejected.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ class ServingRenderer:
     def _after_prompt(
         self, talk: MarkedConversation, messages: Sequence[dict[str, Any]], prompt: str, text: str
     ) -> str:
-        """Return the text of the messages, beginning with the prompt that a server sends before the last one."""
+        """Return the text of the messages; it begins with the prompt that a server sends before the last message."""
         i = len(messages)
         if not text.startswith(prompt):
             serving_text = reasoning_blocks.serving_text(prompt, text, messages[-1], i)
@@ -140,8 +140,8 @@ class ServingRenderer:
     ) -> str | None:
         """Return the prompt with the answer as the template writes it after a single question, if ``text`` ends in it.
 
-        Mistral shows the system message before the last question only while that is unanswered: the prompt is not a
-        beginning of the text, but the answer is the same.
+        Mistral shows the system message before the last question only while that is unanswered: the text does not begin
+        with the prompt, but the answer is the same.
         """
         exchange = [PROBE_EXCHANGE[0], message]
         try:

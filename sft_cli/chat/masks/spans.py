@@ -83,7 +83,7 @@ class SpanFinder:
 
     @cached_property
     def _reasoning_formats(self) -> tuple[str, ...]:
-        """Where the template reads reasoning, the best first."""
+        """The places from which the template reads reasoning, the best first."""
         return reasoning_formats(self.template)
 
     def _rendered(self, variant: ConversationVariant, unroll: bool) -> list[RenderedText]:
@@ -128,7 +128,7 @@ class SpanFinder:
         return groups
 
     def _check_coverage(self, talk: MarkedConversation, turns: Sequence[Turn]) -> None:
-        """Reject a text that does not show every message of the conversation as it must."""
+        """Reject a text that does not show every message of the conversation once and in its place."""
         last_index, last_turn = turns[-1]
         answers = [
             TrainedAnswer(i, turn.spans[0].start, turn.spans[0].end - len(turn.stop_tokens[0])) for i, turn in turns

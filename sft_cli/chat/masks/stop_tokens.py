@@ -1,4 +1,4 @@
-"""Find where an answer ends: the stop token that the model must learn to write."""
+"""Find the end of an answer: the stop token that the model must learn to write."""
 
 from functools import cached_property
 
@@ -19,7 +19,7 @@ class StopTokenFinder:
         """Return the stop token of the turn that begins at ``start`` and ends the text, and the position after it.
 
         Raises:
-            RenderError: There is none.
+            RenderError: There is no stop token.
         """
         end, candidates = len(text.rstrip()), []
         if self.prompt_tail and text.endswith(self.prompt_tail):

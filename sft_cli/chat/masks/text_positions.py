@@ -29,7 +29,7 @@ _TAGS = re.compile(r"(</?think>)")
 
 @dataclass(frozen=True, slots=True)
 class TraceLevel:
-    """Which parts of a conversation get sentinels.
+    """The parts of a conversation that get sentinels.
 
     Attributes:
         keys: Also names, argument keys and numbers. Templates may compare names and sort keys.
@@ -66,7 +66,7 @@ class TracedPiece:
 
 @dataclass(frozen=True, slots=True)
 class PiecePosition:
-    """Characters ``start`` to ``end`` of a rendering show a piece; ``text`` is how: literally or escaped."""
+    """Characters ``start`` to ``end`` of a rendering show a piece as ``text``: literally or escaped."""
 
     piece: int
     start: int
@@ -135,18 +135,18 @@ class Trace:
 
     def _message(self, i: int, message: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message with sentinels."""
-        found = dict(message)
+        result = dict(message)
         for key in REASONING_KEYS:
             if isinstance(text := message.get(key), str):
-                found[key] = self._wrap(text, i, "reasoning")
+                result[key] = self._wrap(text, i, "reasoning")
         content = message.get("content")
         if isinstance(content, str):
-            found["content"] = self._content(i, content, message["role"] == "assistant")
+            result["content"] = self._content(i, content, message["role"] == "assistant")
         elif isinstance(content, list):
-            found["content"] = [self._part(i, part) for part in content]
+            result["content"] = [self._part(i, part) for part in content]
         if message.get("tool_calls"):
-            found["tool_calls"] = [self._call(i, c, call) for c, call in enumerate(message["tool_calls"])]
-        return found
+            result["tool_calls"] = [self._call(i, c, call) for c, call in enumerate(message["tool_calls"])]
+        return result
 
     def _content(self, i: int, content: str, answers: bool) -> str:
         """Return a content with sentinels; in an assistant's, reasoning between tags is a separate piece."""
@@ -166,15 +166,15 @@ class Trace:
     def _call(self, i: int, c: int, call: Mapping[str, Any]) -> dict[str, Any]:
         """Return a tool call with sentinels."""
         inner = call.get("function", call)
-        found = dict(inner)
-        found["name"] = self._wrap(str(inner["name"]), i, "name", (c,), self._level.keys)
+        result = dict(inner)
+        result["name"] = self._wrap(str(inner["name"]), i, "name", (c,), self._level.keys)
         if "arguments" in inner:
             arguments = inner["arguments"]
             if isinstance(arguments, str):
-                found["arguments"] = self._wrap(arguments, i, "arguments", (c,))
+                result["arguments"] = self._wrap(arguments, i, "arguments", (c,))
             else:
-                found["arguments"] = self._value(arguments, i, (c,))
-        return {**call, "function": found} if "function" in call else found
+                result["arguments"] = self._value(arguments, i, (c,))
+        return {**call, "function": result} if "function" in call else result
 
     def _value(self, value: Any, i: int, path: tuple[int, ...]) -> Any:
         """Return an argument with sentinels."""
@@ -202,20 +202,24 @@ class Trace:
         inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(inner, Mapping):
             return tool
-        found = dict(inner)
+        result = dict(inner)
         for key, kind, is_wrapped in (("name", "tool", self._level.keys), ("description", "description", True)):
             if isinstance(inner.get(key), str):
-                found[key] = self._wrap(inner[key], TOOLS, kind, (), is_wrapped)
+                result[key] = self._wrap(inner[key], TOOLS, kind, (), is_wrapped)
         parameters = inner.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
         if isinstance(properties, Mapping):
             assert isinstance(parameters, Mapping)
             names = {key: self._wrap(str(key), TOOLS, "tool", (), self._level.keys) for key in properties}
             required = parameters.get("required")
-            more = {"required": [names.get(one, one) for one in required]} if isinstance(required, list) else {}
+            more = (
+                {"required": [names.get(parameter, parameter) for parameter in required]}
+                if isinstance(required, list)
+                else {}
+            )
             wrapped_properties = {names[key]: value for key, value in properties.items()}
-            found["parameters"] = {**parameters, "properties": wrapped_properties, **more}
-        return {**tool, "function": found} if "function" in tool else found
+            result["parameters"] = {**parameters, "properties": wrapped_properties, **more}
+        return {**tool, "function": result} if "function" in tool else result
 
     def _wrap(self, text: str, message: int, kind: str, path: tuple[int, ...] = (), is_wrapped: bool = True) -> str:
         """Wrap a text, without the white space at its ends, in sentinels; blank text is unchanged."""

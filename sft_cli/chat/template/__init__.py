@@ -1,1 +1,1 @@
-"""Chat templates: finding, checking and rendering them."""
+"""Load, check and render chat templates."""

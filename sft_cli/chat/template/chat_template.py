@@ -38,8 +38,8 @@ class RenderError(Exception):
     """A conversation cannot be rendered or trained on with a template; the message explains the reason to the user.
 
     Attributes:
-        nothing_written: Whether the template wrote nothing usable: another variant of the conversation may work.
-        fix: What to do, if not just to correct the row; ``{source}`` is replaced by the name of the row's source.
+        nothing_written: Whether the template wrote nothing usable; another variant of the conversation may work.
+        fix: The fix, if it is not just to correct the row; ``{source}`` is replaced by the name of the row's source.
     """
 
     def __init__(self, message: str, *, nothing_written: bool = False, fix: str = "") -> None:
@@ -54,7 +54,7 @@ class ChatTemplate:
     Attributes:
         source: The Jinja source, as it is saved with the tokenizer.
         special_tokens: Special tokens by name, which the template may read.
-        name: For messages: ``tokenizer``, a name of configs/template, or a file.
+        name: The name in messages: ``tokenizer``, a name of configs/template, or a file.
         now: The time that the template may write, the same for all texts.
         variables: Further variables of the template, such as ``{"enable_thinking": False}``.
         named: Further templates of the same tokenizer by name; ``tool_use`` is for conversations with tools.
@@ -76,7 +76,7 @@ class ChatTemplate:
 
     @cached_property
     def environment(self) -> ChatTemplateEnvironment:
-        """The Jinja environment in which it is compiled."""
+        """The Jinja environment of the template."""
         environment = ChatTemplateEnvironment()
         environment.filters["tojson"] = environment.guard("tojson", tojson)
         environment.globals["raise_exception"] = raise_exception
@@ -101,9 +101,9 @@ class ChatTemplate:
         # Jinja would chain two mappings and iterate over them for every text: half the time of a short one.
         template.globals = {**template.globals, **self.special_tokens, **self.variables}
 
-        def render(**given: Any) -> str:
+        def render(**values: Any) -> str:
             self.environment.begin_render()
-            return template.render(**given)
+            return template.render(**values)
 
         return render
 
@@ -119,14 +119,16 @@ class ChatTemplate:
             return False
         other = replace(self, now=self.now + timedelta(days=397))
         try:
-            texts = [one.render([{"role": "user", "content": "Hi"}], None, prompt=True) for one in (self, other)]
+            texts = [
+                template.render([{"role": "user", "content": "Hi"}], None, prompt=True) for template in (self, other)
+            ]
         except RenderError:
             return True
         return texts[0] != texts[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickling, without the compiled code."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
 
     @property
     def label(self) -> str:
@@ -168,7 +170,7 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, prompt: bool
     ) -> str:
-        """Return the text of the messages; with ``prompt``, up to where the assistant's answer begins.
+        """Return the text of the messages; with ``prompt``, also the beginning of an assistant turn.
 
         Raises:
             RenderError: The template raises, or escapes characters that the input does not escape.
@@ -181,7 +183,7 @@ class ChatTemplate:
         """Return the text inside the last ``{% generation %}`` tags; None for a template without them.
 
         Raises:
-            RenderError: As ``render``.
+            RenderError: See ``render``.
         """
         if not self._has_generation_tags:
             return None
@@ -210,7 +212,7 @@ class ChatTemplate:
             raise RenderError(f"the template {error}") from error
         except jinja2.TemplateError as error:
             raise RenderError(f"the template refuses it: {error!s:.500}", nothing_written=True) from error
-        except Exception as error:  # a template is a program of someone else's
+        except Exception as error:  # a template is someone else's program
             problem = f"the template fails on it: {type(error).__name__}: {error!s:.500}"
             raise RenderError(problem, nothing_written=True) from error
         entities = [entity for entity in HTML_ENTITIES if entity in text] if "&" in text else ()

@@ -11,7 +11,7 @@ EXAMPLE_TOOL = {
     "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}},
 }
 _ID = "abcdef123"
-"""Nine letters and digits: Mistral's templates accept no other call ids."""
+"""An id of nine letters and digits: Mistral's templates accept no other call ids."""
 _CALL = {"type": "function", "id": _ID, "function": {"name": "look", "arguments": {"at": "sky"}}}
 
 
@@ -65,7 +65,7 @@ class ConversationFeatures:
             "reasoning": self.reasoning,
             "several rounds": self.multi_turn,
         }
-        return ", ".join(name for name, there in parts.items() if there)
+        return ", ".join(name for name, present in parts.items() if present)
 
     def _messages(self) -> Iterator[Message]:
         if self.system:

@@ -1,4 +1,4 @@
-"""The Jinja environment of chat templates: what transformers adds to Jinja, in a sandbox with a budget."""
+"""The Jinja environment of chat templates: the extensions of transformers, in a sandbox with limits."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from sft_cli.sandbox.environment import LimitedEnvironment
 
 GENERATION_TAG = re.compile(r"\{%[-+]?\s*generation\b")
 GENERATED_TEXTS = "_generated"
-"""Variable of a rendering that collects the texts inside its generation tags."""
+"""Variable of a rendering that collects the texts inside generation tags."""
 _DICT_ATTRIBUTES = frozenset(dir(dict))
 
 

@@ -1,4 +1,4 @@
-"""Record which messages a template accesses, to know whether a shorter conversation would render the same way."""
+"""Record the messages that a template accesses, to find out whether a shorter conversation would render the same."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ class MessageAccessLog:
     """Accesses of a rendering that would have a different result in a shorter conversation.
 
     Attributes:
-        unknown_counts: The numbers of first messages whose rendering may differ; that of all messages cannot.
-        skipped: Messages that the loop leaves out at the front.
+        unknown_counts: The lengths of prefixes whose rendering may differ; that of all messages cannot.
+        skipped: Number of messages that the loop leaves out at the front.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,7 +36,7 @@ class MessageAccessLog:
         return self._iterate(messages)
 
     def _iterate(self, messages: "TracedMessages") -> Iterator[Mapping[str, Any]]:
-        """Yield the messages; when one is requested, all before it have been rendered."""
+        """Yield the messages; when a message is requested, all messages before it have been rendered."""
         for index in range(messages._start, self._count):
             self._reached = index
             yield messages._all[index]
@@ -49,7 +49,7 @@ class MessageAccessLog:
 
 
 class TracedMessages:
-    """Messages that record accesses to them; ``start`` are left out at the front."""
+    """Messages that record accesses to them; the first ``start`` messages are left out."""
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], start: int, log: MessageAccessLog) -> None:
         self._all, self._start, self._log = messages, start, log

@@ -1,4 +1,4 @@
-r"""What a template writes around messages, found by rendering conversations with known texts.
+r"""The text that a template writes around messages, found by rendering conversations with known texts.
 
 Between two messages are the end of the first and the header of the second: ``<|im_end|>\n<|im_start|>user\n``.
 """
@@ -23,13 +23,13 @@ PROBE_ROLES = (
 
 @dataclass(frozen=True)
 class MessageFrames:
-    """What one template writes around messages; the texts seen at each place, the longest first.
+    """The texts that a template writes around messages, for each place the longest first.
 
     Attributes:
-        beginnings: Before the first message, by its role.
-        between: Between two messages, by their roles.
-        endings: After the last message, by its role.
-        prompt: What ``add_generation_prompt`` adds after a question; empty if nothing.
+        beginnings: Texts before the first message, by its role.
+        between: Texts between two messages, by their roles.
+        endings: Texts after the last message, by its role.
+        prompt: The text that ``add_generation_prompt`` adds after a question; may be empty.
     """
 
     beginnings: dict[str, list[str]] = field(default_factory=dict)
@@ -59,13 +59,13 @@ class MessageFrames:
         )
 
     def followers(self, role: str) -> Iterator[tuple[str, str]]:
-        """Yield what may follow a message: the role of the next one, and the text between."""
+        """Yield the roles that may follow a message, each with the text between."""
         for (first, second), texts in self.between.items():
             for text in texts if first == role else ():
                 yield second, text
 
     def headers(self, role: str) -> list[str]:
-        """Return the texts before a later message of a role, without what closes the answer before it."""
+        """Return the texts before a message of a role, without the text that closes the answer before it."""
         gaps = self.between.get(("assistant", role), ())
         endings = self.endings.get("assistant", ())
         return [gap.removeprefix(ending) for gap in gaps for ending in endings if gap.startswith(ending)]

@@ -1,4 +1,4 @@
-"""Variants in which clients send the same conversation: place of reasoning, form of arguments, ids of calls.
+"""Variants of a conversation that clients may send: place of reasoning, form of arguments, ids of calls.
 
 Variants are tried in the order that servers use: reasoning where the template reads it, argument objects before JSON
 text (servers parse what clients send as text), calls as they are before calls with a type and an id of nine characters
@@ -19,7 +19,7 @@ from sft_cli.types import Conversation, Message
 from sft_cli.utils.text import json_or_none
 
 ID_LENGTH = 9
-"""Letters and digits of a call id that Mistral's templates require."""
+"""Number of letters and digits of a call id that Mistral's templates require."""
 IN_PARTS, IN_CONTENT = "parts", "content"
 """Places of reasoning other than a key: a content part of type ``thinking``; between tags in the content."""
 Value = TypeVar("Value")
@@ -34,11 +34,11 @@ class ConversationVariant(NamedTuple):
 
 
 def try_variants(variants: Iterator[ConversationVariant], read: Callable[[ConversationVariant], Value]) -> Value:
-    """Return ``read`` of the first variant that it accepts.
+    """Return the result of ``read`` for the first variant that it accepts.
 
     Raises:
-        RenderError: It rejects a variant for which the template wrote something, or all. The error is that of the
-            variant that came furthest; of several, the first.
+        RenderError: It rejects a variant for which the template wrote something, or all variants. The error is that of
+            the first variant for which the template wrote something, otherwise that of the first variant.
     """
     errors: list[RenderError] = []
     for variant in variants:
@@ -58,8 +58,9 @@ def conversation_variants(
 
     Args:
         conversation: The conversation as its row gives it.
-        find_formats: Returns where the template reads reasoning, the best first: a key, ``IN_PARTS`` or ``IN_CONTENT``;
-            empty for a template without a reasoning format, for which reasoning is part of the content, between tags.
+        find_formats: Returns the places from which the template reads reasoning, the best first: a key, ``IN_PARTS`` or
+            ``IN_CONTENT``; empty for a template without a reasoning format: then reasoning is part of the content,
+            between tags.
     """
     if not any(message.extra or "</think>" in message.content for message in conversation.messages):
         yield ConversationVariant(conversation)
@@ -90,7 +91,7 @@ def drop_blank_reasoning(message: Message) -> Message:
 def with_tool_call_ids(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Give each call a type and an id of nine letters and digits, and each result the id and name of its call.
 
-    An id is determined by the call and its place in the conversation alone.
+    An id depends only on the call and its place in the conversation.
     """
     result, open_calls, renamed, number = [], [], {}, 0
     for message in messages:
@@ -139,8 +140,8 @@ def _for_each_reasoning(move: Callable[[Message, str, str], Message]) -> Change:
     """Return a change of every message with reasoning; ``move`` gets its reasoning and its content without it."""
 
     def moved(message: Message) -> Message:
-        found = _reasoning(message)
-        return message if found is None else move(message, *found)
+        parts = _reasoning(message)
+        return message if parts is None else move(message, *parts)
 
     return lambda messages: tuple(moved(message) for message in messages)
 
@@ -221,9 +222,9 @@ def _with_calls(messages: tuple[Message, ...], change: Callable[[Any], Any]) -> 
     def changed(call: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the call with changed arguments, or the call itself if they would not be an object."""
         function = tool_function(call)
-        given = function.get("arguments")
-        new = change(given)
-        if not isinstance(json_or_none(new) if isinstance(new, str) else new, dict) or isinstance(given, type(new)):
+        arguments = function.get("arguments")
+        new = change(arguments)
+        if not isinstance(json_or_none(new) if isinstance(new, str) else new, dict) or isinstance(arguments, type(new)):
             return call
         function = {**function, "arguments": new}
         return {**call, "function": function} if "function" in call else {**call, **function}

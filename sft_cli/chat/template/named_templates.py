@@ -12,7 +12,7 @@ TOOL_USE = "tool_use"
 """Name of the template that transformers uses for conversations with tools."""
 TEMPLATE_FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
-"""Directory in a tokenizer's directory with the templates other than the default, one file each."""
+"""Name of the directory with the templates other than the default, one file each, in a tokenizer's directory."""
 _NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 
 
@@ -28,15 +28,15 @@ def read_named_templates(directory: Path, config: Mapping[str, Any]) -> dict[str
     Raises:
         SftError: The configuration contains templates in a form that transformers does not read.
     """
-    found = {}
+    templates = {}
     file = directory / TEMPLATE_FILE
     if file.exists():
-        found[DEFAULT] = file.read_text(encoding="utf-8")
+        templates[DEFAULT] = file.read_text(encoding="utf-8")
     for other in named_template_files(directory):
-        found[other.name.removesuffix(".jinja")] = other.read_text(encoding="utf-8")
+        templates[other.name.removesuffix(".jinja")] = other.read_text(encoding="utf-8")
     value = config.get("chat_template")
-    if found or value is None:
-        return found
+    if templates or value is None:
+        return templates
     if isinstance(value, str):
         return {DEFAULT: value}
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):

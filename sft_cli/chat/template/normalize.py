@@ -12,9 +12,9 @@ from sft_cli.types import Conversation, Message
 
 def rule_errors(data: DataConfig) -> list[SftError]:
     """Return the errors in the message rules of a data config, which do not depend on the rows."""
-    found = []
+    errors = []
     if data.override_system and data.system is None:
-        found.append(
+        errors.append(
             SftError(
                 where="data.override_system=true",
                 problem="data.system is not set: there is nothing to put in place of the system messages",
@@ -29,7 +29,7 @@ def rule_errors(data: DataConfig) -> list[SftError]:
             problem = f"{pattern!r} is not a regular expression: {error.msg} at position {error.pos}"
         if problem is not None:
             fix = r"write it as Python's re does, quoted in YAML: '<\|skip\|>.*?<\|/skip\|>'"
-            found.append(SftError(where=f"data.no_loss_patterns[{i}]", problem=problem, fix=fix))
+            errors.append(SftError(where=f"data.no_loss_patterns[{i}]", problem=problem, fix=fix))
     if data.train_on is TrainOn.all:
         without_effect = {
             "data.no_loss_patterns": bool(data.no_loss_patterns),
@@ -37,20 +37,20 @@ def rule_errors(data: DataConfig) -> list[SftError]:
             "data.train_on_tool_calls=false": not data.train_on_tool_calls,
             "data.train_on_tool_results=true": data.train_on_tool_results,
         }
-        found += [
+        errors += [
             SftError(
                 where=name,
                 problem="data.train_on=all trains the whole text, so that this has no effect",
                 fix="leave it out, or set data.train_on=assistant",
             )
-            for name, given in without_effect.items()
-            if given
+            for name, is_set in without_effect.items()
+            if is_set
         ]
-    return found
+    return errors
 
 
 def normalize_conversation(conversation: Conversation, data: DataConfig) -> Conversation:
-    """Apply the system message and reasoning rules to a conversation; applying them twice changes nothing.
+    """Apply the system message and reasoning rules to a conversation; applying them again changes nothing.
 
     Raises:
         RenderError: Nothing is left of a message, or its reasoning cannot be separated from its answer.

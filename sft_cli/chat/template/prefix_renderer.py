@@ -1,13 +1,13 @@
 """Get the renderings of all prefixes of a conversation from one rendering.
 
 A chat template loops over the messages and may write a generation prompt after the loop. If one run gives the text up
-to the end of each message, a conversation of n turns costs one rendering instead of 2n.
+to the end of each message, a conversation of n turns takes one rendering instead of 2n.
 
-Why the result is the same: on fewer messages, the template performs the same steps until it reads something about a
-message that is missing: the next message, the number of messages, the last one. The messages are therefore passed in a
-sequence that records every such read. If none occurred before the end of message j-1, the run on the first j messages
-reaches the same point with the same text; there its loop ends, and what follows is a constant (``_is_constant``
-checks that in the template). All other texts are rendered separately.
+Why the result is the same: with fewer messages, the template performs the same steps until it reads something about a
+missing message: the next message, the number of messages, the last message. The messages are therefore passed in a
+sequence that records every such read. If none occurred before the end of message j-1, a run on the first j messages
+reaches the same point with the same text; there the loop ends, and the text after it is constant (``_is_constant``
+checks this in the template). All other texts are rendered separately.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class PrefixTexts:
 
     Attributes:
         ends: ``ends[j]`` is the text up to the end of the first j messages; None if it was not found.
-        closings: What follows it without and with a generation prompt.
+        closings: The text that follows, without and with a generation prompt.
     """
 
     ends: list[str | None]
@@ -58,7 +58,7 @@ class PrefixRenderer:
         self._closings = self._find_closings() if self._render is not None else None
 
     def render_prefixes(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> PrefixTexts | None:
-        """Return the texts of the prefixes; None if one rendering does not give any."""
+        """Return the texts of the prefixes; None if one rendering yields none of them."""
         if self._closings is None:
             return None
         log = MessageAccessLog(len(messages))
@@ -79,10 +79,10 @@ class PrefixRenderer:
 
     def _find_closings(self) -> tuple[str, str] | None:
         """Return the text after the template's loop, without and with a generation prompt."""
-        talk = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
-        texts = [self._run(talk, None, prompt, MessageAccessLog(3)) for prompt in (False, True)]
-        found = [text.rpartition(MESSAGE_BOUNDARY) for text in texts if text is not None]
-        return (found[0][2], found[1][2]) if len(found) == 2 and all(boundary for _, boundary, _ in found) else None
+        messages = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
+        texts = [self._run(messages, None, prompt, MessageAccessLog(3)) for prompt in (False, True)]
+        split = [text.rpartition(MESSAGE_BOUNDARY) for text in texts if text is not None]
+        return (split[0][2], split[1][2]) if len(split) == 2 and all(boundary for _, boundary, _ in split) else None
 
     def _run(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, prompt: bool, log: MessageAccessLog
@@ -149,7 +149,7 @@ def _is_constant(tree: nodes.Template, after_loop: list[nodes.Node]) -> bool:
 
 
 def _record_lookaheads(node: nodes.Node) -> bool:
-    """Record every read of the loop's own ``loop`` (inner loops have their own); return whether that is possible."""
+    """Record every read of the main loop's ``loop`` variable; return whether that is possible."""
     if isinstance(node, nodes.For):
         return not _reads(nodes.Template([nodes.Output([node.iter]), *node.else_]), "loop")
     if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.FilterBlock):

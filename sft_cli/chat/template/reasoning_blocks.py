@@ -1,7 +1,7 @@
 """The reasoning of an assistant message: ``<think>…</think>`` in its content, or a separate key.
 
-Some templates write the beginning of a reasoning block, or an empty one, into the prompt, and leave it out of completed
-turns. Such a turn is trained as it is served: the prompt as the server sends it, then the model's output.
+Some templates write the beginning of a reasoning block, or an empty block, into the prompt, and leave it out of
+completed turns. Such a turn is trained as it is served: the prompt that the server sends, then the model's output.
 """
 
 import re
@@ -55,22 +55,22 @@ def has_unclosed_block(content: str) -> bool:
 
 def reasoning_texts(message: Mapping[str, Any]) -> list[str]:
     """Return the reasoning of a message as templates read it, from its content and its reasoning keys."""
-    found, content = (
+    texts, content = (
         [text.strip() for key in REASONING_KEYS if isinstance(text := message.get(key), str)],
         message["content"],
     )
     if isinstance(content, list):
-        found += [part["thinking"].strip() for part in content if part["type"] == "thinking"]
+        texts += [part["thinking"].strip() for part in content if part["type"] == "thinking"]
     elif inside := find_block(content):
-        found.append(content[inside.start : inside.end].strip())
-    return [text for text in found if text]
+        texts.append(content[inside.start : inside.end].strip())
+    return [text for text in texts if text]
 
 
 def serving_text(prompt: str, text: str, message: Mapping[str, Any], number: int) -> str | None:
     """Return the prompt followed by the answer, if the template leaves the prompt's reasoning block out of ``text``.
 
     Args:
-        prompt: What a server sends before the message.
+        prompt: The prompt that a server sends before the message.
         text: The rendering up to and including the message.
         message: The assistant message as the template read it.
         number: Its number from 1, for errors.
@@ -93,16 +93,16 @@ def serving_text(prompt: str, text: str, message: Mapping[str, Any], number: int
     own_opening = _NONEMPTY.match(answer)
     if own_opening is not None and prompt[prompt_block.start() :].startswith("<think>"):
         return prompt + (answer[own_opening.end() :] if prompt[-1].isspace() else answer[len("<think>") :])
-    found = find_block(content) if isinstance(content, str) else None
-    if found is None:
+    block = find_block(content) if isinstance(content, str) else None
+    if block is None:
         return None
-    reasoning = content[found.start : found.end]
-    closed = content.index("</think>", found.end)
-    gap, rest = content[closed + len("</think>") : found.answer], _EMPTY.sub("", answer, count=1)
+    reasoning = content[block.start : block.end]
+    closed = content.index("</think>", block.end)
+    gap, rest = content[closed + len("</think>") : block.answer], _EMPTY.sub("", answer, count=1)
     if not _EMPTY.match(answer):
         rest = answer
     reasoning = reasoning.lstrip() if prompt[-1].isspace() else reasoning
-    between = content[found.end : closed]
+    between = content[block.end : closed]
     return f"{prompt}{reasoning}{between}</think>{'' if rest[:1].isspace() else gap}{rest}"
 
 
@@ -118,7 +118,7 @@ def check_opened(prompt: str, answer: str, has_reasoning: bool, number: int) -> 
     """Reject an answer that is entirely inside a reasoning block which the prompt opens.
 
     Args:
-        prompt: What a server sends before the message.
+        prompt: The prompt that a server sends before the message.
         answer: The text after the prompt.
         has_reasoning: Whether the message has reasoning.
         number: Its number from 1, for errors.

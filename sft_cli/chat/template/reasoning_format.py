@@ -1,7 +1,7 @@
-"""Find where a template reads the reasoning of an assistant message: a key, a content part, or the content.
+"""Find the place from which a template reads the reasoning of an assistant message: a key, a part, or the content.
 
-This is tested by rendering: a template reads reasoning from a place if a message with reasoning there is rendered with
-it once, before the answer. Some templates show reasoning only of messages that call tools.
+This is tested by rendering: a template reads reasoning from a place if it renders a message with reasoning there with
+the reasoning once, before the answer. Some templates show reasoning only in messages that call tools.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _TOOL = {
 
 
 def reasoning_formats(template: ChatTemplate) -> tuple[str, ...]:
-    """Return where the template reads reasoning, the best first; empty for a template without a reasoning format."""
+    """Return the places from which the template reads reasoning, the best first; empty if it reads none."""
     formats = [
         format
         for format in (*reasoning_blocks.REASONING_KEYS, IN_PARTS)
@@ -50,5 +50,5 @@ def _shows_reasoning(template: ChatTemplate, message: dict[str, Any], tools: lis
     except RenderError:
         return False
     first = text.find(_REASONING)
-    quoted = text[first - 1 : first] in ("'", '"')  # a list of parts, written as it is
+    quoted = text[first - 1 : first] in ("'", '"')  # the template writes a list of parts as Python does
     return first >= 0 and text.count(_REASONING) == 1 and not quoted and not 0 <= text.find(_ANSWER) < first

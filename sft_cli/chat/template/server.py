@@ -20,12 +20,12 @@ SERVER_FIX = (
 def load_server_tokenizer(directory: Path, architecture: Any, *, trust_remote_code: bool) -> Any:
     """Return the tokenizer that ``AutoTokenizer`` loads from a directory with a model's configuration.
 
-    Some model types have a tokenizer class that replaces the pre-tokenizer of tokenizer.json, and some are patched
-    while loading: transformers decides that by the config.json in the same directory.
+    Some model types have a tokenizer class that replaces the pre-tokenizer of tokenizer.json, and some are patched on
+    loading: transformers decides this by the config.json in the same directory.
 
     Args:
-        directory: The saved tokenizer.
-        architecture: The model's transformers config; None if unknown, or if its file is in the directory already.
+        directory: The directory of the saved tokenizer.
+        architecture: The model's transformers config; None if it is unknown, or if its file is in the directory.
         trust_remote_code: Whether a tokenizer may run code from its directory; transformers would ask on the terminal.
     """
     from transformers import AutoTokenizer
@@ -62,7 +62,7 @@ def check_row_ids(server: Any, file: Path, rows: Sequence[tuple[str, Sequence[in
         rows: Place and token ids of each row.
 
     Raises:
-        SftError: A server would make different ids of the same text.
+        SftError: A server would encode the same text to different ids.
     """
     plain = Tokenizer.from_file(str(file))
     plain.no_padding()
@@ -73,7 +73,7 @@ def check_row_ids(server: Any, file: Path, rows: Sequence[tuple[str, Sequence[in
         if ids != trained:
             raise SftError(
                 where=f"{where} with the tokenizer in {file.parent}",
-                problem="a server makes ids of this row that differ from the trained ones: "
+                problem="a server would encode this row to ids that differ from the trained ones: "
                 + first_difference(ids, trained),
                 fix=SERVER_FIX,
             )

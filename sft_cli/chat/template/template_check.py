@@ -25,7 +25,7 @@ PROBES = tuple(
         ("Hello", (EXAMPLE_TOOL,)),
     )
 )
-"""Conversations of which a template must support one: some templates are for reasoning or for tools only."""
+"""Conversations of which a template must support at least one: some templates are only for reasoning or for tools."""
 _OWN_TEMPLATE_FIX = "choose a template file whose answers end in a special token: template.path=FILE.jinja"
 
 
@@ -33,8 +33,8 @@ class TemplateCheck:
     """Try one template with one tokenizer on short conversations.
 
     Args:
-        tokenizer: Makes the ids.
-        template: Renders conversations.
+        tokenizer: The tokenizer.
+        template: The chat template.
         data: The data config of the run.
 
     Raises:
@@ -48,7 +48,7 @@ class TemplateCheck:
         self._fitting_by_features: dict[frozenset[ConversationFeatures], list[str]] = {}
 
     def check(self, find_features: Callable[[], frozenset[ConversationFeatures]] = frozenset) -> None:
-        """Reject a template that is unusable for training.
+        """Reject a template that cannot be used for training.
 
         Args:
             find_features: Returns the features of the rows, for advice.
@@ -62,13 +62,13 @@ class TemplateCheck:
         if missing := text_missing_from_prompt(template, stop_token_finder, probe):
             raise SftError(
                 where=self._template.label,
-                problem="it ignores add_generation_prompt: no server's prompt would hold"
+                problem="it ignores add_generation_prompt: no server's prompt would contain"
                 f" the {missing!r} before an answer",
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
 
     def suggestion(self, features: frozenset[ConversationFeatures]) -> str:
-        """Return the advice which template to choose instead: those that fit the tokenizer and the rows, or a file."""
+        """Return advice: the templates that fit the tokenizer and the rows, or a template file of the user's."""
         if names := self.fitting_templates(features):
             fits = " and the rows" if features else ""
             return f"choose one that fits this tokenizer{fits}: template={', '.join(names)}"
@@ -101,12 +101,12 @@ class TemplateCheck:
         return self._template.for_tools if conversation.tools else self._template
 
     def _problem(self, probe: Conversation) -> RenderError | MaskNotProven | None:
-        """Return the error of a conversation whose whole answer carries loss."""
-        renderer = SpanFinder(self._template_for(probe), self._tokenizer, DataConfig())
+        """Return the error of encoding a conversation whose whole answer carries loss, or None."""
+        span_finder = SpanFinder(self._template_for(probe), self._tokenizer, DataConfig())
         try:
             result = self._encoder.encode(
-                renderer.render(normalize_conversation(probe, DataConfig(thinking=self._data.thinking)))
+                span_finder.render(normalize_conversation(probe, DataConfig(thinking=self._data.thinking)))
             )[0]
-        except RenderError as refusal:
-            return refusal
+        except RenderError as error:
+            return error
         return result if isinstance(result, MaskNotProven) else None

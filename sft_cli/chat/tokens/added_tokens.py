@@ -1,7 +1,7 @@
 """Add tokens to a tokenizer's vocabulary (``model.add_tokens``).
 
-The extended tokenizer is saved in the cache under a name derived from its content. Everything that follows reads its
-files like those of any tokenizer: the fingerprint, the prepared directory, the run, a server.
+The extended tokenizer is saved in the cache under a name derived from its content. From then on its files are used like
+those of any tokenizer: by the fingerprint, the prepared directory, the run and a server.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from sft_cli.config.paths import cache_home
 from sft_cli.errors import SftError, raise_all
 
 LEGACY_FILE = "added_tokens.json"
-"""Ids by token; older tokenizers have it, and older libraries read it."""
+"""File of ids by token, which older tokenizers have and older libraries read."""
 
 
 def add_tokens(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer:
-    """Return the tokenizer with new tokens after its own, in the order given, each always encoded as a single id.
+    """Return the tokenizer with new tokens after its own, in this order; each is always encoded as a single id.
 
     A token written like ``<|this|>`` is a control token: a template may end an answer with it, answers are shown
-    without it, and text from users never becomes it. Any other token is an ordinary one.
+    without it, and text from users is never encoded to it. Any other token is an ordinary token.
 
     Raises:
-        SftError: A token is in the vocabulary already.
+        SftError: A token is already in the vocabulary.
     """
     if not tokens:
         return tokenizer
@@ -38,8 +38,8 @@ def add_tokens(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
         [
             SftError(
                 where="model.add_tokens",
-                problem=f"{text!r} is in the tokenizer already, as token {id}",
-                fix="leave it out: it can be used and trained as it is",
+                problem=f"{text!r} is already in the tokenizer, as token {id}",
+                fix="leave it out: it can be used and trained without being added",
             )
             for text, id in existing
             if id is not None
@@ -59,7 +59,7 @@ def add_tokens(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
 def added_ids(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> list[int]:
     """Return the ids of tokens that ``add_tokens`` added."""
     ids = [tokenizer.backend.token_to_id(text) for text in tokens]
-    assert None not in ids, f"{tokenizer.directory} does not hold {tokens}"
+    assert None not in ids, f"{tokenizer.directory} does not contain {tokens}"
     return [id for id in ids if id is not None]
 
 
@@ -78,11 +78,13 @@ def _write(tokenizer: ChatTokenizer, tokens: Sequence[str], directory: Path) -> 
         entries = _entries(new / "tokenizer.json", tokens)
         values = _read_json(new / "tokenizer.json")
         _write_json(new / "tokenizer.json", {**values, "added_tokens": [*values["added_tokens"], *entries.values()]})
-        bare = {id: {name: value for name, value in entry.items() if name != "id"} for id, entry in entries.items()}
+        without_ids = {
+            id: {name: value for name, value in entry.items() if name != "id"} for id, entry in entries.items()
+        }
         config = _read_json(new / CONFIG_FILE)
         if "added_tokens_decoder" in config:
             _write_json(
-                new / CONFIG_FILE, {**config, "added_tokens_decoder": {**config["added_tokens_decoder"], **bare}}
+                new / CONFIG_FILE, {**config, "added_tokens_decoder": {**config["added_tokens_decoder"], **without_ids}}
             )
         if (new / LEGACY_FILE).is_file():
             ids = {entry["content"]: entry["id"] for entry in entries.values()}
@@ -93,7 +95,7 @@ def _write(tokenizer: ChatTokenizer, tokens: Sequence[str], directory: Path) -> 
 
 
 def _entries(file: Path, tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the entries of tokenizer.json for the new tokens, by id: the library decides which ids follow its own."""
+    """Return the entries of tokenizer.json for the new tokens, by the id that the library assigns."""
     backend = Tokenizer.from_file(str(file))
     before = backend.get_vocab_size(with_added_tokens=True)
     backend.add_tokens([AddedToken(text, normalized=False, special=is_control_token(text)) for text in tokens])

@@ -1,7 +1,7 @@
 """Content tokens: special tokens that an assistant may write, encoded as single ids in its content and reasoning.
 
 They are the control tokens among ``model.add_tokens`` and those listed in ``data.content_tokens``. In all other texts,
-and for all other special tokens, the string is encoded as plain text: nothing that a user writes becomes control.
+and for all other special tokens, the string is encoded as plain text: no text of a user becomes a control token.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ def with_content_tokens(
     """Return the tokenizer with the content tokens set.
 
     Args:
-        tokenizer: Has the tokens in its vocabulary already.
-        template: The chat template; its own text is never content.
+        tokenizer: The tokenizer, with the tokens in its vocabulary.
+        template: The chat template; tokens that it writes itself are never content.
         added: ``model.add_tokens``.
         listed: ``data.content_tokens``.
 
     Raises:
         SftError: A listed token is not a special token, or the template writes it itself.
     """
-    raise_all([mistake for token in listed if (mistake := _find_error(tokenizer, template, token)) is not None])
+    raise_all([error for token in listed if (error := _find_error(tokenizer, template, token)) is not None])
     allowed = [*allowed_content_tokens(tokenizer, template, added), *listed]
     return replace(tokenizer, content_tokens=tuple(dict.fromkeys(allowed)))
 
@@ -47,8 +47,8 @@ def _find_error(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) ->
         problem = f"{token!r} is not a token of the tokenizer"
         fix = "correct it, or add it to the vocabulary with model.add_tokens instead"
     elif token not in tokenizer.control_tokens:
-        problem = f"{token!r} is an ordinary token, which is a single id wherever a text holds it"
-        fix = "leave it out: it is trained as it is"
+        problem = f"{token!r} is an ordinary token, which is a single id in every text"
+        fix = "leave it out: it is trained like other text"
     elif _is_written(tokenizer, template, token):
         problem = f"{token!r} is a token that the template or the tokenizer writes itself"
         fix = "leave it out: in messages it is encoded as plain text"
@@ -68,6 +68,6 @@ def _is_written(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) ->
             try:
                 if token in chat_template.render(messages, None, prompt=True):
                     return True
-            except RenderError:  # some know no system message
+            except RenderError:  # some templates support no system message
                 continue
     return False

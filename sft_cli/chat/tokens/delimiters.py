@@ -1,11 +1,12 @@
-"""Find a template's own tags in the texts of messages: stop tokens in answers, turns that were rendered already.
+"""Find a template's own tags in the texts of messages: stop tokens in answers, and rendered turns.
 
-What a person mentions (``what does <|im_end|> mean?``) is encoded as plain text. Three cases are treated differently:
+A tag that a person mentions (``what does <|im_end|> mean?``) is encoded as plain text. Three cases are handled
+differently:
 
 - an answer that ends in the stop token, which the template writes: the token is removed;
-- a question, system message or document with whole turns, or with the header of an answer: it was rendered already,
-  and would be trained or shown as characters; it is rejected;
-- a header without special tokens (``### Response:``), which looks like a real one to the model: it is counted, and
+- a question, system message or document with whole turns, or with the header of an answer: the text was already
+  rendered, and its tags would be encoded as characters; it is rejected;
+- a header without special tokens (``### Response:``), which looks like a real header to the model: it is counted, and
   rejected with ``data.delimiters=error``.
 """
 
@@ -31,7 +32,7 @@ _CHECKED = ("system", "user")
 class _Search:
     """A pattern to search for and, if set, a closing text somewhere after it.
 
-    ``needle`` occurs in everything that the pattern matches: searching for it first is cheap.
+    ``needle`` occurs in every match of the pattern: searching for it first is cheap.
     """
 
     needle: str
@@ -43,7 +44,7 @@ class _Search:
         match = self.pattern.search(text) if self.needle in text else None
         if match is None or not self.closing:
             return match and match.group().strip()
-        end = text.find(self.closing, match.end())  # not after the first match: after no other either
+        end = text.find(self.closing, match.end())  # if it is not after the first match, it is after none
         return text[match.start() : end + len(self.closing)].strip() if end >= 0 else None
 
 
@@ -66,16 +67,16 @@ class DelimiterFinder:
 
     def remove_stop_tokens(self, conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
         """Return the conversation without the stop tokens at the end of its answers, and the removed stop tokens."""
-        found: list[str] = []
+        removed: list[str] = []
         messages = list(conversation.messages)
         for i, message in enumerate(messages):
             if message.role != "assistant" or not (text := message.content.rstrip()).endswith(self._stop_tokens):
                 continue
             match = self._ending.search(message.content)
             assert match is not None, "it ends in a stop token"
-            found.append(next(stop for stop in self._stop_tokens if text.endswith(stop)))
+            removed.append(next(stop for stop in self._stop_tokens if text.endswith(stop)))
             messages[i] = replace(message, content=message.content[: match.start()])
-        return (replace(conversation, messages=tuple(messages)) if found else conversation), tuple(found)
+        return (replace(conversation, messages=tuple(messages)) if removed else conversation), tuple(removed)
 
     def find_error(self, conversation: Conversation, data: DataConfig) -> SftError | None:
         """Return the error in the texts of a conversation or document, or None."""
@@ -86,13 +87,13 @@ class DelimiterFinder:
             return None
         return SftError(
             where=conversation.where,
-            problem=f"a message holds {header!r}, a header of the template, which looks like a real one to the model"
+            problem=f"a message contains {header!r}, a header of the template, which looks real to the model"
             " (data.delimiters=error)",
             fix="correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop",
         )
 
     def _rendered_turn_error(self, conversation: Conversation) -> SftError | None:
-        """Return the error for a conversation or document with turns that were rendered already, or None."""
+        """Return the error for a conversation or document that contains rendered turns, or None."""
         texts = [(0, "", conversation.text)] if conversation.text is not None else []
         texts += [(i, m.role, m.content) for i, m in enumerate(conversation.messages, 1) if m.role in _CHECKED]
         for number, role, text in texts:
@@ -102,8 +103,8 @@ class DelimiterFinder:
                     key = f"data.mix.{conversation.source}.format=rendered"
                     return SftError(
                         where=conversation.where,
-                        problem=f"{name} holds turns that a template has rendered already ({found[:60]!r})",
-                        fix=f"{key} reads a text column that holds the whole conversation; otherwise give the messages"
+                        problem=f"{name} contains turns that a template has already rendered ({found[:60]!r})",
+                        fix=f"{key} reads a text column with the whole conversation; otherwise write the messages"
                         " without the template's tags, or leave such rows out with data.on_bad_row=drop",
                     )
         return None
@@ -112,8 +113,8 @@ class DelimiterFinder:
         """Return the first header without special tokens in a message, or None."""
         if not self._plain:
             return None
-        found = (search.find(message.content) for message in conversation.messages for search in self._plain)
-        return next((header for header in found if header), None)
+        headers = (search.find(message.content) for message in conversation.messages for search in self._plain)
+        return next((header for header in headers if header), None)
 
     def _header(self, gap: str) -> str:
         """Return the header at the end of the text between two messages."""
@@ -125,7 +126,7 @@ class DelimiterFinder:
         return head.strip().removeprefix(self._bos).strip()
 
     def _answer_headers(self, gaps: Sequence[str]) -> Iterator[_Search]:
-        """Yield the header before an answer, if it is more than a bare special token in a line."""
+        """Yield a search for each header before an answer that is more than a special token inside a line."""
         for head in map(self._header, gaps):
             core = self._header_text(head)
             if not self._control.search(core):
@@ -138,7 +139,7 @@ class DelimiterFinder:
             yield _Search(core, re.compile(f"{before}{re.escape(core)}{after}", re.MULTILINE))
 
     def _turns(self, frames: MessageFrames) -> Iterator[_Search]:
-        """Yield a whole turn at the beginning of a line: its header, and what closes it."""
+        """Yield searches for a whole turn at the beginning of a line: its header, and the text that closes it."""
         for first, second in (("user", "assistant"), ("system", "user"), ("assistant", "user")):
             gaps = frames.between.get((first, second), ())
             opened = [self._header(gap) for (_, role), all in frames.between.items() if role == first for gap in all]
@@ -155,7 +156,7 @@ class DelimiterFinder:
                 yield from (_Search(head, pattern, closing) for closing in sorted(closings))
 
     def _plain_header(self, head: str) -> Iterator[_Search]:
-        """Yield the search for a header without special tokens, where it could be taken for a real one."""
+        """Yield a search for a header without special tokens, at places where it looks like a real header."""
         core = self._header_text(head)
         if len(core) < 3 or core.isalnum() or self._control.search(core):
             return

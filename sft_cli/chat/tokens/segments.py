@@ -1,12 +1,12 @@
 """Split texts into the pieces that a tokenizer encodes one by one, and encode each piece.
 
 Why the ids of the pieces are those of the text: a tokenizer first searches the raw text for its added tokens, leftmost
-and longest first, and splits the text there. Normalizer, pre-tokenizer and model then see one piece at a time and
-nothing around it, except whether it begins the text (a SentencePiece space may depend on that). A piece here is thus an
-added token *with* the text after it, up to the next one: encoded by itself, the text is still after that token. Tokens
-that absorb white space or words around them (``lstrip``, ``rstrip``, ``single_word``), and control tokens that are not
-added tokens, break the argument: a text that contains one is not split. Added tokens that are matched after
-normalization are found inside pieces, by the tokenizer itself.
+and longest first, and splits the text there. Normalizer, pre-tokenizer and model then process one piece at a time,
+independent of the others, except for whether it begins the text (a SentencePiece space may depend on that). So a piece
+here is an added token *with* the text after it, up to the next one: encoded separately, the text still follows that
+token. For tokens that absorb white space or words around them (``lstrip``, ``rstrip``, ``single_word``), and control
+tokens that are not added tokens, this does not hold: a text that contains one is not split. Added tokens that are
+matched after normalization are found inside pieces, by the tokenizer itself.
 """
 
 import re
@@ -17,9 +17,9 @@ from sft_cli.chat.tokens.word_cache import WordIdCache
 from sft_cli.utils.text import any_of
 
 CACHE_SIZE = 512
-"""Pieces cached at a time: ``assistant`` headers and system prompts occur in every row."""
+"""Number of pieces in each of two caches: ``assistant`` headers and system prompts occur in every row."""
 MAX_CACHED_LENGTH = 4096
-"""Longest piece that is cached, in characters."""
+"""Length of the longest piece that is cached, in characters."""
 
 Piece = tuple[str, str]
 """An added token (empty at the beginning of a text) and the text after it."""
@@ -48,23 +48,23 @@ class SegmentEncoder:
 
     def encode(self, pieces: Sequence[Piece]) -> list[list[int] | None]:
         """Return the ids of each piece, not to be modified; None if they contain a control token after the first id."""
-        found: list[list[int] | None] = []
+        results: list[list[int] | None] = []
         uncached: list[int] = []
         for i, piece in enumerate(pieces):
             if piece in self._recent:
-                found.append(self._recent[piece])
+                results.append(self._recent[piece])
             elif piece in self._older:
-                found.append(self._remember(piece, self._older[piece]))
+                results.append(self._remember(piece, self._older[piece]))
             elif self._word_cache is not None and (body := self._word_cache.encode(piece[1])) is not None:
                 ids = [self._plain[piece[0]], *body] if piece[0] else body
-                found.append(self._remember(piece, self._check_control(piece, ids)))
+                results.append(self._remember(piece, self._check_control(piece, ids)))
             else:
-                found.append(None)
+                results.append(None)
                 uncached.append(i)
         texts = ["".join(pieces[i]) for i in uncached]
         for i, ids in zip(uncached, self._tokenizer.encode_batch(texts) if texts else [], strict=True):
-            found[i] = self._remember(pieces[i], self._check_control(pieces[i], ids))
-        return found
+            results[i] = self._remember(pieces[i], self._check_control(pieces[i], ids))
+        return results
 
     def _check_control(self, piece: Piece, ids: list[int]) -> list[int] | None:
         """Return the ids if the piece's own token is their only control token, else None."""

@@ -1,4 +1,4 @@
-"""The text of token ids: known bytes of each id, else the decoding of the tokenizer."""
+"""The text of token ids, from the known bytes of each id or, if these are unknown, from the tokenizer's decoder."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from tokenizers import decoders
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 
 UNKNOWN_BYTES = b"\xff\xff"
-"""Bytes of an id that the decoder reads differently: they are not valid UTF-8, so they match no text."""
+"""Bytes of an id that the decoder decodes differently; they are not valid UTF-8, so they match no text."""
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_LETTERS = {**{byte: byte for byte in _PRINTABLE}, **{byte: 256 + i for i, byte in enumerate(_OTHERS)}}
-"""Byte -> its code point in byte-level vocabularies (Radford et al. 2019): printable ones are themselves."""
+"""The code point of each byte in byte-level vocabularies (Radford et al. 2019); printable bytes are unchanged."""
 _LETTER_BYTES = {letter: byte for byte, letter in BYTE_LETTERS.items()}
 _FALLBACK = [
     {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
@@ -25,11 +25,11 @@ _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 class TokenBytes(dict[int, bytes]):
-    """Id -> its bytes after other text, each compared with the decoder when first used."""
+    """The bytes of each id after other text, compared with the decoder on first use."""
 
     def __init__(self, backend: tokenizers.Tokenizer, read: Callable[[str], bytes]) -> None:
         self._backend, self._read = backend, read
-        # Decoders strip a leading space and join bytes to characters: each token is decoded after a letter.
+        # Decoders strip a leading space and join bytes to characters, so each token is decoded after a letter.
         self._anchor = backend.encode("a", add_special_tokens=False).ids[-1:]
         self._before = self._decoded([])
 
@@ -84,7 +84,7 @@ class TokenTextReader:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
-        # Decoders strip a leading space at a beginning: trained ids are decoded after a newline, as after other text.
+        # Decoders strip a leading space at the beginning, so ids that follow other text are decoded after a newline.
         self._anchor = tokenizer.encode_batch(["\n"])[0][-1:]
         self._anchor_text = tokenizer.decode_batch([self._anchor])[0]
         self.token_bytes = TokenBytes.from_tokenizer(tokenizer.backend)

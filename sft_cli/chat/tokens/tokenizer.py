@@ -1,7 +1,7 @@
 """A tokenizer for data preparation: ids, special tokens and chat template, without importing torch.
 
-transformers imports torch immediately, but `prepare` must run on a login node in seconds. So the files that a server
-reads are read directly, and chat/masks/parity.py compares the result with transformers before a model is trained.
+transformers imports torch, but `prepare` must run on a login node within seconds. So the files that a server reads are
+read directly, and chat/masks/parity.py compares the result with transformers before a model is trained.
 """
 
 import hashlib
@@ -39,10 +39,10 @@ class ChatTokenizer:
     Attributes:
         directory: The directory of its files.
         backend: The tokenizer.json, without padding or truncation.
-        special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
+        special_tokens: ``{"bos_token": "<s>", ...}``, which templates may read.
         chat_template: The Jinja source, or None.
         named_templates: The sources of its other templates by name (``tool_use``, ``rag``).
-        content_tokens: Special tokens that are single ids inside what an assistant writes (content_tokens.py).
+        content_tokens: Special tokens that are single ids inside an assistant's text (content_tokens.py).
     """
 
     directory: Path
@@ -54,7 +54,7 @@ class ChatTokenizer:
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
-        """Special-token strings and their ids: text from a user must never become one of them.
+        """Special-token strings and their ids; text of a user must never be encoded to them.
 
         Reasoning tags are excluded even if the tokenizer lists them: assistants write them, and templates read them.
         """
@@ -82,7 +82,7 @@ class ChatTokenizer:
         return self.named_templates.get(TOOL_USE, self.chat_template) if tools else self.chat_template
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text; special-token strings become special tokens, and none are added around it."""
+        """Return the ids of each text; special-token strings become special tokens, but no others are added."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_as_text(self, text: str) -> list[int]:
@@ -112,13 +112,13 @@ class ChatTokenizer:
 
     def digests(self) -> dict[str, str]:
         """Return SHA-256 digests by file name, without the chat template: the same before and after ``save``."""
-        found = {}
+        hashes = {}
         for file in self.files():
             content = file.read_bytes()
             if file.name == CONFIG_FILE:
                 content = json.dumps(_without_template(file), sort_keys=True).encode()
-            found[file.name] = hashlib.sha256(content).hexdigest()
-        return found
+            hashes[file.name] = hashlib.sha256(content).hexdigest()
+        return hashes
 
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files with this chat template, for use by a server."""
@@ -133,10 +133,10 @@ class ChatTokenizer:
 
 
 def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tokenizer") -> ChatTokenizer:
-    """Read a tokenizer from a directory or a hub id; ``key`` is the setting that named it, for errors.
+    """Read a tokenizer from a directory or a hub id; ``key`` is the setting with the path, for errors.
 
     Raises:
-        SftError: Nothing is there, or it is not a tokenizer.
+        SftError: There is no tokenizer, or it cannot be read.
     """
     directory = _find_directory(path, revision, key)
     file = directory / "tokenizer.json"
@@ -162,7 +162,7 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
 
 @lru_cache(maxsize=1)
 def _parse(content: bytes) -> tokenizers.Tokenizer:
-    """Parse a tokenizer.json; the last one is cached, since parsing takes half a second."""
+    """Parse a tokenizer.json; the last result is cached, because parsing takes half a second."""
     backend = tokenizers.Tokenizer.from_buffer(content)
     backend.no_padding()
     backend.no_truncation()
@@ -176,8 +176,8 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
         if not any((local / name).exists() for name in TOKENIZER_FILES):
             raise SftError(
                 where=f"{key}={path}",
-                problem="the directory holds no tokenizer (no tokenizer.json)",
-                fix="name the directory that holds it: model.tokenizer=DIR",
+                problem="the directory has no tokenizer (no tokenizer.json)",
+                fix="name the directory that has one: model.tokenizer=DIR",
             )
         return local
     if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
@@ -185,11 +185,8 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [
-        *TOKENIZER_FILES,
-        f"{named_templates.FOLDER}/*",
-        "config.json",
-    ]  # the context window of the model
+    # config.json has the context window of the model.
+    patterns = [*TOKENIZER_FILES, f"{named_templates.FOLDER}/*", "config.json"]
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -201,7 +198,7 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
 
 
 def _convert(directory: Path, where: str) -> Path:
-    """Convert a tokenizer without a tokenizer.json (SentencePiece, vocab + merges) once, with transformers.
+    """Convert a tokenizer without a tokenizer.json (SentencePiece, vocab + merges) with transformers, and cache it.
 
     Returns:
         The directory of the converted tokenizer in the cache.
@@ -220,7 +217,7 @@ def _convert(directory: Path, where: str) -> Path:
     except (ValueError, OSError, ImportError) as error:
         raise SftError(
             where=where,
-            problem=f"no tokenizer.json, and it cannot be made: {str(error).splitlines()[0]}",
+            problem=f"no tokenizer.json, and the tokenizer cannot be converted: {str(error).splitlines()[0]}",
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
     else:
@@ -232,7 +229,7 @@ def _convert(directory: Path, where: str) -> Path:
 
 
 def publish_to_cache(new: Path, converted: Path) -> None:
-    """Move a tokenizer into the cache, unless another process has put the same one there meanwhile."""
+    """Move a tokenizer into the cache, unless another process has added the same one in the meantime."""
     try:
         new.rename(converted)
     except OSError:
@@ -252,10 +249,10 @@ def _without_template(file: Path) -> dict[str, Any]:
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the special tokens by name; a token is a string or ``{"content": string}``."""
-    found = {}
+    tokens = {}
     for name in SPECIAL_NAMES:
         token = config.get(name)
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str):
-            found[name] = text
-    return found
+            tokens[name] = text
+    return tokens

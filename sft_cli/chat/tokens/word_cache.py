@@ -1,14 +1,15 @@
 """Encode texts word by word from a cache.
 
-Byte-level BPE tokenizers split text into words with one regular expression and merge inside words only: the ids of a
+Byte-level BPE tokenizers split text into words with one regular expression and merge only inside words: the ids of a
 text are those of its words. On ASCII text the expression means the same in Python's ``re`` as in the tokenizer's
-library, and a word seen before need not be merged again.
+library, and the merges of a known word need not be computed again.
 
-A text with other characters is split at the spaces around the words that contain them; only those words go to the
-tokenizer, once each. A text may be split at a space between two visible characters if the expression consists of
-``SPLITTABLE_PATTERN``: no match extends across such a space, none has a lookbehind, and nothing composes with a space.
+A text with other characters is split at the spaces around the words that contain them; only those words are passed to
+the tokenizer, once each. A text may be split at a space between two visible characters if the expression consists of
+parts of ``SPLITTABLE_PATTERN``: no match extends across such a space, none has a lookbehind, and no character composes
+with a space.
 
-Everything else (other tokenizers, expressions with parts not in the lists below) is passed to the tokenizer as a whole.
+All other texts (other tokenizers, expressions with parts that are not listed below) are passed to the tokenizer whole.
 """
 
 import itertools
@@ -23,11 +24,11 @@ from tokenizers import models, normalizers, pre_tokenizers
 from sft_cli.chat.tokens.token_text import BYTE_LETTERS
 
 MAX_WORDS = 1 << 17
-"""Words in the cache before it is cleared: some 30 MB."""
+"""Number of words after which the cache is cleared: some 30 MB."""
 MAX_WORD_LENGTH = 40
-"""Longest word that is cached, in characters."""
+"""Length of the longest word that is cached, in characters."""
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""The expression of a byte-level pre-tokenizer that names none (Radford et al. 2019)."""
+"""The default expression of a byte-level pre-tokenizer (Radford et al. 2019)."""
 CLASSES = {"L": "a-zA-Z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9", "Nd": "0-9"}
 """The ASCII members of Unicode classes."""
 SPLITTABLE_PATTERN = (
@@ -36,7 +37,7 @@ SPLITTABLE_PATTERN = (
     r"(?:\\p\{[LN]\}|\[\^\\s\\p\{L\}\\p\{N\}\])(?:\+|\{1,3\})?(?:\[\\r\\n/?\]\*)?"
     r"|\\s[*+](?:\[\\r\\n\]\+|\(\?!\\S\))?"  # white space alone
 )
-"""The parts of which an expression may consist if texts are split at spaces."""
+"""The parts that an expression may consist of if texts are split at spaces."""
 PROBES = "satAT1 \t\r\n\x0b\x1c'-"
 _PARTS = re.compile(
     r"\\p\{(\w+)\}|(\\[sSrnt/])|(\(\?[:i!]:?)|(\[\^?)|(\])|([a-zA-Z0-9_'\" ,/|)*+?-])|(\{\d*,?\d*\})(?!\+)"
@@ -44,7 +45,7 @@ _PARTS = re.compile(
 
 
 class WordIdCache:
-    """Encode texts from a cache; ``cuts_at_spaces``: texts with other than ASCII characters may be split at spaces."""
+    """Encode texts word by word from a cache; with ``cuts_at_spaces``, non-ASCII texts may be split at spaces."""
 
     def __init__(self, split: Callable[[str], list[str]], backend: tokenizers.Tokenizer, cuts_at_spaces: bool) -> None:
         self._split, self._cuts_at_spaces = split, cuts_at_spaces
@@ -55,7 +56,7 @@ class WordIdCache:
 
     @classmethod
     def from_tokenizer(cls, backend: tokenizers.Tokenizer) -> "WordIdCache | None":
-        """Build the cache for a tokenizer; None if it does not work word by word."""
+        """Build the cache for a tokenizer; None if it does not encode word by word."""
         source = _expression(backend.pre_tokenizer)
         keeps_text = backend.normalizer is None or isinstance(backend.normalizer, normalizers.NFC)
         normalized_tokens = any(token.normalized for token in backend.get_added_tokens_decoder().values())
@@ -83,14 +84,14 @@ class WordIdCache:
         ids: list[int] = []
         for start, end in itertools.pairwise(cuts):
             piece = (" " if start else "") + " ".join(parts[start:end])
-            found = self._other_ids[piece] if other[start] else self._ascii(piece)
-            if found is None:
+            piece_ids = self._other_ids[piece] if other[start] else self._ascii(piece)
+            if piece_ids is None:
                 return None
-            ids += found
+            ids += piece_ids
         return ids
 
     def _ascii(self, text: str) -> list[int] | None:
-        """Return the ids of an ASCII text; None if the words do not make up the text."""
+        """Return the ids of an ASCII text; None if its words are not the whole text."""
         words = self._split(text)
         if "".join(words) != text:
             return None
@@ -98,7 +99,7 @@ class WordIdCache:
 
 
 class _IdCache(dict[str, tuple[int, ...]]):
-    """Word -> its ids, computed on first use."""
+    """The ids of each word, computed on first use."""
 
     def __init__(self, find: Callable[[str], list[int]]) -> None:
         self._encode = find
@@ -113,7 +114,7 @@ class _IdCache(dict[str, tuple[int, ...]]):
 
 
 def _is_visible(character: str) -> bool:
-    """Return whether there is a character that every library treats as not white space."""
+    """Return whether this is a character that no library treats as white space."""
     return character != "" and character.isprintable()
 
 
@@ -138,7 +139,7 @@ def ascii_pattern(source: str) -> re.Pattern[str] | None:
 
 
 def _expression(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None:
-    """Return the expression of a pre-tokenizer that only splits by it and writes bytes as letters, else None."""
+    """Return the expression of a pre-tokenizer that only splits by it and maps bytes to letters; None for others."""
     state: dict[str, Any] = json.loads(pre_tokenizer.__getstate__()) if pre_tokenizer is not None else {}
     steps = state.get("pretokenizers", [state])
     last = steps[-1]
@@ -153,7 +154,7 @@ def _expression(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None
 
 
 def _patterns_agree(pattern: re.Pattern[str], pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> bool:
-    """Return whether both split every three characters of a kind in the same way."""
+    """Return whether both split all combinations of three characters of ``PROBES`` in the same way."""
     assert pre_tokenizer is not None
     text = "".join(map("".join, itertools.product(PROBES, repeat=3)))
     words = [word.translate(BYTE_LETTERS) for word in pattern.findall(text)]

@@ -58,7 +58,7 @@ def _driver() -> str | None:
 
 
 def four_bit_check() -> CheckResult:
-    """Return the check that NF4 quantises and dequantises on the training device."""
+    """Return the check that NF4 quantizes and dequantizes on the training device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fix = "pip install --force-reinstall 'bitsandbytes>=0.50,<0.51'; until then quant=none"
     import sft_cli.model  # noqa: F401 (silences the log of bitsandbytes at import)

@@ -118,7 +118,7 @@ def memory_checks(budget: MemoryPlanner) -> list[CheckResult]:
     """Return the check that the run fits, with the memory of each item, and settings to type if it does not."""
     config, target = budget.config, budget.target
     need = budget.need(config)
-    more = [*_table(budget, need), f"recompute: {need.recompute.sentence().removeprefix('recompute ')}"]
+    more = [*_table(budget, need), f"recompute: {need.recompute.describe().removeprefix('recompute ')}"]
     about = f"about {gib(need.total)} of memory per {'GPU' if target.machine.device.type == 'cuda' else 'process'}"
     if unknown := need.memory.saved.unknown:
         text = f"at least {about.removeprefix('about ')}; the activations of this family are not known: {unknown}"
@@ -164,7 +164,7 @@ def _advice(budget: MemoryPlanner, need: MemoryNeed) -> str:
     for words, config in cheaper_settings(budget):
         other = budget.need(config)
         if other.total <= available:
-            return f"{words} ({gib(other.total)}; {other.recompute.sentence()})"
+            return f"{words} ({gib(other.total)}; {other.recompute.describe()})"
     least = min((budget.need(config).total for _, config in cheaper_settings(budget)), default=need.total)
     return (
         f"no single setting makes it fit, the least is {gib(least)}: use a larger GPU, more GPUs with"
@@ -184,8 +184,8 @@ def cheaper_settings(budget: MemoryPlanner) -> Iterator[tuple[str, Config]]:
     yield from small[:-1]
     if speed.logits_chunk > CHUNK:
         yield f"speed.logits_chunk={CHUNK}", replace(config, speed=replace(speed, logits_chunk=CHUNK))
-    unquantised = config.quant.kind is QuantKind.none and stored_quantization(budget.architecture) is None
-    if not whole and unquantised:
+    unquantized = config.quant.kind is QuantKind.none and stored_quantization(budget.architecture) is None
+    if not whole and unquantized:
         four_bit = replace(config, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
         yield "quant=nf4", four_bit
         yield from ((f"quant=nf4 {words}", other) for words, other in _smaller_micro_batches(four_bit, budget.longest))

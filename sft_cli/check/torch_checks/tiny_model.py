@@ -118,7 +118,7 @@ def make_tiny_model(
         added_ids=new,
         text_ids=() if text is None else tokenizer.encode_batch([text])[0],
     ).model
-    _randomise_zeros(model, settings.trainer.seed)
+    _randomize_zeros(model, settings.trainer.seed)
     speed = settings.speed
     loss_model, probed = build_loss_model(
         model,
@@ -152,7 +152,7 @@ def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Pat
     if kind in (*FOUR_BITS, QuantKind.int8):
         quant = replace(quant, kind=kind)
     elif stored_quantization(architecture) is not None:
-        notes.append("unquantised")
+        notes.append("unquantized")
     optimizer = config.trainer.optimizer
     if optimizer is OptimizerName.paged_adamw_8bit:
         notes.append("with adamw_8bit: paged state needs CUDA")
@@ -178,7 +178,7 @@ def _fit_adapter(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
     return adapter
 
 
-def _randomise_zeros(model: nn.Module, seed: int) -> None:
+def _randomize_zeros(model: nn.Module, seed: int) -> None:
     """Give trained tensors that are zero small values: LoRA's A has no gradient while B is zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def step_gradient(
         reduction=config.loss.reduction,
         max_tokens=budget,
         packed=loss_model.packed and budget > 0,
-        share=Choice.never if unshared or not loss_model.packed else config.speed.share_prefixes,
+        share_prefixes=Choice.never if unshared or not loss_model.packed else config.speed.share_prefixes,
         replay_weight=config.loss.replay,
         replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
         device=CPU,

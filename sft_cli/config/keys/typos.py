@@ -167,13 +167,13 @@ def suggest_choices(values: Sequence[str], typed: Any) -> list[str]:
     known = [name for name in VALUE_ALIASES.get(text, VALUE_ALIASES.get(text.lower(), ())) if name in values]
     if known:
         return known
-    normalised = re.sub(r"[\s-]+", "_", text.lower())
+    normalized = re.sub(r"[\s-]+", "_", text.lower())
     equal = [
         name
         for name in values
-        if name.lower() == normalised or name.replace("_", "").lower() == normalised.replace("_", "")
+        if name.lower() == normalized or name.replace("_", "").lower() == normalized.replace("_", "")
     ]
-    similar = equal[0] if equal else closest_name(normalised, values)
+    similar = equal[0] if equal else closest_name(normalized, values)
     return [similar] if similar else []
 
 

@@ -107,9 +107,9 @@ def suggest_key(name: str, value: Any = "") -> str:
     """Return the fix for the unknown key ``name``: the key it means, with the typed value, or an alternative."""
     parts = name.split(".")
     source = parts[2] if parts[:2] == ["data", "mix"] and len(parts) > 3 else SOURCE
-    normalised = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
-    if normalised != name and (find_key(normalised) or normalised in GROUPS):
-        return _did_you_mean([normalised], value)
+    normalized = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
+    if normalized != name and (find_key(normalized) or normalized in GROUPS):
+        return _did_you_mean([normalized], value)
     return (
         _translate_alias(parts, value, source)
         or _suggest_similar(name, parts, value)

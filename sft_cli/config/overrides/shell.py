@@ -130,7 +130,7 @@ def _bracket(key: str, parts: Sequence[str], opened: str) -> SftError:
 def _setting(word: str, loose: Sequence[str]) -> tuple[int, str, str] | None:
     """Return number of words, key and value of an override that is not ``key=value``; None for other words.
 
-    Recognised forms: ``key = value``, ``key= value``, ``key =value``, ``key: value`` and ``key value``.
+    Recognized forms: ``key = value``, ``key= value``, ``key =value``, ``key: value`` and ``key value``.
     """
     key, equals, text = word.partition("=")
     if equals:

@@ -28,7 +28,7 @@ def check_adapter_keys(config: Config) -> Iterator[ConfigError]:
     yield from _check_start_from(config.adapter)
     yield from _check_targets(config.adapter)
     yield from _check_patterns(config.adapter)
-    yield from _check_quantised(config)
+    yield from _check_quantized(config)
     yield from _check_virtual(config.adapter)
 
 
@@ -37,7 +37,7 @@ def _check_full(config: Config) -> Iterator[ConfigError]:
     kind, full = config.adapter.kind, config.adapter.kind is AdapterKind.none
     if kind in WHOLE and config.quant.kind is not QuantKind.none:
         without = "without an adapter" if full else "with adapter.kind bitfit, which saves the whole model"
-        problem = "quantised weights cannot be trained" if full else "quantised weights cannot be saved as one"
+        problem = "quantized weights cannot be trained" if full else "quantized weights cannot be saved as one"
         yield ConfigError(
             "quant.kind",
             f"quant.kind is {config.quant.kind.value} {without}, but {problem}",
@@ -56,7 +56,7 @@ def _check_full(config: Config) -> Iterator[ConfigError]:
 
 
 def _check_dora(adapter: AdapterConfig) -> Iterator[ConfigError]:
-    """Yield errors in settings of DoRA, which normalises the sum of weight and one update."""
+    """Yield errors in settings of DoRA, which normalizes the sum of weight and one update."""
     if adapter.kind is not AdapterKind.lora or not adapter.dora:
         return
     if adapter.init in (*_CUT_OUT, Init.loftq):
@@ -83,12 +83,12 @@ def _check_dora(adapter: AdapterConfig) -> Iterator[ConfigError]:
         )
 
 
-def _check_quantised(config: Config) -> Iterator[ConfigError]:
+def _check_quantized(config: Config) -> Iterator[ConfigError]:
     """Yield an error for DoRA on int8 weights."""
     if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
         yield ConfigError(
             "quant.kind",
-            "quant.kind is int8 with adapter.dora, which dequantises the weights: bitsandbytes then loses their scales",
+            "quant.kind is int8 with adapter.dora, which dequantizes the weights: bitsandbytes then loses their scales",
             "set quant=nf4, or adapter.dora=false",
             clash="adapter.dora",
         )

@@ -29,7 +29,7 @@ VIRTUAL = (AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter)
 
 
 class Init(str, Enum):
-    """Initialisation of the LoRA matrices; all but the first two read the base's weights or activations."""
+    """Initialization of the LoRA matrices; all but the first two read the base's weights or activations."""
 
     default = "default"
     gaussian = "gaussian"
@@ -142,9 +142,9 @@ class AdapterConfig:
 
 @dataclass(kw_only=True)
 class QuantConfig:
-    """Quantised storage of the frozen base weights (NF4: Dettmers et al. 2023, arXiv:2305.14314)."""
+    """Quantized storage of the frozen base weights (NF4: Dettmers et al. 2023, arXiv:2305.14314)."""
 
     kind: QuantKind = QuantKind.none
-    """none, nf4, fp4 or int8. A checkpoint that is quantised already keeps its own storage under none."""
+    """none, nf4, fp4 or int8. A checkpoint that is quantized already keeps its own storage under none."""
     double_quant: bool = True
-    """Also quantise the block scales of nf4 and fp4: about 0.4 bits per parameter less."""
+    """Also quantize the block scales of nf4 and fp4: about 0.4 bits per parameter less."""

@@ -45,7 +45,7 @@ class LeakageConfig:
 
 @dataclass(kw_only=True)
 class ExactDuplicatesConfig:
-    """Rows that are the same after normalisation, within and across sources."""
+    """Rows that are the same after normalization, within and across sources."""
 
     scope: Scope = Scope.conversation
     """prompt, or conversation: prompt and answer."""
@@ -96,7 +96,7 @@ class PiiConfig:
     action: PiiAction = PiiAction.redact
     """redact (typed placeholders such as <EMAIL>), drop or report."""
     phone_regions: list[str] = field(default_factory=lambda: ["US"])
-    """Countries whose national phone numbers are recognised without a country code."""
+    """Countries whose national phone numbers are recognized without a country code."""
     roles: list[str] = field(default_factory=lambda: ["system", "user", "assistant", "tool"])
     """Roles whose messages are searched."""
 
@@ -194,7 +194,7 @@ class CleanConfig:
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
     """Training rows whose prompt is also held out."""
     exact_duplicates: ExactDuplicatesConfig = field(default_factory=ExactDuplicatesConfig)
-    """Rows that are the same after normalisation."""
+    """Rows that are the same after normalization."""
     near_duplicates: NearDuplicatesConfig = field(default_factory=NearDuplicatesConfig)
     """Rows that are almost the same."""
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)

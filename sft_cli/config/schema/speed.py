@@ -7,7 +7,7 @@ from sft_cli.config.schema.fields import bounded
 
 
 class Choice(str, Enum):
-    """An exact optimisation: used where it is proven and faster, wherever it is proven, or never."""
+    """An exact optimization: used where it is proven and faster, wherever it is proven, or never."""
 
     auto = "auto"
     always = "always"

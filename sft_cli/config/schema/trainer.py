@@ -171,7 +171,7 @@ class TrainerConfig:
     max_steps: int | None = bounded(None, ge=1)
     """Stop after this many optimizer steps, regardless of epochs."""
     seed: int = bounded(42, ge=0)
-    """Seed of order, splits and initialisation."""
+    """Seed of order, splits and initialization."""
     eval_every: int | None = bounded(None, ge=1)
     """Steps between evaluations; null evaluates at the end of every epoch."""
     save_every: int | None = bounded(None, ge=1)

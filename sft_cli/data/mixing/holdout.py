@@ -60,7 +60,7 @@ def merge_groups(key: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[n
     """Return the families of ``group_families``, for keys that are numbers from 0.
 
     Connected components by hooking and shortcutting (Zhang, Azad and Hu 2020, FastSV, arXiv:1910.05971): every round
-    links each row, and the row that it was linked to, to the smallest row among its neighbours.
+    links each row, and the row that it was linked to, to the smallest row among its neighbors.
     """
     grouped = np.flatnonzero(groups >= 0)
     _, group = np.unique(groups[grouped], return_inverse=True)

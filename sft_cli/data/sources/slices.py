@@ -113,7 +113,7 @@ def read_slice(rows: Slice, source: str) -> Iterator[Row | BadRow]:
 
 
 def slice_files(groups: Sequence[FileGroup]) -> list[Slice]:
-    """Return located files as slices: cut where their kind allows it, small neighbours combined."""
+    """Return located files as slices: cut where their kind allows it, small neighbors combined."""
     return _combine_small([piece for group in groups for piece in _file_pieces(group)])
 
 
@@ -206,7 +206,7 @@ def _by_row_groups(
 
 
 def _combine_small(pieces: Sequence[FilePiece]) -> list[Slice]:
-    """Return slices that combine neighbouring pieces up to SLICE_BYTES."""
+    """Return slices that combine neighboring pieces up to SLICE_BYTES."""
     groups: list[list[FilePiece]] = []
     size = 0
     for piece in pieces:

@@ -1,1 +1,1 @@
-"""Adapters of PEFT, and training some of the base's own weights."""
+"""PEFT adapters, and training of selected base weights."""

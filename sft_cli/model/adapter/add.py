@@ -1,4 +1,4 @@
-"""Add an adapter of PEFT to a base, or select the base weights that are trained."""
+"""Add a PEFT adapter to a base model, or select the base weights to train."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,14 +28,14 @@ from sft_cli.model.quant import causal_lm
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A model with an adapter, and what of it is trained.
+    """A model with an adapter, and the numbers of its parameters.
 
     Attributes:
-        model: The frozen base with the adapter in float32, whatever the base is stored in; or the base itself, when its
-            own weights are trained.
+        model: The frozen base with an adapter, which is float32 whatever the dtype of the base; or the base itself if
+            its own weights are trained.
         stop_tokens: Token ids whose embedding rows are trained in addition to the adapter.
         trainable: Number of trained parameters.
-        total: Number of all parameters, quantised ones counted as stored.
+        total: Number of all parameters; quantized ones count by their stored elements.
         notes: Lines for the log.
     """
 
@@ -61,12 +61,12 @@ def add_adapter(
 
     Args:
         model: The base.
-        config: What is trained.
+        config: The adapter.
         stop_ids: Tokens that end an answer.
-        seed: Decides the initial matrices; torch's global generators are not changed.
-        rows: Training rows with ``input_ids``, in the order of the seed; only ``init: eva`` reads them.
+        seed: Seed of the initial matrices; torch's global generators are not changed.
+        rows: Training rows with ``input_ids``, in training order; only ``init: eva`` reads them.
         source: Location of the base's weights; only ``init: loftq`` reads them again.
-        added_ids: Tokens that were added to the vocabulary; their embedding rows are trained in addition.
+        added_ids: Tokens that were added to the vocabulary; their embedding rows are trained as well.
         text_ids: Tokens of ``adapter.virtual.text``; only kinds ``prefix`` and ``prompt`` read them.
 
     Returns:
@@ -81,10 +81,10 @@ def add_adapter(
         return adapted_model(model, (), tower_notes)
     check_adapter(model, config)
     stop_tokens = stop_tokens_to_train(model, config, stop_ids)
-    trained = sorted({*stop_tokens, *added_ids})
-    check_trained_rows(model, config, trained)
+    trained_rows = sorted({*stop_tokens, *added_ids})
+    check_trained_rows(model, config, trained_rows)
     notes = (*tower_notes, *unadapted_notes(model, config))
-    peft_config = PEFT_CONFIGS[config.kind](model, config, trained, seed)
+    peft_config = PEFT_CONFIGS[config.kind](model, config, trained_rows, seed)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), silence_peft_warnings():
         torch.manual_seed(seed)
@@ -120,7 +120,7 @@ def initialize_adapter(
     source: ModelConfig | None,
     text_ids: Sequence[int],
 ) -> None:
-    """Set initial values that depend on the base, the data or a text; a model on the meta device is left as it is.
+    """Set initial values that depend on the base, the data or a text; a model on the meta device is not changed.
 
     Args:
         model: The adapted model.
@@ -154,7 +154,7 @@ def cast_saved_modules_to_float32(model: PeftModel) -> None:
 
 
 def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -> PeftModel:
-    """Load a saved adapter onto a base, in place, and check that the tensors of both match one to one.
+    """Load a saved adapter onto a base, in place, and check that their tensors match one to one.
 
     Args:
         base: The model that the adapter was trained on.
@@ -169,7 +169,7 @@ def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
         raise SftError(
             where=str(directory),
             problem="there is no adapter_model.safetensors, and pickled adapters (adapter_model.bin) are not read",
-            fix="load it with PEFT where you trust its author, and save it again with save_pretrained",
+            fix="if you trust its author, load it with PEFT and save it again with save_pretrained",
         )
     try:
         with silence_peft_warnings(), warnings.catch_warnings():
@@ -198,11 +198,11 @@ def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
 
 @contextmanager
 def silence_peft_warnings() -> Iterator[None]:
-    """Ignore three warnings about PEFT's own behaviour in the block.
+    """Ignore three warnings about PEFT's own behavior inside the block.
 
-    One is for a name that transformers 5.23 has replaced. One is for patterns that PEFT adds for the experts of a
-    mixture (``targets.check_adapter`` has checked the patterns of a config). One is for an adapter on one of two tied
-    matrices, which merging unties (``merge.untie_embeddings``).
+    They are about patterns that PEFT adds for the experts of a mixture (``targets.check_adapter`` has checked those of
+    the config), about an adapter on one of two tied matrices, which merging unties (``merge.untie_embeddings``), and
+    about a name that transformers 5.23 has replaced.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)

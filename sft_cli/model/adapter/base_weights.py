@@ -1,7 +1,7 @@
-"""Train some of the base's own weights: its biases (BitFit), or the parameters that patterns select.
+"""Train weights of the base itself: its biases (BitFit), or the parameters that patterns select.
 
 The trained weights are part of the model, so a run exports the whole model, as full fine-tuning does. Frozen weights
-need no gradient, no optimizer state and no float32 master copy: they stay in the compute type.
+need no gradient, no optimizer state and no float32 master copy: they stay in the compute dtype.
 """
 
 import re
@@ -17,7 +17,8 @@ from sft_cli.model.adapter.targets import ROUTER_NAMES, refuse_tower_names
 from sft_cli.model.language_model import is_inside, non_language_modules
 
 BIAS_NAME = re.compile(r"(^|[._])bias$")
-"""The end of a bias's name: a whole segment, or after an underscore as in expert layers (down_proj_bias)."""
+"""The end of the name of a bias: a whole segment, or a suffix after an underscore as in expert layers
+(down_proj_bias)."""
 
 
 def select_trainable(model: PreTrainedModel, config: AdapterConfig) -> None:
@@ -42,48 +43,48 @@ def trainable_names(model: PreTrainedModel, config: AdapterConfig) -> set[str]:
     names = [name for name in all_names if not is_inside(name, towers)]
     if config.kind is AdapterKind.bitfit:
         return bias_names(model, names, router=config.router)
-    assert config.kind is AdapterKind.none, "an adapter of PEFT selects for itself"
+    assert config.kind is AdapterKind.none, "a PEFT adapter selects its own layers"
     for pattern in config.train:
-        found = match_parameters(all_names, [pattern], "adapter.train")
-        if not found & set(names):
-            refuse_tower_names(model, sorted(found), "adapter.train", pattern)
-    chosen = match_parameters(names, config.train, "adapter.train") if config.train else set(names)
-    # A router that is named explicitly is trained.
+        matched = match_parameters(all_names, [pattern], "adapter.train")
+        if not matched & set(names):
+            refuse_tower_names(model, sorted(matched), "adapter.train", pattern)
+    selected = match_parameters(names, config.train, "adapter.train") if config.train else set(names)
+    # Routers that patterns name are trained.
     routers = set() if config.router or config.train else router_parameters(names)
-    chosen -= routers | match_parameters(all_names, config.freeze, "adapter.freeze")
-    if not chosen:
+    selected -= routers | match_parameters(all_names, config.freeze, "adapter.freeze")
+    if not selected:
         raise SftError(
             where="adapter.freeze",
             problem="every parameter that would be trained is frozen",
             fix="freeze less, or choose adapter=lora, which freezes the whole base",
         )
-    return chosen
+    return selected
 
 
 def bias_names(model: PreTrainedModel, names: Sequence[str], *, router: bool) -> set[str]:
-    """Return the names of all biases, those of routers if ``router`` (Ben Zaken et al. 2022, arXiv:2106.10199).
+    """Return the names of all biases, including those of routers if ``router`` (Ben Zaken 2022, arXiv:2106.10199).
 
     Raises:
         SftError: The family has none.
     """
     routers = set() if router else router_parameters(names)
-    found = {name for name in names if BIAS_NAME.search(name)} - routers
-    if not found:
+    biases = {name for name in names if BIAS_NAME.search(name)} - routers
+    if not biases:
         raise SftError(
             where="adapter.kind=bitfit",
             problem=f"a {model.config.model_type} has no biases to train",
-            fix="adapter=ia3 trains about as little, adapter=lora more",
+            fix="adapter=ia3, which trains about as few parameters, or adapter=lora",
         )
-    return found
+    return biases
 
 
 def match_parameters(names: Sequence[str], patterns: Sequence[str], key: str) -> set[str]:
-    """Return the names in which any of the patterns is found, at any position.
+    """Return the names that any of the patterns matches, at any position.
 
     Raises:
         SftError: A pattern is not a regular expression, or matches no name.
     """
-    found: set[str] = set()
+    all_matched: set[str] = set()
     for pattern in patterns:
         try:
             matched = {name for name in names if re.search(pattern, name)}
@@ -100,29 +101,29 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str], key: str) ->
                 problem=f"{pattern!r} matches no parameter of this model",
                 fix=f"the nearest names are {', '.join(nearest)}",
             )
-        found |= matched
-    return found
+        all_matched |= matched
+    return all_matched
 
 
 def router_parameters(names: Sequence[str]) -> set[str]:
-    """Return the parameters that choose experts or weigh a shared one; ``adapter.router`` trains them.
+    """Return the parameters that select experts or weight a shared one; ``adapter.router`` trains them.
 
-    The parent of a router also holds the experts. This distinguishes a router from other gates.
+    A router is distinguished from other gates by its parent module, which also contains the experts.
     """
-    found = set()
+    routers = set()
     blocks = {name[: name.index(".experts.")] for name in names if ".experts." in name}
     for name in names:
         segments = name.split(".")
-        positions = [place for place, segment in enumerate(segments) if segment in ROUTER_NAMES]
-        if any(".".join(segments[:place]) in blocks for place in positions):
-            found.add(name)
-    return found
+        positions = [index for index, segment in enumerate(segments) if segment in ROUTER_NAMES]
+        if any(".".join(segments[:index]) in blocks for index in positions):
+            routers.add(name)
+    return routers
 
 
 def cast_frozen(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Store the frozen matrices in ``dtype``, in place.
 
-    Vectors are not cast: they are small, and a norm requires its weight and its bias to have the same type.
+    Vectors are not cast: they are small, and a norm requires its weight and its bias to have the same dtype.
     """
     for value in model.parameters():
         if not value.requires_grad and value.dim() > 1:

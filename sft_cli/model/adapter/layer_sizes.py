@@ -11,9 +11,9 @@ from sft_cli.errors import SftError
 from sft_cli.model.quant import layer_features
 
 DISPLAY_NAMES = {AdapterKind.vera: "VeRA", AdapterKind.ia3: "IA3", AdapterKind.oft: "OFT"}
-"""The kinds that support linear layers only, spelled as in their papers."""
+"""Names, as in the papers, of the kinds that support only linear layers."""
 COMPUTED_INITS = (Init.pissa, Init.olora, Init.loftq, Init.eva)
-"""Initialisations of LoRA that are computed from a layer's weight or inputs."""
+"""Initializations of LoRA that are computed from a layer's weight or inputs."""
 
 
 def check_layers(layers: Mapping[str, nn.Module], config: AdapterConfig) -> None:
@@ -66,12 +66,12 @@ def check_init_rank(layers: Mapping[str, nn.Module], config: AdapterConfig) -> N
             )
         inputs, outputs = layer_features(layer)
         max_rank = inputs if config.init is Init.eva else min(inputs, outputs)
-        # As PEFT reads them.
-        found = [rank for pattern, rank in config.rank_pattern.items() if re.match(rf"(.*\.)?({pattern})$", name)]
-        rank = found[0] if found else config.rank
+        # PEFT matches the patterns in this way.
+        ranks = [rank for pattern, rank in config.rank_pattern.items() if re.match(rf"(.*\.)?({pattern})$", name)]
+        rank = ranks[0] if ranks else config.rank
         if rank > max_rank:
             raise SftError(
                 where=f"adapter.init={config.init.value}",
-                problem=f"it needs {rank} directions of layer {name}, which has {max_rank}",
+                problem=f"it needs {rank} singular directions of layer {name}, which has {max_rank}",
                 fix=f"adapter.rank={max_rank}, or adapter.init=default",
             )

@@ -1,8 +1,8 @@
-"""Initialisations of LoRA that read the base's weights or its activations.
+"""Initializations of LoRA from the base's weights or activations.
 
-PiSSA and OLoRA start with A0, B0 != 0 taken from a weight W; what stays frozen is W - s B0 A0 (s = alpha / rank).
-Here W itself is never changed: a frozen copy of B0 A0 is subtracted in the forward pass (see ``stacking``), which gives
-the same sum. So the base can be quantised, "adapter off" is still the base, and resuming needs no changed weights.
+PiSSA and OLoRA take A0, B0 != 0 from a weight W, and freeze W - s B0 A0 (s = alpha / rank). Here W itself is never
+changed: a frozen copy of B0 A0 is subtracted in the forward pass (see ``stacking``), which gives the same sum. So the
+base can be quantized, the model without its adapter is the base, and resuming needs no changed weights.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,18 +23,18 @@ from sft_cli.model.quant import causal_lm, dequantize_linear, evaluation_mode, q
 ADAPTER = "default"
 """PEFT's name of the trained adapter."""
 EXACT_SVD_SIZE = 1024
-"""Matrices up to this size get an exact SVD; of larger ones only the leading part is computed."""
+"""Size up to which the SVD of a matrix is exact; for larger ones only the leading part is approximated."""
 POWER_ITERATIONS = 16
 """Power iterations for the leading part of a large matrix."""
 EVA_ROWS = 64
-"""Rows that EVA reads, in batches of EVA_BATCH."""
+"""Number of rows that EVA reads, in batches of EVA_BATCH."""
 EVA_BATCH = 8
 EVA_PASSES = 50
-"""Passes over those rows after which EVA must have converged."""
+"""Largest number of passes over those rows until EVA must have converged."""
 
 
 def lora_layers(model: nn.Module, adapter: str = ADAPTER) -> dict[str, LoraLayer]:
-    """Return the layers that have matrices A and B of an adapter, by name."""
+    """Return the layers that an adapter has matrices A and B for, by name."""
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     return {name: layer for name, layer in layers.items() if adapter in layer.lora_A}
 
@@ -49,12 +49,12 @@ def lora_matrices(layer: LoraLayer, adapter: str = ADAPTER) -> tuple[Tensor, Ten
 
 def set_lora_matrices(layer: LoraLayer, a: Tensor, b: Tensor, adapter: str = ADAPTER) -> None:
     """Copy values into A and B."""
-    for device, value in zip(lora_matrices(layer, adapter), (a, b), strict=True):
-        device.copy_(value)
+    for matrix, value in zip(lora_matrices(layer, adapter), (a, b), strict=True):
+        matrix.copy_(value)
 
 
 def base_weight(layer: LoraLayer) -> Tensor:
-    """Return the frozen weight of a layer as float32 ``(out, in)``, dequantised if needed."""
+    """Return the frozen weight of a layer as float32 ``(out, in)``, dequantized if needed."""
     base = layer.get_base_layer()
     if quantized_layers(base):
         return dequantize_linear(base, torch.float32).weight.detach()
@@ -73,7 +73,7 @@ def init_from_weights(model: PeftModel, init: Init, seed: int) -> None:
 
 
 def pissa(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a ``(rank, in)`` and B ``(out, rank)`` with scaling * B @ A = the leading singular part of ``(out, in)``.
+    """Return A ``(rank, in)`` and B ``(out, rank)``: scaling * B @ A is the leading singular part of ``(out, in)``.
 
     With W = U S V: A = sqrt(S / scaling) V, B = U sqrt(S / scaling) (Meng et al. 2024, arXiv:2404.02948, section 3).
     """
@@ -83,8 +83,8 @@ def pissa(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor,
 
 
 def olora(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a = the first rows of R, B = the first columns of Q, of W = Q R (Buyukakyuz 2024, arXiv:2406.01775)."""
-    del scaling, seed  # as in the paper, A and B are not scaled down; nothing is drawn
+    """Return A, the first rows of R, and B, the first columns of Q, of W = Q R (Buyukakyuz 2024, arXiv:2406.01775)."""
+    del scaling, seed  # as in the paper, A and B are not divided by the scaling; nothing is random
     q, r = torch.linalg.qr(weight)
     return r[:rank], q[:, :rank]
 
@@ -92,8 +92,8 @@ def olora(weight: Tensor, rank: int, scaling: float, seed: int) -> tuple[Tensor,
 def top_singular_triples(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the leading singular triples of ``(out, in)``: U ``(out, rank)``, S ``(rank,)``, V ``(rank, in)``.
 
-    Large matrices use subspace iteration (Halko et al. 2011, arXiv:0909.4061, algorithm 4.4), from a start that depends
-    on the seed only, not on the device.
+    Large matrices use subspace iteration (Halko et al. 2011, arXiv:0909.4061, algorithm 4.4), from a random start that
+    depends only on the seed, not on the device.
     """
     if min(weight.shape) <= EXACT_SVD_SIZE:
         u, s, v = torch.linalg.svd(weight, full_matrices=False)
@@ -108,10 +108,10 @@ def top_singular_triples(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, 
 
 @torch.no_grad()
 def init_loftq(model: PeftModel, source: ModelConfig, seed: int) -> None:
-    """Set A and B so that quantised weight + scaling * B @ A is closest to the original weight.
+    """Set A and B such that quantized weight + scaling * B @ A is closest to the original weight.
 
-    One round of LoftQ (Li et al. 2023, arXiv:2310.08659, algorithm 1) in which the weights stay as bitsandbytes
-    quantised them. (PEFT's function for it runs on CUDA only and omits the scaling.)
+    This is one round of LoftQ (Li et al. 2023, arXiv:2310.08659, algorithm 1); the weights stay as bitsandbytes
+    quantized them. (PEFT's function for it runs only on CUDA and omits the scaling.)
     """
     device = next(model.parameters()).device
     original = load_model(source, QuantConfig(), full=False, device=torch.device("cpu"), compute_dtype=torch.float32)
@@ -140,7 +140,7 @@ class PaddedBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Start another pass.
+        """Iterate over the batches, as a new pass.
 
         Raises:
             SftError: The directions have not converged after ``EVA_PASSES`` passes.
@@ -149,7 +149,7 @@ class PaddedBatches:
         if self.passes > EVA_PASSES:
             raise SftError(
                 where="adapter.init=eva",
-                problem=f"the directions of the activations have not settled after {EVA_PASSES} passes",
+                problem=f"the directions of the activations have not converged after {EVA_PASSES} passes",
                 fix="a smaller adapter.rank, or adapter.init=default",
             )
         return iter(self.batches)
@@ -170,11 +170,11 @@ def init_eva(model: PeftModel, rows: Iterable[Mapping[str, Sequence[int]]]) -> N
     tensors of the same shapes.
 
     Args:
-        model: With a plain LoRA adapter.
+        model: The model with a plain LoRA adapter.
         rows: Training rows with ``input_ids``; the first ``EVA_ROWS`` are read.
 
     Raises:
-        SftError: There are no rows, or fewer tokens than ranks.
+        SftError: The rows have fewer tokens than the adapter has ranks.
     """
     lm = causal_lm(model)
     first_rows = [list(row["input_ids"]) for row, _ in zip(rows, range(EVA_ROWS), strict=False)]
@@ -187,13 +187,13 @@ def init_eva(model: PeftModel, rows: Iterable[Mapping[str, Sequence[int]]]) -> N
     if min_tokens < max_rank:
         raise SftError(
             where="adapter.init=eva",
-            problem=f"{EVA_BATCH} training rows hold only {min_tokens} tokens, too few for {max_rank} directions",
+            problem=f"{EVA_BATCH} training rows have only {min_tokens} tokens, too few for {max_rank} directions",
             fix=f"adapter.rank={max(1, min_tokens // 2)}, or adapter.init=default",
         )
 
     def forward(_: PreTrainedModel, inputs: Mapping[str, Tensor]) -> None:
         """Run the model on a batch."""
-        # PEFT puts everything in evaluation mode, which would repack 4-bit weights on a CPU.
+        # PEFT sets all modules to evaluation mode, which would repack 4-bit weights on a CPU.
         with evaluation_mode(lm):
             lm.base_model(**inputs, use_cache=False)
 
@@ -201,4 +201,4 @@ def init_eva(model: PeftModel, rows: Iterable[Mapping[str, Sequence[int]]]) -> N
     assert isinstance(config, LoraConfig)
     config.init_lora_weights, config.eva_config = "eva", EvaConfig(rho=1.0)
     initialize_lora_eva_weights(model, batches, forward_fn=forward, show_progress_bar=False)
-    config.init_lora_weights, config.eva_config = True, None  # from here on it is a plain LoRA
+    config.init_lora_weights, config.eva_config = True, None  # from now on, the adapter is a plain LoRA

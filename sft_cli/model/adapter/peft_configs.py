@@ -22,8 +22,8 @@ from sft_cli.model.adapter.targets import (
 
 
 def lora_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """Return the config of LoRA and its variants; other initialisations follow in ``add.initialize_adapter``."""
-    del seed  # the caller has set it
+    """Return the config of LoRA and its variants; ``add.initialize_adapter`` applies the other initializations."""
+    del seed  # the caller has set torch's seed
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=config.rank,
@@ -42,7 +42,7 @@ def lora_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[in
 
 
 def vera_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """Return the config of VeRA, whose shared matrices are saved: another machine may draw others from the seed."""
+    """Return the config of VeRA. Its shared matrices are saved: other machines may draw other ones from the seed."""
     del rows
     return VeraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -58,7 +58,7 @@ def vera_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[in
 
 
 def ia3_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """Return the config of IA3: scales on layer outputs, and on the inputs of layers that end a feed-forward block."""
+    """Return the config of IA3: scales on layer outputs, and on the inputs of the last layer of feed-forward blocks."""
     del rows, seed
     ends = {end for family in TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.values() for end in family}
     names = list(adapted_layers(model, config))
@@ -72,7 +72,7 @@ def ia3_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int
 
 
 def oft_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """Return the config of OFT with exact rotations (Cayley), not the approximating series."""
+    """Return the config of OFT with exact rotations (Cayley) instead of an approximation by a series."""
     del rows, seed
     return OFTConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -97,13 +97,13 @@ PEFT_CONFIGS: dict[AdapterKind, Callable[[PreTrainedModel, AdapterConfig, Sequen
     AdapterKind.prompt: prompt_learning_config,
     AdapterKind.llama_adapter: prompt_learning_config,
 }
-"""For each kind: base, settings, ids of trained embedding rows and seed -> PEFT's config."""
+"""For each kind, a function of base, settings, ids of trained embedding rows and seed that returns PEFT's config."""
 
 
 def target_kwargs(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
-    """Return the arguments that name the adapted layers; several configs of PEFT share them."""
+    """Return the arguments that select the adapted layers; several configs of PEFT share them."""
     targets = peft_target_modules(model, config.target_modules)
-    # PEFT takes a name to mean the layers of a vision tower too.
+    # In PEFT, a name also selects the layers of a vision tower.
     excluded = [*(excluded_from_all_linear(model, config) if targets == ALL_LINEAR else []), *tower_modules(model)]
     if targets == ALL_LINEAR and stacked_expert_names(model):
         # PEFT itself would add the experts and the router to all-linear.

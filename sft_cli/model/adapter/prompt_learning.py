@@ -1,10 +1,10 @@
-"""Trained vectors before every example, by PEFT: prefix tuning, prompt tuning and LLaMA-Adapter.
+"""Trained vectors (virtual tokens) before every example, by PEFT: prefix tuning, prompt tuning and LLaMA-Adapter.
 
 Prefix tuning (Li & Liang 2021, arXiv:2101.00190) trains keys and values of every layer, prompt tuning (Lester et al.
 2021, arXiv:2104.08691) embeddings. PEFT adds both in its own ``forward`` and ``generate``: a row that is passed to the
-inner causal LM would bypass them, and a packed row would have them before its first document only. So neither kind is
+inner causal LM would bypass them, and a packed row would have them only before its first document. So neither kind is
 packed. LLaMA-Adapter (Zhang et al. 2023, arXiv:2303.16199) adds a gated attention to trained vectors inside the upper
-layers. It depends on a token's own query only, so it is packed like any other model.
+layers. It depends only on a token's own query, so it is packed like any other model.
 """
 
 import warnings
@@ -36,18 +36,18 @@ from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PREPENDED_KINDS = (AdapterKind.prefix, AdapterKind.prompt)
-"""Kinds whose vectors precede the first token and use positions of the context."""
+"""Kinds whose vectors precede the first token and take positions of the context."""
 KEY_VALUE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layer types that accept a prefix of keys and values."""
 
 
 def num_virtual_positions(config: AdapterConfig) -> int:
-    """Return how many positions of the model's context the vectors use."""
+    """Return the number of context positions that the vectors take."""
     return config.virtual.tokens if config.kind in PREPENDED_KINDS else 0
 
 
 def has_prepended_vectors(model: nn.Module) -> bool:
-    """Return whether vectors precede the first token: such a model is not packed, and PEFT's own forward runs it."""
+    """Return whether vectors precede the first token. Such a model is not packed, and needs PEFT's own forward."""
     return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
 
 
@@ -59,7 +59,7 @@ def active_prompt_config(model: PeftModel) -> PromptLearningConfig:
 
 
 def num_prepended_vectors(model: nn.Module) -> int:
-    """Return how many vectors precede the first token; 0 for models without them."""
+    """Return the number of vectors that precede the first token."""
     if not has_prepended_vectors(model):
         return 0
     assert isinstance(model, PeftModel)
@@ -67,7 +67,7 @@ def num_prepended_vectors(model: nn.Module) -> int:
 
 
 def supports_padding(model: nn.Module) -> bool:
-    """Return whether prompts of several lengths can be generated in one batch.
+    """Return whether answers to prompts of different lengths can be generated in one batch.
 
     Prompt tuning cannot: its vectors precede the padding, and PEFT drops the position ids that would account for it.
     """
@@ -114,28 +114,28 @@ def check_llama_adapter(original: PretrainedConfig, layers: int) -> None:
 
 
 def check_prepended_vectors(text: PretrainedConfig, kind: AdapterKind) -> None:
-    """Refuse families without attention heads, and prefixes for layers that have no plain keys and values."""
+    """Refuse families without attention heads and, for prefixes, layers without plain keys and values."""
     values = text.to_dict()
     layers = set(values.get("layer_types") or ())
-    heads = "num_attention_heads" in values or "num_attention_heads" in text.attribute_map
-    whole = kind is AdapterKind.prompt or (layers <= KEY_VALUE_LAYERS and "kv_lora_rank" not in values)
-    if not heads or not whole:
+    has_heads = "num_attention_heads" in values or "num_attention_heads" in text.attribute_map
+    has_plain_cache = kind is AdapterKind.prompt or (layers <= KEY_VALUE_LAYERS and "kv_lora_rank" not in values)
+    if not has_heads or not has_plain_cache:
         raise SftError(
             where=f"adapter.kind={kind.value}",
             problem=f"not every layer of a {text.model_type} has plain keys and values, which the vectors must precede",
-            fix="adapter=prompt, or adapter=lora" if heads else "adapter=lora",
+            fix="adapter=prompt, or adapter=lora" if has_heads else "adapter=lora",
         )
 
 
 def initialize_virtual_tokens(model: PeftModel, kind: AdapterKind, seed: int, text_ids: Sequence[int] = ()) -> None:
-    """Initialise prefix and prompt tuning with the keys and values, or embeddings, of real tokens.
+    """Initialize the vectors of prefix or prompt tuning with the keys and values, or embeddings, of real tokens.
 
-    Both papers find that random vectors learn worse than real words. LLaMA-Adapter starts with a closed gate.
+    Both papers find that random vectors learn worse than real words. LLaMA-Adapter is not changed: its gate is closed.
 
     Args:
-        model: Result of ``get_peft_model``.
+        model: The result of ``get_peft_model``.
         kind: The adapter's kind.
-        seed: Decides the tokens when there is no text.
+        seed: Seed of the tokens if there is no text.
         text_ids: Tokens of ``adapter.virtual.text``, repeated or cut to the number of vectors; if empty, tokens are
             drawn.
     """
@@ -160,20 +160,20 @@ def initialize_virtual_tokens(model: PeftModel, kind: AdapterKind, seed: int, te
 
 def keys_and_values(lm: PreTrainedModel, ids_row: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return keys and values ``(1, heads, tokens, width)`` of every layer for a ``(1, tokens)`` row."""
-    # A cache with the model's configuration would drop the first ones of layers with a sliding window.
+    # A cache with the model's configuration would drop the first tokens in layers with a sliding window.
     cache = lm(input_ids=ids_row, past_key_values=DynamicCache(), use_cache=True).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def cast_trained_to_float32(model: PeftModel) -> None:
-    """Keep trained values in float32: PEFT creates LLaMA-Adapter's vectors in the type of the base."""
+    """Cast the trained vectors to float32: PEFT creates those of LLaMA-Adapter in the dtype of the base."""
     for value in model.parameters():
         if value.requires_grad:
             value.data = value.data.float()
 
 
 def restore_float32(model: PeftModel, directory: Path) -> None:
-    """Read a saved LLaMA-Adapter again in float32, because PEFT loads it in the type of the base."""
+    """Read a saved LLaMA-Adapter again in float32, because PEFT loads it in the dtype of the base."""
     if not isinstance(model.active_peft_config, AdaptionPromptConfig):
         return
     for name, value in model.named_parameters():
@@ -186,7 +186,7 @@ def check_vectors_take_effect(model: PeftModel) -> None:
     """Check on eight tokens that the prepended vectors change the logits.
 
     Raises:
-        SftError: They do not, or the family's forward does not accept them.
+        SftError: They do not change them, or the family's forward does not accept them.
     """
     if not has_prepended_vectors(model):
         return
@@ -221,7 +221,7 @@ def generating_with_vectors(model: nn.Module) -> Iterator[PreTrainedModel]:
     lm.prepare_inputs_for_generation = model.prepare_inputs_for_generation
     try:
         with warnings.catch_warnings():
-            # They count from 0 without padding, and the model then counts by itself, from the first vector on.
+            # Without padding PEFT may ignore the position ids: the model then counts from the first vector.
             warnings.filterwarnings("ignore", "Position ids are not supported for parameter efficient tuning")
             yield lm
     finally:

@@ -1,9 +1,9 @@
 """Frozen adapters that are added to the trained one, and the single LoRA that is equal to their sum.
 
 Two features need them: the initial offset of PiSSA and OLoRA, and the adapters of ``adapter.frozen_adapters``.
-Their weights are buffers, not parameters: nothing that switches adapters on and off can make them trainable, and
-neither a checkpoint nor an optimizer includes them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one
-LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is equal. It is exported, and needs only the base.
+Their weights are buffers, not parameters: switching adapters on and off cannot make them trainable, and neither
+checkpoints nor optimizers include them. A layer computes W x + sum over adapters of s_i B_i A_i x, which is equal to
+one LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …]. That LoRA is exported; it needs only the base.
 """
 
 import json
@@ -22,12 +22,12 @@ from sft_cli.errors import SftError
 from sft_cli.model.adapter.lora_inits import ADAPTER, lora_layers, lora_matrices, set_lora_matrices
 from sft_cli.model.adapter.warm_start import ADAPTER_WEIGHTS, adapter_digest, check_tensors_fit, read_adapter_config
 
-INITIAL_OFFSET = "beginning"
-"""Name of the frozen adapter that holds -B0 A0."""
+INITIAL_OFFSET = "initial_offset"
+"""Name of the frozen adapter with the product -B0 A0."""
 
 
 def frozen_adapter_names(model: PeftModel) -> list[str]:
-    """Return the names of all adapters but the trained one."""
+    """Return the names of all adapters except the trained one."""
     return [name for name in model.peft_config if name != ADAPTER]
 
 
@@ -62,7 +62,7 @@ def load_frozen_adapter(model: PeftModel, number: int, directory: Path) -> None:
             problem=f"the adapter in {directory} cannot be loaded onto this base: {str(error).splitlines()[0]}",
             fix="name an adapter of the same base",
         ) from error
-    # PEFT's own loading looks for the rows of a stop token in every adapter as soon as one has them.
+    # Not loaded by PEFT: if one adapter has rows of a stop token, PEFT expects them in every adapter.
     matrices = {}
     for layer_name, layer in lora_layers(model, name).items():
         for letter, matrix in zip("AB", lora_matrices(layer, name), strict=True):
@@ -78,14 +78,14 @@ def load_frozen_adapter(model: PeftModel, number: int, directory: Path) -> None:
 def check_stackable(where: str, directory: Path, settings: Mapping[str, Any]) -> None:
     """Refuse an adapter that cannot be added to another."""
     reasons = {
-        f"it is {settings['peft_type']}, and only LoRA adapters add up": settings["peft_type"] != "LORA",
-        "it is a DoRA adapter, whose lengths do not add up": settings.get("use_dora"),
-        "it trains rows of the embedding, which act once": settings.get("trainable_token_indices"),
-        "it holds whole modules (modules_to_save), which act once": settings.get("modules_to_save"),
+        f"it is {settings['peft_type']}, and only LoRA adapters can be added": settings["peft_type"] != "LORA",
+        "it is a DoRA adapter, whose magnitudes cannot be added": settings.get("use_dora"),
+        "it has trained embedding rows, which replace those of the base": settings.get("trainable_token_indices"),
+        "it has whole modules (modules_to_save), which replace those of the base": settings.get("modules_to_save"),
         "it adapts bare parameters (target_parameters)": settings.get("target_parameters"),
     }
-    for reason, holds in reasons.items():
-        if holds:
+    for reason, applies in reasons.items():
+        if applies:
             raise SftError(
                 where=where,
                 problem=f"the adapter in {directory} cannot be added to another one: {reason}",
@@ -94,13 +94,13 @@ def check_stackable(where: str, directory: Path, settings: Mapping[str, Any]) ->
 
 
 def freeze_adapter(model: PeftModel, name: str) -> None:
-    """Activate an adapter together with the others, with its weights as buffers."""
+    """Activate an adapter in addition to the others, and turn its weights into buffers."""
     for layer in lora_layers(model, name).values():
         parameter_to_buffer(layer.lora_A[name])
         parameter_to_buffer(layer.lora_B[name])
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            # The wrappers of single rows and whole modules support one adapter only, so each layer is set by itself.
+            # Set on each layer: PEFT's wrappers of single rows and whole modules support only one active adapter.
             layer.set_adapter([ADAPTER, *frozen_adapter_names(model)])
 
 
@@ -113,12 +113,12 @@ def parameter_to_buffer(linear: nn.Module) -> None:
 
 
 def save_adapter(model: PeftModel, directory: Path, frozen: Sequence[Path] = ()) -> None:
-    """Write the trained adapter in PEFT's format: one adapter, for the base as it was loaded.
+    """Write the adapter in PEFT's format: a single one for the base as it was loaded.
 
-    The written adapter includes the frozen ones; ``frozen_adapters.json`` lists them.
+    It includes the frozen adapters, which ``frozen_adapters.json`` lists.
     """
     if not frozen_adapter_names(model):
-        # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
+        # By default, PEFT looks up the base on the hub to decide this; trained token rows are saved in any case.
         model.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)
         _sort_module_names(directory / "adapter_config.json")
@@ -134,7 +134,7 @@ def save_adapter(model: PeftModel, directory: Path, frozen: Sequence[Path] = ())
 
 
 def _sort_module_names(file: Path) -> None:
-    """Sort the lists that PEFT writes in the order of a set, so that equal runs write equal bytes."""
+    """Sort the lists that PEFT writes in set order, so that equal runs write equal files."""
     values = json.loads(file.read_text(encoding="utf-8"))
     for key in ("target_modules", "exclude_modules"):
         if isinstance(values.get(key), list):
@@ -143,7 +143,7 @@ def _sort_module_names(file: Path) -> None:
 
 
 def adapter_display_name(directory: Path) -> str:
-    """Return the name of an adapter's directory, or of its run; never a path of this machine."""
+    """Return the name of the run that an adapter belongs to, or of its directory, without the path to it."""
     resolved = directory.resolve()
     return resolved.parent.name if resolved.name == "adapter" else resolved.name
 
@@ -162,10 +162,12 @@ def merge_to_single_lora(model: PeftModel) -> tuple[LoraConfig, dict[str, Tensor
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
-        active = [one for one in names if one in layer.lora_A]
-        pairs = [lora_matrices(layer, one) for one in active]
+        active = [adapter for adapter in names if adapter in layer.lora_A]
+        pairs = [lora_matrices(layer, adapter) for adapter in active]
         a = torch.cat([a.detach() for a, _ in pairs])
-        b = torch.cat([b.detach() * layer.scaling[one] for one, (_, b) in zip(active, pairs, strict=True)], dim=1)
+        b = torch.cat(
+            [b.detach() * layer.scaling[adapter] for adapter, (_, b) in zip(active, pairs, strict=True)], dim=1
+        )
         tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
         ranks[name.removeprefix("base_model.model.")] = len(a)
     rank = max(ranks.values())

@@ -16,13 +16,13 @@ from sft_cli.model.quant import layer_features
 
 ALL_LINEAR = "all-linear"
 NUM_EXPERTS_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""Keys of a model's configuration that hold its number of experts."""
+"""Keys of a model's configuration for its number of experts."""
 OLD_EXPERT_NAMES = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
 """Layer names of experts and routers in older releases."""
 ROUTER_NAMES = {"gate", "router", "shared_expert_gate"}
 """Segments of the names of routers."""
 BYPASSED_NAMES = {"out_proj", "x_proj", "dt_proj"}
-"""Layers of a state-space mixer whose weights transformers uses without calling the layer."""
+"""Layers of a state-space mixer whose weights transformers may use without calling the layer."""
 
 
 def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
@@ -39,18 +39,18 @@ def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
     check_modules_to_save(model, config.modules_to_save)
     for key, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in patterns:
-            # As PEFT reads them.
+            # PEFT matches the patterns in this way.
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in layers):
                 raise SftError(
                     where=f"adapter.{key}",
-                    problem=f"{pattern!r} matches the end of no adapted layer's name, such as {next(iter(layers))}",
-                    fix=r"write it to the end of the name: '.*layers\.[0-3]\..*' takes all of the first four layers",
+                    problem=f"no adapted layer's name, such as {next(iter(layers))}, ends in a match of {pattern!r}",
+                    fix=r"extend it to the end of the name: '.*layers\.[0-3]\..*' selects all of the first four layers",
                 )
     check_layers(layers, config)
 
 
 def check_target_modules(model: PreTrainedModel, config: AdapterConfig) -> None:
-    """Refuse ``target_modules`` that cannot be adapted or that PEFT takes for something else."""
+    """Refuse ``target_modules`` that cannot be adapted or that PEFT mistakes for experts."""
     mistaken, bypassed = mistaken_for_experts(model, config), bypassed_mamba_layers(model)
     for target in config.target_modules:
         if target_matches_any(target, bypassed):
@@ -63,20 +63,20 @@ def check_target_modules(model: PreTrainedModel, config: AdapterConfig) -> None:
         if target_matches_any(target, mistaken):
             raise SftError(
                 where="adapter.target_modules",
-                problem=f"{target!r} is also what PEFT calls the experts of this {model.config.model_type}, and it"
-                " would adapt those",
-                fix=f"adapter.target_parameters=[{','.join(stacked_expert_names(model))}] if you want them, and leave"
-                f" {target} out",
+                problem=f"{target!r} is also PEFT's name for the experts of a {model.config.model_type}, which it"
+                " would adapt",
+                fix=f"leave {target} out, and adapt the experts by"
+                f" adapter.target_parameters=[{','.join(stacked_expert_names(model))}] if you want them",
             )
 
 
-def check_target_parameters(model: PreTrainedModel, wanted: Sequence[str]) -> None:
+def check_target_parameters(model: PreTrainedModel, targets: Sequence[str]) -> None:
     """Refuse ``target_parameters`` that are not a matrix or a stack of matrices of this model."""
     shapes = {name: value.dim() for name, value in model.named_parameters()}
-    for target in wanted:
-        found = [name for name in shapes if name == target or name.endswith(f".{target}")]
-        refuse_tower_names(model, found, "adapter.target_parameters", target)
-        if not found or any(shapes[name] not in (2, 3) for name in found):
+    for target in targets:
+        matches = [name for name in shapes if name == target or name.endswith(f".{target}")]
+        refuse_tower_names(model, matches, "adapter.target_parameters", target)
+        if not matches or any(shapes[name] not in (2, 3) for name in matches):
             stacks = stacked_expert_names(model)
             raise SftError(
                 where="adapter.target_parameters",
@@ -85,13 +85,13 @@ def check_target_parameters(model: PreTrainedModel, wanted: Sequence[str]) -> No
             )
 
 
-def check_modules_to_save(model: PreTrainedModel, wanted: Sequence[str]) -> None:
+def check_modules_to_save(model: PreTrainedModel, targets: Sequence[str]) -> None:
     """Refuse ``modules_to_save`` that are not a module of this model."""
     names = [name for name, _ in model.named_modules() if name]
-    for target in wanted:
-        found = [name for name in names if matches_target(name, [target])]
-        refuse_tower_names(model, found, "adapter.modules_to_save", target)
-        if not found:
+    for target in targets:
+        matches = [name for name in names if matches_target(name, [target])]
+        refuse_tower_names(model, matches, "adapter.modules_to_save", target)
+        if not matches:
             nearest = get_close_matches(target, sorted({name.rsplit(".", 1)[-1] for name in names}), n=1, cutoff=0.0)
             raise SftError(
                 where="adapter.modules_to_save",
@@ -100,15 +100,15 @@ def check_modules_to_save(model: PreTrainedModel, wanted: Sequence[str]) -> None
             )
 
 
-def refuse_tower_names(model: PreTrainedModel, found: Sequence[str], key: str, target: str) -> None:
-    """Refuse a name that matches modules outside the language model, which text never trains."""
+def refuse_tower_names(model: PreTrainedModel, names: Sequence[str], key: str, target: str) -> None:
+    """Refuse a target if one of the names that it matches is outside the language model, which text does not train."""
     towers = non_language_modules(model)
-    if inside := [name for name in found if is_inside(name, towers)]:
-        own = [name for name in found if not is_inside(name, towers)]
+    if inside := [name for name in names if is_inside(name, towers)]:
+        remaining = [name for name in names if not is_inside(name, towers)]
         raise SftError(
             where=key,
             problem=f"{target!r} names {inside[0]}, which text does not train: it is not part of the language model",
-            fix=f"{key}=[{','.join(own)}]" if own else f"leave {target} out",
+            fix=f"{key}=[{','.join(remaining)}]" if remaining else f"leave {target} out",
         )
 
 
@@ -117,28 +117,28 @@ def adapted_layers(model: PreTrainedModel, config: AdapterConfig) -> dict[str, n
     targets = peft_target_modules(model, config.target_modules)
     head = model.get_output_embeddings()
     if targets == ALL_LINEAR:
-        passed = {*mistaken_for_experts(model, config), *excluded_from_all_linear(model, config)}
+        excluded = {*mistaken_for_experts(model, config), *excluded_from_all_linear(model, config)}
         linears = {
             name: layer for name, layer in language_modules(model).items() if isinstance(layer, nn.Linear | Conv1D)
         }
-        return {name: layer for name, layer in linears.items() if layer is not head and name not in passed}
+        return {name: layer for name, layer in linears.items() if layer is not head and name not in excluded}
     return {name: layer for name, layer in adaptable_layers(model).items() if matches_target(name, targets)}
 
 
-def peft_target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[str]:
-    """Return PEFT's ``target_modules``, after checking that every name matches a layer that supports an adapter.
+def peft_target_modules(model: PreTrainedModel, targets: Sequence[str]) -> str | list[str]:
+    """Return PEFT's ``target_modules`` after checking that every target matches a layer that supports an adapter.
 
     Raises:
-        SftError: A name matches none.
+        SftError: A target matches none.
     """
-    if list(wanted) == [ALL_LINEAR]:
+    if list(targets) == [ALL_LINEAR]:
         return ALL_LINEAR
     names = list(adaptable_layers(model))
     available = sorted({name.rsplit(".", 1)[-1] for name in names})
-    for target in wanted:
+    for target in targets:
         if not target_matches_any(target, names):
-            found = [name for name, _ in model.named_modules() if matches_target(name, [target])]
-            refuse_tower_names(model, found, "adapter.target_modules", target)
+            matches = [name for name, _ in model.named_modules() if matches_target(name, [target])]
+            refuse_tower_names(model, matches, "adapter.target_modules", target)
             nearest = get_close_matches(target, [*available, ALL_LINEAR], n=1, cutoff=0.0)
             raise SftError(
                 where="adapter.target_modules",
@@ -147,24 +147,24 @@ def peft_target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | 
                 if nearest[0] == ALL_LINEAR
                 else f"adapter.target_modules=[{nearest[0]}] is the nearest, or [{ALL_LINEAR}] alone",
             )
-    return list(wanted)
+    return list(targets)
 
 
 def adaptable_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Return the layers that support LoRA, by name; of a vision-language model those of its language model."""
+    """Return the layers of the language model that support LoRA, by name."""
     layers = (nn.Linear, nn.Embedding, Conv1D)
     return {name: layer for name, layer in language_modules(model).items() if isinstance(layer, layers)}
 
 
 def tower_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of all modules outside the language model: text never reaches them, so none is adapted."""
+    """Return the names of all modules outside the language model; text does not reach them, so none is adapted."""
     towers = non_language_modules(model)
     return [name for name, _ in model.named_modules() if is_inside(name, towers)]
 
 
-def matches_target(name: str, wanted: Sequence[str]) -> bool:
+def matches_target(name: str, targets: Sequence[str]) -> bool:
     """Return whether a layer's name ends in one of the targets."""
-    return any(name == target or name.endswith(f".{target}") for target in wanted)
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def target_matches_any(target: str, names: Sequence[str]) -> bool:
@@ -173,9 +173,10 @@ def target_matches_any(target: str, names: Sequence[str]) -> bool:
 
 
 def router_layers(model: PreTrainedModel) -> list[str]:
-    """Return the names of linear layers that choose experts or weigh a shared one, found by name and number of outputs.
+    """Return the names of linear layers that select experts or weight a shared one.
 
-    In most families a router is a bare parameter, which ``all-linear`` does not include.
+    They are recognized by name and number of outputs. In most families a router is a parameter without a layer, which
+    ``all-linear`` does not include.
     """
     values = model.config.get_text_config().to_dict()
     experts = {values[key] for key in NUM_EXPERTS_KEYS if isinstance(values.get(key), int)}
@@ -188,14 +189,14 @@ def router_layers(model: PreTrainedModel) -> list[str]:
 
 
 def excluded_from_all_linear(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
-    """Return the layers that ``all-linear`` excludes: routers unless ``adapter.router``, bypassed Mamba layers."""
+    """Return the layers that ``all-linear`` excludes: bypassed Mamba layers, and routers unless ``adapter.router``."""
     return [*(() if config.router else router_layers(model)), *bypassed_mamba_layers(model)]
 
 
 def bypassed_mamba_layers(model: PreTrainedModel) -> list[str]:
-    """Return linear layers of Mamba mixers (arXiv:2312.00752) whose weight is used without calling layer or adapter.
+    """Return linear layers of Mamba mixers (arXiv:2312.00752) whose weights are used without calling the layer.
 
-    Some are called if the fused kernels are missing, but the trained parameters must not depend on that.
+    Without the fused kernels some are called, but the trained parameters must not depend on that.
     """
     mixers = [(name, module) for name, module in model.named_modules() if {"A_log", "D"} <= set(module._parameters)]
     return [
@@ -206,7 +207,7 @@ def bypassed_mamba_layers(model: PreTrainedModel) -> list[str]:
 def mistaken_for_experts(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
     """Return linear layers of models with stacked experts that PEFT 0.21 takes for the experts or the router.
 
-    It does so for LoRA, to load adapters of older releases: a shared expert's ``gate_proj`` cannot be named alone.
+    It does so for LoRA, to load adapters of older releases. So the ``gate_proj`` of a shared expert cannot be a target.
     """
     if config.kind is not AdapterKind.lora or not stacked_expert_names(model):
         return []
@@ -215,17 +216,19 @@ def mistaken_for_experts(model: PreTrainedModel, config: AdapterConfig) -> list[
 
 
 def stacked_expert_names(model: PreTrainedModel) -> list[str]:
-    """Return the name endings of parameters ``(experts, …, …)`` that stack the matrices of all experts of a layer."""
+    """Return the ends of the names of parameters ``(experts, …, …)`` that stack the matrices of a layer's experts."""
     stacks = (name for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name)
     return sorted({".".join(name.split(".")[-3:]) for name in stacks})
 
 
 def unadapted_notes(model: PreTrainedModel, config: AdapterConfig) -> Iterator[str]:
-    """Yield log lines about layers that one might expect to be adapted and are not."""
+    """Yield log lines about layers that stay frozen although one might expect an adapter."""
     stacks = stacked_expert_names(model)
-    bare = [stack for stack in stacks if not any(stack.endswith(target) for target in config.target_parameters)]
-    if bare and config.kind in MERGEABLE:
-        yield f"the experts stay frozen: adapter.target_parameters=[{','.join(bare)}] adapts them (LoRA only)"
+    frozen_stacks = [
+        stack for stack in stacks if not any(stack.endswith(target) for target in config.target_parameters)
+    ]
+    if frozen_stacks and config.kind in MERGEABLE:
+        yield f"the experts stay frozen: adapter.target_parameters=[{','.join(frozen_stacks)}] adapts them (LoRA only)"
     if mistaken := mistaken_for_experts(model, config):
         yield f"{len(mistaken)} layers such as {mistaken[0]} stay frozen: PEFT mistakes them for experts"
     if (bypassed := bypassed_mamba_layers(model)) and config.kind in MERGEABLE:

@@ -1,4 +1,4 @@
-"""Adapters that a run starts from: locate them, read them, check that they fit."""
+"""Adapters that a run starts from: find them, read them, and check that they fit."""
 
 import hashlib
 import json
@@ -29,24 +29,24 @@ CONFIG_KEYS = {
 }
 """PEFT settings that must match those of a saved adapter, and their config keys."""
 KIND_OF_PEFT_TYPE = {"PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "ADAPTION_PROMPT": "llama_adapter"}
-"""Kinds whose PEFT type is not their name in capitals."""
+"""The kind of each PEFT type that is not the kind's name in capitals."""
 
 
 def find_adapter(path: str, where: str) -> Path:
-    """Return the adapter's directory: the path itself, or a run's ``adapter/``.
+    """Return the directory of an adapter: the path itself, or ``adapter/`` of a run.
 
     Raises:
-        SftError: There is none.
+        SftError: There is no adapter.
     """
-    given = Path(path).expanduser()
-    found = given if (given / ADAPTER_CONFIG).is_file() else RunDir(given).adapter
-    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (found / name).is_file()]:
+    run_or_adapter = Path(path).expanduser()
+    directory = run_or_adapter if (run_or_adapter / ADAPTER_CONFIG).is_file() else RunDir(run_or_adapter).adapter
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (directory / name).is_file()]:
         raise SftError(
             where=f"{where}={path}",
-            problem=f"there is no adapter: no {missing[0]}",
-            fix="name a run of sft train that has finished, or a directory that PEFT wrote",
+            problem=f"there is no adapter: {missing[0]} is missing",
+            fix="name a finished run of sft train, or a directory that PEFT wrote",
         )
-    return found
+    return directory
 
 
 def initial_adapters(config: AdapterConfig) -> dict[str, Path]:
@@ -61,7 +61,7 @@ def initial_adapters(config: AdapterConfig) -> dict[str, Path]:
 
 
 def initial_adapter_digests(config: AdapterConfig) -> dict[str, str]:
-    """Return the digests of those adapters, by config key: a resumed run must start from the same ones.
+    """Return the digests of the adapters that a run starts from, by config key; a resumed run must have the same ones.
 
     Raises:
         SftError: One is missing.
@@ -84,26 +84,26 @@ def read_adapter_config(directory: Path) -> dict[str, Any]:
 
 
 def load_initial_adapter(model: PeftModel, directory: Path) -> None:
-    """Copy a saved adapter's weights into the model's trained adapter, which must have the same kind and shape.
+    """Copy the weights of a saved adapter into the model's trained adapter, which must have the same kind and shape.
 
     Raises:
-        SftError: They differ; the message names the first key that does.
+        SftError: Kind or shape differ; the message names the first key that does.
     """
-    wanted, saved = model.peft_config["default"].to_dict(), read_adapter_config(directory)
+    expected, saved = model.peft_config["default"].to_dict(), read_adapter_config(directory)
     where = "adapter.start_from"
-    kind = wanted["peft_type"].value
+    kind = expected["peft_type"].value
     if kind != saved["peft_type"]:
         raise SftError(
             where=where,
-            problem=f"the adapter in {directory} is {saved['peft_type']}, but adapter.kind makes {kind}",
+            problem=f"the adapter in {directory} is {saved['peft_type']}, but adapter.kind is {kind}",
             fix=f"adapter.kind={KIND_OF_PEFT_TYPE.get(saved['peft_type'], saved['peft_type'].lower())}, or start from"
             " another adapter",
         )
     for name, key in CONFIG_KEYS.items():
-        if name in wanted and wanted[name] != saved.get(name):
+        if name in expected and expected[name] != saved.get(name):
             raise SftError(
                 where=where,
-                problem=f"{key} is {wanted[name]}, but the adapter in {directory} has {saved.get(name)}",
+                problem=f"{key} is {expected[name]}, but the adapter in {directory} has {saved.get(name)}",
                 fix=f"{key}={override_value(saved.get(name))}",
             )
     check_tensors_fit(directory, get_peft_model_state_dict(model, save_embedding_layers=False), where)
@@ -111,12 +111,12 @@ def load_initial_adapter(model: PeftModel, directory: Path) -> None:
 
 
 def override_value(value: Any) -> str:
-    """Format a value as it is written in an override."""
+    """Format a value for KEY=VALUE."""
     return json.dumps(value).replace('"', "").replace(" ", "") if isinstance(value, bool | dict) else str(value)
 
 
 def check_tensors_fit(directory: Path, expected: Mapping[str, Tensor], where: str) -> None:
-    """Refuse an adapter whose tensors do not match the model's by name and shape."""
+    """Refuse an adapter whose tensors differ from the expected ones in name or shape."""
     with safe_open(directory / ADAPTER_WEIGHTS, framework="pt") as tensors:
         saved = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118  no mapping
     shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
@@ -126,7 +126,7 @@ def check_tensors_fit(directory: Path, expected: Mapping[str, Tensor], where: st
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} does not fit: {len(differing)} tensors differ, the first is {first},"
-            f" {saved.get(first, 'missing')} there and {shapes.get(first, 'missing')} here",
+            f" {saved.get(first, 'missing')} in the adapter and {shapes.get(first, 'missing')} in the model",
             fix="train on the same base with the same adapter.target_modules, adapter.modules_to_save and"
             " adapter.train_stop_token as that adapter",
         )

@@ -1,1 +1,1 @@
-"""Packed attention: several documents in one row, none of which sees another."""
+"""Packed attention: several documents in one row that do not attend to each other."""

@@ -1,4 +1,4 @@
-"""The attention function of packed rows, and its mask function.
+"""The attention function for packed rows, and its mask function.
 
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head.
 """
@@ -27,7 +27,7 @@ IGNORED_ARGUMENTS = {
     "output_hidden_states",
     "output_router_logits",
 }
-"""Arguments that models pass to attention functions without changing the result."""
+"""Arguments that models pass to attention functions and that do not change the result."""
 
 
 class PackingUnsupported(Exception):
@@ -39,9 +39,9 @@ class FlexCall:
     """A call of packed attention that torch compiles.
 
     Attributes:
-        heads: Numbers of heads of the query, the key and the value.
-        widths: Their widths.
-        dtype: Their type.
+        heads: Numbers of heads of query, key and value.
+        widths: Widths of those heads.
+        dtype: The dtype of query, key and value.
         arguments: Scaling, sliding window and soft-cap, as the layer passed them.
         has_sinks: Whether the layer passed attention sinks.
     """
@@ -72,12 +72,12 @@ class FlexCall:
 
 @dataclass
 class AttentionLog:
-    """What a forward pass asked of attention.
+    """The masks and attention calls that a forward pass requested.
 
     Attributes:
         masked: Sliding windows of the requested masks.
         attended: Sliding windows passed to the attention.
-        compiled: Calls that torch compiles.
+        compiled: Attention calls that torch compiles.
     """
 
     masked: set[int] = field(default_factory=set)
@@ -91,7 +91,7 @@ attention_log: ContextVar[AttentionLog | None] = ContextVar("sft_attention", def
 def no_attention_mask(
     *, attention_mask: Tensor | None = None, use_vmap: bool = False, local_size: int | None = None, **_: Any
 ) -> None:
-    """Return no mask, because the document bounds replace it; refuse all but causal and sliding masks."""
+    """Return no mask, because the document bounds replace it; refuse masks that are neither causal nor sliding."""
     if attention_mask is not None:
         raise PackingUnsupported("an attention mask was given in addition to the document bounds")
     if use_vmap:
@@ -117,7 +117,7 @@ def packed_attention(
     is_causal: bool | None = None,
     **unknown: Any,
 ) -> tuple[Tensor, None]:
-    """Compute causal attention of each segment's tokens to their own segment and the segments it continues.
+    """Compute causal attention of each segment to itself and the segments that it continues.
 
     Args:
         module: The calling attention layer.
@@ -127,12 +127,12 @@ def packed_attention(
         attention_mask: Must be None.
         sft_documents: The segments of the row.
         scaling: Factor on the scores; None means ``D ** -0.5``.
-        sliding_window: Each token sees itself and ``sliding_window - 1`` tokens before it.
+        sliding_window: Each token attends to itself and ``sliding_window - 1`` tokens before it.
         softcap: Scores become ``softcap * tanh(score / softcap)``.
         dropout: Probability of dropping an attention weight.
-        s_aux: ``(H,)`` attention sinks: scores of a key without a value that every query of a head sees.
+        s_aux: ``(H,)`` attention sinks: scores of a key without a value that every query of a head attends to.
         is_causal: Must not be False.
-        unknown: Refused unless they change nothing.
+        unknown: Other arguments; refused unless they do not change the result.
 
     Returns:
         ``(1, T, H, D)`` and None for the attention weights.
@@ -141,7 +141,9 @@ def packed_attention(
         PackingUnsupported: An argument asks for anything else.
     """
     causal = vars(module).get("is_causal", True) if is_causal is None else is_causal
-    refused = sorted(name for name, given in unknown.items() if name not in IGNORED_ARGUMENTS and given is not None)
+    refused = sorted(
+        name for name, value_given in unknown.items() if name not in IGNORED_ARGUMENTS and value_given is not None
+    )
     if refused or not causal or attention_mask is not None or sft_documents is None:
         request = ", ".join(refused) or "a mask, no document bounds or attention to later tokens"
         raise PackingUnsupported(f"its attention asks for {request}")

@@ -1,8 +1,8 @@
-"""Prove for a model that documents in a packed row get the logits they have alone.
+"""Check that the documents in a packed row of a model have the same logits as in rows of their own.
 
-The probe packs two short random documents with a common beginning and compares their logits with those of separate
-rows. It also changes some documents, which must not change the logits of the others. Attention that torch compiles then
-runs forward and backward on a row as long as the run's: it must not fail in the middle of the run.
+The probe packs two short random documents with a common prefix and compares their logits with those of separate rows.
+It also changes some documents, which must not change the logits of the others. Attention that torch compiles then runs
+forward and backward on a row as long as the run's, so that it does not fail in the middle of the run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from sft_cli.model.attention.attention_function import (
     attention_log,
     packed_attention,
 )
-from sft_cli.model.attention.flex import flex_refusal
+from sft_cli.model.attention.flex import flex_compile_error
 from sft_cli.model.attention.packing import packed_row_arguments, use_default_attention, use_packed_attention
 from sft_cli.model.attention.rotary import rotary_problem
 from sft_cli.model.attention.router_replay import (
@@ -39,27 +39,27 @@ from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest relative logit difference between packed and solo; documents that see each other differ by 0.2 and more.
-A tenth of it is the largest change that another first document may cause in later logits: in half precision the two
-attention kernels round differently, but a document's logits do not depend on its neighbours at all."""
+"""Largest relative logit difference between packed and separate rows; if documents attend to each other it is 0.2 or
+more. A tenth of it is the largest change that other documents may cause: in half precision the two attention kernels
+round differently, but the logits of a document do not depend on other documents at all."""
 STATEFUL_REASON = "layers that carry a state from token to token would start again"
-STOCHASTIC_REASON = "the model's own dropout is each example's own"
-"""Reasons against sharing a common beginning."""
+STOCHASTIC_REASON = "the model's own dropout must differ between examples"
+"""Reasons against sharing a common prefix."""
 MIN_TRIAL_TOKENS = 256
-"""Least tokens of the row on which compiled attention is tried: two blocks of its kernel."""
+"""Smallest number of tokens of the row that compiled attention is tried on: two blocks of its kernel."""
 PROBE_LENGTHS = (4, 3, 7)
-"""Tokens of the beginning and of the two endings that form the documents of the probe."""
+"""Numbers of tokens of the common prefix and the two endings of the documents of the probe."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Whether several documents may share a row of this model, and whether their common beginning may be computed once.
+    """Whether several documents may share a row of this model, and whether a common prefix may be computed once.
 
     Attributes:
-        packed_ok: Packed and solo logits agree.
-        difference: Largest absolute logit difference over the largest absolute logit; inf when nothing was computed.
-        reason: A clause for the log when they differ, or agree only without a shared beginning; else empty.
-        shared_ok: They also agree when the beginning of two documents is computed once.
+        packed_ok: Whether the logits of packed and separate rows agree.
+        difference: Largest absolute logit difference over the largest absolute logit; inf if nothing was computed.
+        reason: If they do not agree, or only without a shared prefix, the reason as a clause for the log; else empty.
+        shared_ok: Whether they also agree if the prefix of two documents is computed once.
     """
 
     packed_ok: bool
@@ -70,30 +70,31 @@ class ProbeResult:
 
 @dataclass(frozen=True, eq=False)
 class SoloResult:
-    """Results of a document that was alone in its row, or of a part of it.
+    """Results of a document, or a part of it, in a row of its own.
 
     Attributes:
         logits: ``(length, V)``.
-        routes: The choices of its routers.
+        routes: The experts that the routers chose.
     """
 
     logits: Tensor
     routes: Routes
 
     def slice(self, first: int, end: int) -> "SoloResult":
-        """Return the results of some of its tokens."""
+        """Return the results of tokens ``first`` to ``end - 1``."""
         return SoloResult(self.logits[first:end], slice_routes(self.routes, first, end))
 
 
 def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> ProbeResult:
-    """Compare two short random documents with a common prefix, packed and alone; the model is not changed.
+    """Compare two short random documents with a common prefix in packed and separate rows; the model is not changed.
 
-    One row holds them twice, whole and with their beginning computed once; where that fails, another holds them whole.
-    In half precision rounding can hide a lost state, so families with a recurrent state share nothing.
+    One row contains them twice, as whole documents and with a shared prefix; if that fails, another one contains only
+    the whole documents. In half precision rounding can hide a lost state, so families with a recurrent state share no
+    prefixes.
 
     Args:
         model: A transformers causal LM or a PEFT model around one.
-        row_tokens: Tokens of the longest row of the run.
+        row_tokens: Number of tokens of the longest row of the run.
     """
     lm = causal_lm(model)
     if problem := rotary_problem(model):
@@ -108,10 +109,13 @@ def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> Probe
             documents_ids = [torch.cat([ids[0], ending]) for ending in ids[1:]]
             solo_results = [run_alone(lm, row) for row in documents_ids]
             first = PROBE_LENGTHS[0]
-            parts = [solo_results[0].slice(0, first), *(one.slice(first, len(one.logits)) for one in solo_results)]
+            parts = [
+                solo_results[0].slice(0, first),
+                *(result.slice(first, len(result.logits)) for result in solo_results),
+            ]
             log = AttentionLog()
             packed_shared = compare_packed(lm, [*documents_ids, *ids], (-1, -1, -1, 2, 2), [*solo_results, *parts], log)
-            if packed_shared.packed_ok and (failure := try_compiled(log.compiled, row_tokens, lm.device)):
+            if packed_shared.packed_ok and (failure := find_compile_problem(log.compiled, row_tokens, lm.device)):
                 return ProbeResult(False, float("inf"), failure)
             if packed_shared.packed_ok and lm._is_stateful:
                 packed_shared = replace(packed_shared, packed_ok=False, reason=STATEFUL_REASON)
@@ -123,32 +127,32 @@ def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> Probe
     finally:
         lm.set_attn_implementation(previous)
     return (
-        replace(packed_alone, reason=f"with a shared beginning, {packed_shared.reason}")
+        replace(packed_alone, reason=f"with a shared prefix, {packed_shared.reason}")
         if packed_alone.packed_ok
         else packed_alone
     )
 
 
 def run_alone(lm: PreTrainedModel, ids: Tensor) -> SoloResult:
-    """Run a document in its own row."""
+    """Run a document in a row of its own."""
     with record_routes(lm) as routes:
         logits = lm(input_ids=ids[None], use_cache=False).logits[0].float()
     return SoloResult(logits, routes_by_token(routes, len(ids), len(router_modules(lm))))
 
 
 def is_stochastic(lm: PreTrainedModel, ids: Tensor) -> bool:
-    """Return whether the model draws random numbers in training (dropout, noise on its routers), found by running it.
+    """Return whether the model draws random numbers in training (dropout, noise on its routers), by running it.
 
-    Leaves the modules in training mode; call it inside ``evaluation_mode``, which restores them. Kernels that add in no
-    fixed order change logits too, but as much with the same seed as with another.
+    Call it inside ``evaluation_mode``, which restores the modes of the modules: it leaves them in training mode.
+    Nondeterministic kernels also change logits, but as much with the same seed as with another one.
     """
     lm.train()
-    found = []
+    logits = []
     with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
-            found.append(run_alone(lm, ids).logits)
-    return relative_difference(found[0], found[2]) > 2 * relative_difference(found[0], found[1])
+            logits.append(run_alone(lm, ids).logits)
+    return relative_difference(logits[0], logits[2]) > 2 * relative_difference(logits[0], logits[1])
 
 
 def compare_packed(
@@ -158,28 +162,27 @@ def compare_packed(
     solo_results: Sequence[SoloResult],
     log: AttentionLog | None = None,
 ) -> ProbeResult:
-    """Check that segments in one row have the logits they have alone, and do not depend on unseen segments.
+    """Check that segments in one row have the logits of separate rows, and do not depend on segments they do not see.
 
-    For the latter the first and, of more than two, the last segment but one are changed: no other segment continues
-    them.
+    For the second check, the first and the second to last segment are changed, which no other segment continues.
 
     Args:
-        lm: The model, in evaluation mode; its attention is left packed.
+        lm: The model, in evaluation mode; its attention is packed afterwards.
         ids: The tokens of each segment.
         parents: The segment that each one continues; -1 for none.
-        solo_results: What each segment gives outside of the row.
-        log: Filled with what the passes asked of attention; None: not needed.
+        solo_results: The results of each segment in a row of its own.
+        log: The log to fill with the requests of the passes, if any.
     """
     log = AttentionLog() if log is None else log
     token = attention_log.set(log)
-    lengths = [len(own) for own in ids]
+    lengths = [len(segment) for segment in ids]
     vocabulary = solo_results[0].logits.shape[-1]
-    others = {0, len(ids) - 2}
-    changed = [(own + 1) % vocabulary if place in others else own for place, own in enumerate(ids)]
+    modified = {0, len(ids) - 2}
+    changed = [(segment + 1) % vocabulary if index in modified else segment for index, segment in enumerate(ids)]
     try:
         use_packed_attention(lm, check_masks=True)
         arguments = packed_row_arguments(lengths, lm.device, parents)
-        with replay_routes(lm, concat_routes([one.routes for one in solo_results])):
+        with replay_routes(lm, concat_routes([result.routes for result in solo_results])):
             rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
     except SftError as error:
         return ProbeResult(False, float("inf"), error.problem)
@@ -189,24 +192,24 @@ def compare_packed(
         return ProbeResult(False, float("inf"), str(error).splitlines()[0])
     finally:
         attention_log.reset(token)
-    kept = [[part for place, part in enumerate(row.split(lengths)) if place not in others] for row in rows]
-    leak = relative_difference(torch.cat(kept[0]), torch.cat(kept[1]))
-    difference = relative_difference(torch.cat([one.logits for one in solo_results]), rows[0])
+    unchanged = [[part for index, part in enumerate(row.split(lengths)) if index not in modified] for row in rows]
+    leak = relative_difference(torch.cat(unchanged[0]), torch.cat(unchanged[1]))
+    difference = relative_difference(torch.cat([result.logits for result in solo_results]), rows[0])
     return packing_verdict(difference, leak, log, TOLERANCE[compute_dtype(lm)])
 
 
-def try_compiled(calls: Iterable[FlexCall], tokens: int, device: torch.device) -> str:
-    """Run attention that torch compiles forward and backward on a row of random states.
+def find_compile_problem(calls: Iterable[FlexCall], tokens: int, device: torch.device) -> str:
+    """Run attention that torch compiles, forward and backward, on a row of zeros.
 
-    Compiling can fail for one card and not for another, and the backward pass needs more memory of the card's cores.
+    Compilation can fail on one card and succeed on another, and the backward pass needs more shared memory.
 
     Args:
         calls: The calls of the model's layers; each is tried once.
-        tokens: Tokens of the row.
-        device: Where it runs.
+        tokens: Number of tokens of the row.
+        device: The device to compile for.
 
     Returns:
-        Why it cannot be compiled, as a clause for the log; empty where it can.
+        The reason why it cannot be compiled, as a clause for the log; empty if it can.
     """
     from torch._dynamo.exc import TorchDynamoException
 
@@ -217,13 +220,13 @@ def try_compiled(calls: Iterable[FlexCall], tokens: int, device: torch.device) -
             for heads, width in zip(call.heads, call.widths, strict=True)
         ]
         sinks = torch.zeros(call.heads[0], device=device) if call.has_sinks else None
-        given: dict[str, Any] = {**dict(call.arguments), "s_aux": sinks}
+        options: dict[str, Any] = {**dict(call.arguments), "s_aux": sinks}
         try:
             with torch.enable_grad():
-                attended, _ = packed_attention(nn.Identity(), query, key, value, None, sft_documents=row, **given)
+                attended, _ = packed_attention(nn.Identity(), query, key, value, None, sft_documents=row, **options)
                 attended.sum().backward()
         except TorchDynamoException as error:
-            return flex_refusal(error).problem
+            return flex_compile_error(error).problem
         except SftError as error:
             return error.problem
     return ""
@@ -235,10 +238,13 @@ def relative_difference(left: Tensor, right: Tensor) -> float:
 
 
 def packing_verdict(difference: float, leak: float, log: AttentionLog, tolerance: float) -> ProbeResult:
-    """Judge the differences. The documents may be shorter than a window, so the windows themselves are compared too."""
+    """Return the result for measured differences.
+
+    The documents may be shorter than a window, so the windows themselves are compared as well.
+    """
     if lost := log.masked - log.attended:
         return ProbeResult(False, difference, f"its attention does not get the sliding window {min(lost)} of its mask")
-    # Not-a-number must fail too, hence "not <=".
+    # "not <=", so that NaN fails as well.
     if not difference <= tolerance:
         return ProbeResult(False, difference, f"packed logits differ from unpacked logits by {difference:.2g}")
     if not leak <= tolerance / 10:

@@ -1,9 +1,9 @@
 """Record the choices of the routers in a mixture of experts, and replay them.
 
-Where two experts are nearly tied, rounding decides, and another expert computes something else altogether: in half
-precision two correct ways to compute the same attention can end in logits that differ by their own size. So where such
-ways are compared, the second replays the choices of the first. That hides no leak: a router reads the hidden state of
-one token, and a token that saw too much still passes other states to its experts.
+If two experts have nearly the same score, rounding decides between them, and their outputs are unrelated: in half
+precision, two correct ways to compute the same attention can give logits that differ by as much as their own size. So
+when such computations are compared, the second one replays the routes of the first. This hides no error: a router reads
+the hidden state of one token, and a token that attended to too much still passes other states to its experts.
 
 Shapes: T tokens, E experts.
 """
@@ -22,7 +22,7 @@ Routes = tuple[tuple[Tensor, ...], ...]
 
 
 def router_modules(lm: PreTrainedModel) -> list[nn.Module]:
-    """Return the modules whose outputs transformers records as router logits; none in a dense model."""
+    """Return the modules whose outputs transformers records as router logits; empty for a dense model."""
     recorder_spec: Any = (lm._can_record_outputs or {}).get("router_logits")
     specs = recorder_spec if isinstance(recorder_spec, list | tuple) else [recorder_spec]
     classes = tuple(kind.target_class if isinstance(kind, OutputRecorder) else kind for kind in specs if kind)
@@ -34,10 +34,10 @@ def record_routes(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
     """Yield a list to which every call of a router in the block appends its result."""
     results: list[tuple[Tensor, ...]] = []
 
-    def note(_: nn.Module, __: Any, result: Any) -> None:
+    def record(_: nn.Module, __: Any, result: Any) -> None:
         results.append(result if isinstance(result, tuple) else (result,))
 
-    handles = [router.register_forward_hook(note) for router in router_modules(lm)]
+    handles = [router.register_forward_hook(record) for router in router_modules(lm)]
     try:
         yield results
     finally:
@@ -47,13 +47,13 @@ def record_routes(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
 
 @contextmanager
 def replay_routes(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
-    """Let every router in the block return its entry of ``routes``; without routes they compute their own."""
+    """Let every router return its entry of ``routes`` inside the block; without routes, they compute their own."""
 
-    def instead(chosen: tuple[Tensor, ...]) -> Any:
-        return lambda _, __, result: chosen if isinstance(result, tuple) else chosen[0]
+    def make_hook(recorded: tuple[Tensor, ...]) -> Any:
+        return lambda _, __, result: recorded if isinstance(result, tuple) else recorded[0]
 
     pairs = zip(router_modules(lm), routes, strict=True) if routes else ()
-    handles = [router.register_forward_hook(instead(chosen)) for router, chosen in pairs]
+    handles = [router.register_forward_hook(make_hook(recorded)) for router, recorded in pairs]
     try:
         yield
     finally:
@@ -61,17 +61,17 @@ def replay_routes(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
             handle.remove()
 
 
-def routes_by_token(routes: Sequence[tuple[Tensor, ...]], tokens: int, number: int) -> Routes:
-    """Return a document's routes, if each of ``number`` routers returned tensors ``(T, …)`` once.
+def routes_by_token(routes: Sequence[tuple[Tensor, ...]], tokens: int, num_routers: int) -> Routes:
+    """Return a document's routes if each of ``num_routers`` routers returned tensors ``(T, …)`` once.
 
-    Otherwise return an empty tuple: such results cannot be sliced and concatenated by token.
+    Otherwise return an empty tuple, because such results cannot be sliced and concatenated by token.
     """
-    whole = all(isinstance(one, Tensor) and one.shape[:1] == (tokens,) for route in routes for one in route)
-    return tuple(routes) if whole and len(routes) == number else ()
+    complete = all(isinstance(tensor, Tensor) and tensor.shape[:1] == (tokens,) for route in routes for tensor in route)
+    return tuple(routes) if complete and len(routes) == num_routers else ()
 
 
 def concat_routes(parts: Sequence[Routes]) -> Routes:
-    """Concatenate the routes of the documents of a row; return an empty tuple if those of one are missing."""
+    """Concatenate the routes of the documents of a row; return an empty tuple if those of a document are missing."""
     if not all(parts):
         return ()
     return tuple(
@@ -81,5 +81,5 @@ def concat_routes(parts: Sequence[Routes]) -> Routes:
 
 
 def slice_routes(routes: Routes, first: int, end: int) -> Routes:
-    """Return the routes of some of a document's tokens."""
-    return tuple(tuple(one[first:end] for one in route) for route in routes)
+    """Return the routes of tokens ``first`` to ``end - 1`` of a document."""
+    return tuple(tuple(tensor[first:end] for tensor in route) for route in routes)

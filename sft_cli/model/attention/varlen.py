@@ -15,7 +15,7 @@ from sft_cli.model.attention.kernels import AttentionSpec
 
 
 def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
-    """Return whether torch's variable-length flash attention supports this: half precision, sm_80, heads to 256."""
+    """Return whether torch's kernel supports these states: half precision, sm_80 or newer, head width up to 256."""
     if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
         return False
     width = query.shape[-1]
@@ -24,16 +24,16 @@ def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
 
 
 def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
-    """Compute all segments at once by torch's own kernel; needs a plain spec without dropout.
+    """Compute the attention of all segments at once by torch's kernel; needs a plain spec without dropout.
 
     Returns:
         ``(1, T, H, D)``.
     """
-    assert spec.is_plain, "the kernel knows neither soft-caps nor sinks"
-    assert spec.dropout == 0.0, "the kernel drops no weights"
+    assert spec.is_plain, "the kernel supports neither soft-caps nor sinks"
+    assert spec.dropout == 0.0, "the kernel has no dropout"
     query, key, value = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
     # The kernel counts the tokens *before* the query; transformers' window includes the query itself. With fewer
-    # queries than keys it lets the last query see the last key, as a segment does.
+    # queries than keys, the kernel aligns the last query with the last key, as segments require.
     left = -1 if spec.window is None else spec.window - 1
     if row.key_positions is None:
         attended = varlen_forward(query, key, value, row, spec.scaling, left)[0]
@@ -54,14 +54,14 @@ def varlen_forward(
         value: ``(K, J, D)``.
         row: The bounds of queries and keys.
         scaling: Factor on the scores; None means ``D ** -0.5``.
-        left: Keys before the query that it sees; -1: all.
+        left: Number of keys before the query that it attends to; -1: all.
 
     Returns:
-        The output ``(T, H, D)``, and what ``varlen_backward`` needs of the scores.
+        The output ``(T, H, D)``, and the log-sum-exp of the scores, which ``varlen_backward`` needs.
     """
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-    # torch 2.11 always shares key heads, and does not have the argument.
+    # torch 2.11 always shares key heads and does not have the argument.
     heads: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
     bounds = (row.cu_queries, row.cu_keys, max(row.lengths), max(row.key_lengths))
     aux = AuxRequest(lse=True)
@@ -87,17 +87,17 @@ def varlen_backward(
         The gradients of query, key and value.
     """
     bounds = (row.cu_queries, row.cu_keys, max(row.lengths), max(row.key_lengths))
-    random_state = torch.zeros(2, dtype=torch.uint64, device=gradient.device)  # of the dropout that there is not
+    random_state = torch.zeros(2, dtype=torch.uint64, device=gradient.device)  # for dropout, which is not used
     return torch.ops.torch_attn._varlen_attn_backward(
         gradient, *states, *bounds, left == -1, random_state, scaling, [left, 0]
     )
 
 
 class SharedPrefixAttention(torch.autograd.Function):
-    """Attention of a row with shared prefixes, whose keys and values are copied once for each segment that sees them.
+    """Attention of a row with shared prefixes, whose keys and values are copied for each segment that sees them.
 
-    The copies are not saved: the backward pass makes them again. Their gradients are added in float32, because bfloat16
-    cannot count beyond 256.
+    The copies are not saved: the backward pass creates them again. Their gradients are added in float32, because sums
+    of many terms lose precision in bfloat16.
     """
 
     @staticmethod
@@ -111,7 +111,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         scaling: float | None,
         left: int,
     ) -> Tensor:
-        """Return ``(T, H, D)``; see ``varlen_forward``, with keys and values ``(T, J, D)`` of the row."""
+        """Return ``(T, H, D)``; arguments as in ``varlen_forward``, but keys and values are ``(T, J, D)``."""
         keys, values = (part.index_select(0, key_positions) for part in (key, value))
         attended, sums = varlen_forward(query, keys, values, row, scaling, left)
         ctx.save_for_backward(query, key, value, attended, sums, key_positions)
@@ -133,7 +133,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         return into_query, *into_row, None, None, None, None
 
 
-def sum_rows(rows: Tensor, places: Tensor, length: int) -> Tensor:
-    """Return ``(length, …)``: at each place the sum of the rows that belong there, added in float32."""
+def sum_rows(rows: Tensor, positions: Tensor, length: int) -> Tensor:
+    """Return ``(length, …)``: at each position the sum of its rows, added in float32."""
     total = rows.new_zeros((length, *rows.shape[1:]), dtype=torch.float32)
-    return total.index_add_(0, places, rows.float()).to(rows.dtype)
+    return total.index_add_(0, positions, rows.float()).to(rows.dtype)

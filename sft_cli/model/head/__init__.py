@@ -1,1 +1,1 @@
-"""The loss at the trained positions, and its optional terms."""
+"""The loss of a model at the trained positions."""

@@ -1,4 +1,4 @@
-"""The base model as reference of the KL term: the same modules, with the trained weights replaced for a moment."""
+"""The base model as reference of the KL term: the same modules, with the trained weights replaced temporarily."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from transformers import PreTrainedModel
 from sft_cli.model.quant import evaluation_mode
 
 WEIGHT_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
-"""PEFT's initialisations that change the base's weights: without the adapter, the model is not the base."""
+"""PEFT's initializations that change the weights of the base: without the adapter, such a model is not the base."""
 
 
 @dataclass(frozen=True)
 class KLReference:
-    """A model, and how to compute its base with it.
+    """A model that can temporarily compute as its base.
 
     Attributes:
         model: The trained model.
-        copies: Its trained parameters and their original values; empty where disabling the adapter gives the base.
+        copies: Its trained parameters and their original values; empty if the base is the model without its adapter.
     """
 
     model: nn.Module
@@ -28,7 +28,7 @@ class KLReference:
 
     @contextmanager
     def activate(self) -> Iterator[None]:
-        """Let the model compute as the base in the block, in evaluation mode and without gradients."""
+        """Let the model compute as its base inside the block, in evaluation mode and without gradients."""
         # Autocast caches converted weights by parameter, not by value.
         torch.clear_autocast_cache()
         try:
@@ -40,8 +40,8 @@ class KLReference:
         finally:
             torch.clear_autocast_cache()
 
-    def sentence(self) -> str:
-        """Describe the cost, for the log."""
+    def describe(self) -> str:
+        """Describe the memory and time that it costs, for the log."""
         if not self.copies:
             return "the base is the model without its adapter: no second model, a second forward pass"
         size = sum(copy.numel() * copy.element_size() for _, copy in self.copies) / 2**30
@@ -50,7 +50,7 @@ class KLReference:
 
 
 def make_kl_reference(model: nn.Module) -> KLReference:
-    """Record the base of a model; call it before anything is trained or restored."""
+    """Return a reference to the base of a model; call it before anything is trained or restored."""
     if isinstance(model, PreTrainedModel) or base_was_changed(model):
         trained = [value for value in model.parameters() if value.requires_grad]
         assert trained, "nothing is trained"
@@ -59,7 +59,7 @@ def make_kl_reference(model: nn.Module) -> KLReference:
 
 
 def base_was_changed(model: nn.Module) -> bool:
-    """Return whether an adapter's initialisation changed the base's own weights."""
+    """Return whether the initialization of an adapter changed the weights of the base."""
     from peft import LoraConfig, PeftModel
 
     assert isinstance(model, PeftModel)
@@ -69,7 +69,7 @@ def base_was_changed(model: nn.Module) -> bool:
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
-    """Disable the adapter in the block, and restore ``requires_grad``, which PEFT would set for all parameters."""
+    """Disable the adapter inside the block, and restore ``requires_grad``, which PEFT would set for all parameters."""
     from peft import PeftModel
 
     assert isinstance(model, PeftModel)
@@ -78,18 +78,18 @@ def adapter_disabled(model: nn.Module) -> Iterator[None]:
         with model.disable_adapter():
             yield
     finally:
-        for value, trained in flags:
-            value.requires_grad_(trained)
+        for value, requires_grad in flags:
+            value.requires_grad_(requires_grad)
 
 
 @contextmanager
 def _swapped_parameters(copies: tuple[tuple[nn.Parameter, Tensor], ...]) -> Iterator[None]:
-    """Replace the parameters by their copies in the block; no graph may be recorded inside."""
+    """Replace the parameters by their copies inside the block, in which no graph may be recorded."""
     current = [value.data for value, _ in copies]
     for value, copy in copies:
         value.data = copy
     try:
         yield
     finally:
-        for (value, _), own in zip(copies, current, strict=True):
-            value.data = own
+        for (value, _), original in zip(copies, current, strict=True):
+            value.data = original

@@ -16,11 +16,11 @@ from sft_cli.errors import SftError
 class LoadBalancingLoss:
     """A model's own load-balancing loss, and its factor.
 
-    For one row it is E sum_e f_e P_e over all layers' tokens together, with f_e the share of tokens that chose expert
-    e and P_e the mean of its probability (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6): a product of two
-    means. The mean of such products over micro-batches is not that of the whole step, so no scale makes it independent
-    of the layout. Each micro-batch counts by the sum of its target weights, its share of the step's objective: an
-    empty one adds nothing, and the shares of a step add up to one.
+    For one row it is E sum_e f_e P_e over the tokens of all layers, where f_e is the fraction of tokens that chose
+    expert e and P_e the mean of its probability (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6): a product of
+    two means. The mean of such products over micro-batches differs from the product for the whole step, so no scale
+    makes it independent of the split into micro-batches. Each micro-batch is weighted with the sum of its target
+    weights, its fraction of the step's objective: an empty one adds nothing, and the fractions of a step add up to one.
     """
 
     factor: float
@@ -29,19 +29,19 @@ class LoadBalancingLoss:
     top_k: int
 
     def loss(self, router_logits: Any, weights: Tensor) -> Tensor:
-        """Return factor x share x load-balancing loss, a float32 scalar with a graph.
+        """Return factor x fraction x load-balancing loss, a float32 scalar with a graph.
 
         Args:
             router_logits: A tuple of ``(T, E)`` by layer.
-            weights: ``(N,)`` of the micro-batch's targets.
+            weights: ``(N,)`` weights of the micro-batch's targets.
         """
         balance = self.loss_function(router_logits, self.num_experts, self.top_k, None)
-        assert isinstance(balance, Tensor), "the model gave no router logits"
+        assert isinstance(balance, Tensor), "the model returned no router logits"
         return self.factor * weights.sum() * balance.to(torch.float32)
 
 
 def make_load_balancing_loss(lm: PreTrainedModel, factor: float | None) -> LoadBalancingLoss | None:
-    """Return the load-balancing loss to add; None when there is none.
+    """Return the load-balancing loss to add, or None.
 
     Args:
         lm: The model.

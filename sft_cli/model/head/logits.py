@@ -1,4 +1,4 @@
-"""From final hidden states to logits, for each family: the projection and its rescaling."""
+"""The computation of logits from final hidden states in each model family: projection and rescaling."""
 
 import inspect
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from sft_cli.model.quant import causal_lm
 
 
 class LogitsPath(str, Enum):
-    """How the logits are made.
+    """The part of the model that computes the logits.
 
-    ``chunks`` applies the output embedding to chunks of hidden states; ``positions`` lets the model make the logits
-    of the trained positions (for families with unknown rescaling); ``row`` lets it make all T of them;
-    ``whole`` calls PEFT, which prepends virtual tokens to the row.
+    ``chunks`` applies the output embedding to chunks of hidden states; ``positions`` lets the model compute the logits
+    of the trained positions (for families with unknown rescaling); ``row`` lets it compute all T of them; ``whole``
+    calls PEFT's forward, which prepends virtual tokens to the row.
     """
 
     chunks = "chunks"
@@ -28,10 +28,10 @@ class LogitsPath(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class LogitsRescaling:
-    """The changes that a family makes to its logits, in this order and in their own type.
+    """The rescaling of a family's logits, in the order of the attributes and in the dtype of the logits.
 
     Attributes:
-        factor: They are multiplied by it (Cohere, Falcon-H1).
+        factor: The logits are multiplied by it (Cohere, Falcon-H1).
         divisor: They are divided by it (Granite).
         cap: They become ``cap * tanh(logits / cap)`` (Gemma 2).
     """
@@ -41,7 +41,7 @@ class LogitsRescaling:
     cap: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Return the rescaled logits; the same tensor when there is nothing to do."""
+        """Return the rescaled logits; the same tensor if nothing changes."""
         if self.factor != 1.0:
             logits = logits * self.factor
         if self.divisor != 1.0:
@@ -50,7 +50,7 @@ class LogitsRescaling:
 
     @property
     def slope(self) -> float:
-        """Derivative of the rescaled logits; constant only without a cap."""
+        """The derivative of the rescaled logits; it is constant only without a cap."""
         assert self.cap is None
         return self.factor / self.divisor
 
@@ -61,7 +61,7 @@ CAP_KEY = "final_logit_softcapping"
 
 
 def configured_rescaling(lm: PreTrainedModel) -> LogitsRescaling:
-    """Return the rescaling of the model's configuration; ``find_rescaling`` checks whether it is applied."""
+    """Return the rescaling that the model's configuration states; ``find_rescaling`` checks whether it is applied."""
     config = lm.config.get_text_config().to_dict()
     factor = 1.0
     for name in FACTOR_KEYS:
@@ -70,10 +70,10 @@ def configured_rescaling(lm: PreTrainedModel) -> LogitsRescaling:
 
 
 def find_rescaling(model: nn.Module) -> LogitsRescaling | None:
-    """Return what turns the output embedding's products into the model's logits; None when it is unknown.
+    """Return the rescaling between the output embedding's products and the model's logits; None if it is unknown.
 
-    Found by comparing the logits of eight random tokens, which must be equal to the bit. A cap of 30 changes small
-    logits by one part in a million, so a tolerance would miss it.
+    It is found by comparing the logits of eight random tokens, which must be equal bit for bit: a cap of 30 changes
+    small logits by one part in a million, so a tolerance would miss it.
     """
     lm = causal_lm(model)
     head, decoder = lm.get_output_embeddings(), lm.base_model
@@ -84,21 +84,21 @@ def find_rescaling(model: nn.Module) -> LogitsRescaling | None:
     with generation_mode(model):
         model_logits = lm(input_ids=ids, use_cache=False).logits
         products = head(decoder(input_ids=ids, use_cache=False).last_hidden_state)
-        for found in dict.fromkeys((configured_rescaling(lm), LogitsRescaling())):
-            computed = found(products)
+        for rescaling in dict.fromkeys((configured_rescaling(lm), LogitsRescaling())):
+            computed = rescaling(products)
             if model_logits.shape == computed.shape and torch.equal(model_logits.float(), computed.float()):
-                return found
+                return rescaling
     return None
 
 
 def fallback_path(model: nn.Module) -> LogitsPath:
-    """Return the path on which the model makes the logits: of some positions where it can, else of all."""
+    """Return the path on which the model computes the logits: of selected positions if supported, else of all."""
     accepts = "logits_to_keep" in inspect.signature(causal_lm(model).forward).parameters
     return LogitsPath.positions if accepts else LogitsPath.row
 
 
 def are_vectors_in_sequence(model: nn.Module) -> bool:
-    """Return whether PEFT puts virtual tokens into the input (prompt tuning), so that the first logits are theirs."""
+    """Return whether PEFT prepends virtual tokens to the input (prompt tuning), so that the first logits are theirs."""
     from peft import PeftModel, PeftType
 
     assert isinstance(model, PeftModel)

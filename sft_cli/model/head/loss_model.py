@@ -1,4 +1,4 @@
-"""A causal LM that returns its loss: logits exist for the trained positions only, one chunk at a time.
+"""A causal LM that returns its loss: logits exist only for the trained positions, one chunk at a time.
 
 Shapes: T tokens of the row, N trained positions, V vocabulary, K terms.
 """
@@ -15,7 +15,7 @@ from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.attention.probe import ProbeResult, probe_packing
-from sft_cli.model.attention.rotary import follow_documents, shares_frequencies
+from sft_cli.model.attention.rotary import install_document_rotary, shares_frequencies
 from sft_cli.model.head.chunked_loss import LossInputs, OutputHead, loss_values, weighted_loss
 from sft_cli.model.head.kl_reference import make_kl_reference
 from sft_cli.model.head.load_balancing import make_load_balancing_loss
@@ -32,11 +32,11 @@ from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PLAIN_LOSS = LossConfig()
 LENGTH_REASON = "rotary embeddings differ between documents up to the model's original length and longer ones"
-"""Reason against sharing a common beginning."""
+"""Reason against sharing a common prefix."""
 
 
 class TargetStates(NamedTuple):
-    """The model's output at the trained positions: ``(N, width)`` or ``(N, V)``, and its routers' logits."""
+    """The model's output at the trained positions, ``(N, width)`` or ``(N, V)``, and the logits of its routers."""
 
     at_targets: Tensor
     router_logits: Any
@@ -55,22 +55,22 @@ class LossModel(nn.Module):
         loss: LossConfig = PLAIN_LOSS,
         shares_prefixes: bool = False,
     ) -> None:
-        """Wrap a model; with ``loss.kl``, before anything of it is trained or restored.
+        """Wrap a model; with ``loss.kl``, before any of its weights is trained or restored.
 
         Args:
             model: A transformers causal LM or a PEFT model around one.
-            packed: The model runs ``sft_packed`` attention; otherwise a row is one document.
-            chunk: Most trained positions whose logits exist at once.
-            path: How logits are made; None probes (run it outside DDP, in the precision of training).
+            packed: Whether the model runs ``sft_packed`` attention; otherwise a row is one document.
+            chunk: Largest number of trained positions whose logits exist at once.
+            path: The part of the model that computes logits; None: find it (outside DDP, in the precision of training).
             loss: The objective.
-            shares_prefixes: Documents of a row may share a common beginning, as long as nothing is drawn at random.
+            shares_prefixes: Whether documents of a row may share a prefix, as long as training draws no random numbers.
 
         Raises:
             SftError: The model does not support the objective.
         """
         super().__init__()
         self.model, self.packed, self.shares_prefixes, self.loss = model, packed, shares_prefixes, loss
-        follow_documents(model)
+        install_document_rotary(model)
         num_vectors = num_prepended_vectors(model)
         self.logits_shift = num_vectors if num_vectors and are_vectors_in_sequence(model) else 0
         lm = causal_lm(model)
@@ -86,7 +86,7 @@ class LossModel(nn.Module):
         assert path is not LogitsPath.chunks or rescaling is not None, (
             "the logits are not computed as the configuration states"
         )
-        assert (path is LogitsPath.whole) == bool(num_vectors), "virtual tokens need PEFT's own forward, nothing else"
+        assert (path is LogitsPath.whole) == bool(num_vectors), "PEFT's own forward is for virtual tokens only"
         self.path, self.rescale, self.chunk = path, rescaling or LogitsRescaling(), chunk
         self.selects_logits = path is not LogitsPath.row and fallback_path(model) is LogitsPath.positions
         self.router = make_load_balancing_loss(lm, loss.router)
@@ -104,18 +104,18 @@ class LossModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute the objective and its terms, in nats: float32 scalars by name, only ``loss`` with a graph.
 
-        Each is the sum over the trained positions of weight x term; the weights include the divisor.
-        ``loss`` is the whole objective and ``nll`` plain cross-entropy, whatever is minimised; then those of
-        ``smoothing``, ``z``, ``dft`` and ``kl`` that are on (see ``objective.loss_and_gradient``), ``router``, and
-        ``replay``, the share of the loss from the targets of replayed documents.
+        Each term is the sum over the trained positions of weight x value; the weights include the divisor.
+        ``loss`` is the whole objective and ``nll`` always the plain cross-entropy; then those of ``smoothing``, ``z``,
+        ``dft`` and ``kl`` that are on (see ``objective.loss_and_gradient``), ``router``, and ``replay``, the part of
+        the loss from the targets of replayed documents.
         Without positions the loss is zero with a graph, so that ranks without work join the gradient exchange.
 
         Args:
             input_ids: ``(1, T)``.
             positions: ``(1, T)``, from 0 in every document.
             documents: The segments of the row.
-            targets: ``(N,)`` the token that should follow.
-            target_at: ``(N,)`` index in the row of the token that predicts it.
+            targets: ``(N,)`` the tokens to predict.
+            target_at: ``(N,)`` index in the row of the token that predicts each target.
             target_weights: ``(N,)`` float32.
             replay: ``(N,)`` bool: targets of replayed documents; None when there are none.
         """
@@ -142,7 +142,7 @@ class LossModel(nn.Module):
     def token_losses(
         self, input_ids: Tensor, positions: Tensor, documents: PackedRow, targets: Tensor, target_at: Tensor
     ) -> Tensor:
-        """Return ``(N,)`` plain cross-entropies in nats, in evaluation mode and without gradient; see ``forward``."""
+        """Return ``(N,)`` plain cross-entropies in nats, in evaluation mode and without gradients; see ``forward``."""
         with evaluation_mode(self):
             states = self.target_states(
                 input_ids, positions, documents, target_at, logits_shift=self.logits_shift
@@ -156,13 +156,13 @@ class LossModel(nn.Module):
         if self.path is not LogitsPath.chunks:
             return OutputHead(nn.Identity(), LogitsRescaling(), self.chunk)
         module = causal_lm(self.model).get_output_embeddings()
-        assert module is not None, "only a model with a head takes the chunked path"
+        assert module is not None, "only a model with a head has the chunked path"
         return OutputHead(module, self.rescale, self.chunk)
 
     def target_states(
         self, input_ids: Tensor, positions: Tensor, documents: PackedRow, target_at: Tensor, *, logits_shift: int
     ) -> TargetStates:
-        """Return the model's output at ``target_at``; ``logits_shift`` logits precede those of the row."""
+        """Return the model's output at ``target_at``; ``logits_shift`` further logits precede those of the row."""
         lm = causal_lm(self.model)
         row = {"input_ids": input_ids, **self.row_arguments(positions, documents)}
         if self.router is not None:
@@ -192,22 +192,22 @@ def build_loss_model(
     model: nn.Module,
     chunk: int,
     loss: LossConfig = PLAIN_LOSS,
-    share: Choice = Choice.auto,
+    share_prefixes: Choice = Choice.auto,
     *,
     packing: bool = True,
     row_tokens: int = 0,
     longest: int | None = None,
 ) -> tuple[LossModel, ProbeResult]:
-    """Build the model with its loss, packed where a probe proves it correct; call it in the precision of use.
+    """Build the model with its loss, packed if a probe shows it to be correct; call it in the precision of use.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; its attention is changed in place.
-        chunk: Most trained positions whose logits exist at once.
+        chunk: Largest number of trained positions whose logits exist at once.
         loss: The objective.
-        share: ``speed.share_prefixes``; never: nothing is shared, whatever the probe finds.
+        share_prefixes: ``speed.share_prefixes``; never: nothing is shared, whatever the probe finds.
         packing: ``speed.packing``; false: one document per row, without a probe.
         row_tokens: ``speed.tokens_per_micro_batch``; see ``probe_packing``.
-        longest: Most tokens of a document; None: any number.
+        longest: Number of tokens of the longest document; None if it is unknown.
 
     Returns:
         The model, and the result of the probe.
@@ -223,7 +223,7 @@ def build_loss_model(
         use_packed_attention(model)
     if probe_result.shared_ok and not shares_frequencies(model, longest):
         probe_result = replace(probe_result, shared_ok=False, reason=LENGTH_REASON)
-    shares_prefixes = probe_result.shared_ok and share is not Choice.never
+    shares_prefixes = probe_result.shared_ok and share_prefixes is not Choice.never
     return LossModel(
         model, packed=probe_result.packed_ok, chunk=chunk, loss=loss, shares_prefixes=shares_prefixes
     ), probe_result

@@ -1,6 +1,6 @@
-"""The objective at one trained position and its derivative by the logits, in closed form.
+"""The objective at a trained position and its derivative with respect to the logits, in closed form.
 
-Shapes: C positions, V vocabulary. Of one position: logits z, target y, p = softmax(z), L = log sum exp z.
+Shapes: C positions, V vocabulary. For one position: logits z, target y, p = softmax(z), L = log sum exp z.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class LossTerms:
 
     Attributes:
         values: ``(K, C)`` float32 nats by term, in the order of ``term_names``.
-        gradient: ``(C, V)`` derivative of the first term, the whole objective, by the logits; None if not requested.
+        gradient: ``(C, V)`` derivative of the first term, the whole objective, with respect to the logits, or None.
     """
 
     values: Tensor
@@ -25,7 +25,7 @@ class LossTerms:
 
 
 def term_names(loss: LossConfig) -> tuple[str, ...]:
-    """Return the names of the whole objective, plain cross-entropy, and every other term that is on."""
+    """Return the names of the terms: the whole objective, plain cross-entropy, and every other term that is on."""
     active = {"smoothing": loss.label_smoothing, "z": loss.z_loss, "dft": loss.dft, "kl": loss.kl}
     return ("loss", "nll", *(name for name, on in active.items() if on))
 
@@ -43,14 +43,14 @@ def loss_and_gradient(
       without DFT f = 1.
     - ``kl`` = b sum_v q_v (log q_v - log p_v) with q the base's softmax: forward KL(base || model).
 
-    The derivative of the whole is (f + 2 c L + b) p - f e / V - b q, and f (1 - e) less at y.
+    The derivative of ``loss`` is (f + 2 c L + b) p - f e / V - b q, minus f (1 - e) at y.
 
     Args:
         logits: ``(C, V)`` float32; may be overwritten and become the gradient.
         targets: ``(C,)``.
-        loss: Which terms, with which factors.
-        base: ``(C, V)`` float32 logits of the base, may be overwritten; needed when ``loss.kl`` is above 0.
-        gradient: Whether the derivative is wanted.
+        loss: The factors of the terms.
+        base: ``(C, V)`` float32 logits of the base, may be overwritten; needed if ``loss.kl`` is above 0.
+        gradient: Whether to compute the derivative.
     """
     with torch.autocast(logits.device.type, enabled=False):  # float32 throughout; autocast would round products
         return _loss_and_gradient(logits, targets, loss, base, gradient=gradient)
@@ -76,9 +76,9 @@ def _loss_and_gradient(
             values["smoothing"] = factor * values["smoothing"]
         total = total + values["smoothing"]
     if loss.z_loss:
-        normaliser = target_logits + nll
-        values["z"] = loss.z_loss * normaliser.square()
-        total, scale = total + values["z"], (1.0 if scale is None else scale) + 2 * loss.z_loss * normaliser
+        normalizer = target_logits + nll
+        values["z"] = loss.z_loss * normalizer.square()
+        total, scale = total + values["z"], (1.0 if scale is None else scale) + 2 * loss.z_loss * normalizer
     reference_probs = None
     if loss.kl:
         assert base is not None, "KL needs the logits of the base"
@@ -94,7 +94,7 @@ def _loss_and_gradient(
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """Return ``(C, V)`` log probabilities; on a CPU in the same memory, as allocating costs more than the sums."""
+    """Return ``(C, V)`` log probabilities; on a CPU in the same memory, because allocation costs more than the sums."""
     return torch.log_softmax(logits, dim=-1, out=logits if logits.device.type == "cpu" else None)
 
 
@@ -112,7 +112,7 @@ def _gradient(
         gradient_buffer.mul_(scale[:, None] if isinstance(scale, Tensor) else scale)
     if reference_probs is not None:
         gradient_buffer.sub_(reference_probs, alpha=loss.kl)
-    share = torch.ones_like(target_column, dtype=gradient_buffer.dtype) if factor is None else factor[:, None]
+    target_mass = torch.ones_like(target_column, dtype=gradient_buffer.dtype) if factor is None else factor[:, None]
     if loss.label_smoothing:
-        gradient_buffer.sub_(share, alpha=loss.label_smoothing / gradient_buffer.shape[-1])
-    return gradient_buffer.scatter_add_(1, target_column, share * (loss.label_smoothing - 1.0))
+        gradient_buffer.sub_(target_mass, alpha=loss.label_smoothing / gradient_buffer.shape[-1])
+    return gradient_buffer.scatter_add_(1, target_column, target_mass * (loss.label_smoothing - 1.0))

@@ -1,8 +1,8 @@
 """Gradient checkpointing: choose the decoder layers that are recomputed in the backward pass, and apply the choice.
 
-Every decoder layer of transformers that can be recomputed is a ``GradientCheckpointingLayer``; each is set by itself.
-Checkpointing is non-reentrant: the output of a frozen embedding needs no gradient, so the first layer computes none for
-its input.
+Every decoder layer of transformers that can be recomputed is a ``GradientCheckpointingLayer``; each one is set
+separately. Checkpointing is non-reentrant, because the input of the first layer is the output of a frozen embedding,
+which needs no gradient.
 """
 
 import functools
@@ -24,9 +24,9 @@ from sft_cli.model.memory.offload import Offloader
 from sft_cli.model.quant import causal_lm
 
 MEMORY_MARGIN = 0.1
-"""Share of the free memory that stays unused, as a margin for the error of the estimate."""
+"""Fraction of the free memory that stays unused, as a margin for the error of the estimate."""
 LEVELS = 4
-"""Equal steps from no recomputed layer to all of them, after running out of memory."""
+"""Number of equal steps from no recomputed layer to all of them, after running out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,16 @@ class CheckpointingPlan:
     layers: int
     reason: str
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """Describe the plan and its reason, for the log."""
-        what = {
+        recomputed = {
             Checkpointing.none: "nothing",
-            Checkpointing.selective: f"all {self.layers} decoder layers but their attention",
+            Checkpointing.selective: f"all {self.layers} decoder layers except their attention",
             Checkpointing.layers: f"the first {self.layers} decoder layers",
             Checkpointing.full: f"all {self.layers} decoder layers",
             Checkpointing.offload: f"all {self.layers} decoder layers, their inputs kept in main memory",
         }[self.mode]
-        return f"recompute {what} ({self.reason})"
+        return f"recompute {recomputed} ({self.reason})"
 
 
 def choose_checkpointing(
@@ -65,18 +65,18 @@ def choose_checkpointing(
     parameter and token.
 
     Args:
-        speed: Its keys gradient_checkpointing and checkpointed_layers.
-        needed: The estimate of a step's memory; its weights are not loaded yet.
-        free: Bytes free on the device.
-        device: Where the model computes; only on CUDA can activations move to main memory.
+        speed: The keys gradient_checkpointing and checkpointed_layers are read.
+        needed: The estimate of a step's memory; the weights are not loaded yet.
+        free: Free bytes of the device.
+        device: The device of the model; activations can move to main memory only on CUDA.
     """
-    mode_wanted, total = speed.gradient_checkpointing, needed.num_layers
-    if mode_wanted is not Checkpointing.auto:
+    requested, total = speed.gradient_checkpointing, needed.num_layers
+    if requested is not Checkpointing.auto:
         layers = total if speed.checkpointed_layers is None else min(speed.checkpointed_layers, total)
-        return CheckpointingPlan(mode_wanted, 0 if mode_wanted is Checkpointing.none else layers, "as configured")
+        return CheckpointingPlan(requested, 0 if requested is Checkpointing.none else layers, "as configured")
     budget = int(free * (1 - MEMORY_MARGIN))
     if not total:
-        return CheckpointingPlan(Checkpointing.none, 0, "the layers of this family cannot be")
+        return CheckpointingPlan(Checkpointing.none, 0, "the layers of this family cannot be recomputed")
     if needed.saved.unknown:
         return CheckpointingPlan(Checkpointing.none, 0, "more if memory runs out: activations are not known")
     for layers in range(total + 1):
@@ -102,7 +102,7 @@ def _activation_bytes(needed: MemoryEstimate, mode: Checkpointing, layers: int, 
 def next_checkpointing_level(
     plan: CheckpointingPlan, num_layers: int, device: torch.device
 ) -> CheckpointingPlan | None:
-    """Return the next plan after running out of memory; None when there is none.
+    """Return the next plan after running out of memory, or None.
 
     The levels are none, a quarter, half and three quarters of the layers, all of them, then offloading their inputs on
     CUDA.
@@ -139,8 +139,8 @@ def apply_checkpointing(model: nn.Module, plan: CheckpointingPlan) -> None:
             fix="speed.gradient_checkpointing=none, with a smaller speed.tokens_per_micro_batch",
         )
     functions = _layer_functions(plan.mode, causal_lm(model).device, len(layers))
-    for place, (layer, function) in enumerate(zip(layers, functions, strict=True)):
-        layer.gradient_checkpointing = place < plan.layers
+    for index, (layer, function) in enumerate(zip(layers, functions, strict=True)):
+        layer.gradient_checkpointing = index < plan.layers
         vars(layer)["_gradient_checkpointing_func"] = function
 
 
@@ -152,8 +152,8 @@ def _layer_functions(mode: Checkpointing, device: torch.device, number: int) -> 
         return [functools.partial(plain, context_fn=keep)] * number
     if mode is Checkpointing.offload:
         offloader = Offloader(device)
-        # The backward pass starts with the last layer, whose input would be fetched before it was sent.
-        return [functools.partial(offloader.checkpoint, place) for place in range(number - 1)] + [plain]
+        # The backward pass starts with the last layer: its input would be fetched before it was sent.
+        return [functools.partial(offloader.checkpoint, index) for index in range(number - 1)] + [plain]
     return [plain] * number
 
 

@@ -1,4 +1,4 @@
-"""The estimated memory of a training step, and its share of one process."""
+"""The estimated memory of a training step, in all and in one of several processes."""
 
 from dataclasses import dataclass, replace
 
@@ -15,15 +15,15 @@ class MemoryEstimate:
         weights: The frozen base weights.
         parameters: Trained parameters: an adapter's, or all; with the frozen copy of a KL term.
         gradients: Their gradients.
-        optimizer_state: What the optimizer and a weight average keep for them.
+        optimizer_state: State of the optimizer and of a weight average for them.
         logits: Logits of one chunk of trained positions and their gradient, in float32 and in the compute type.
-        saved: What the forward pass of a micro-batch saves for the backward pass, by decoder layer.
+        saved: Tensors that the forward pass of a micro-batch saves for the backward pass, by decoder layer.
         num_trained: Number of trained parameters.
         largest_layer: Weights of the largest decoder layer, which FSDP gathers to compute it.
         outer_weights: Weights outside of the layers: embeddings, head, last norm.
-        fragmentation: Unused memory between tensors, as a share of the step's bytes.
-        process_overhead: Bytes of a process besides its tensors.
-        gathered: Weights that FSDP has gathered at the same time.
+        fragmentation: Unused memory between tensors, as a fraction of the step's bytes.
+        process_overhead: Memory of a process other than its tensors.
+        gathered: Weights that FSDP gathers at the same time.
     """
 
     weights: int
@@ -50,38 +50,38 @@ class MemoryEstimate:
         return len(self.saved.layers)
 
     def activations(self, mode: Checkpointing, layers: int = 0) -> int:
-        """Return the most saved bytes at a time when the first ``layers`` decoder layers are recomputed.
+        """Return the peak of saved bytes if the first ``layers`` decoder layers are recomputed.
 
-        A recomputed layer saves its input, and all of its tensors during its backward pass, when those of later layers
+        A recomputed layer saves its input and, during its backward pass, all of its tensors, when those of later layers
         are already freed.
         """
         largest = max(self.saved.layers, default=0)
         if mode is Checkpointing.offload:
-            return self.saved.rest + 3 * self.saved.layer_input + largest  # two of them on their way, one last layer's
-        spared = self.saved.layer_input + (self.saved.attention if mode is Checkpointing.selective else 0)
+            return self.saved.rest + 3 * self.saved.layer_input + largest  # two in transfer, and that of the last layer
+        kept_per_layer = self.saved.layer_input + (self.saved.attention if mode is Checkpointing.selective else 0)
         layers = 0 if mode is Checkpointing.none else layers
-        return self.saved.rest + layers * spared + max(sum(self.saved.layers[layers:]), largest)
+        return self.saved.rest + layers * kept_per_layer + max(sum(self.saved.layers[layers:]), largest)
 
     def transient(self, mode: Checkpointing, layers: int = 0) -> int:
-        """Return the bytes on top of the activations at the peak: logits, or gradients in flight through a layer.
+        """Return the bytes in addition to the activations at the peak: logits, or the gradients inside a layer.
 
-        While the logits exist, no layer is recomputed: the memory for the recomputation is free for them.
+        While the logits exist, no layer is recomputed, so they can use the memory for the recomputation.
         """
-        spared = self.saved.layer_input + (self.saved.attention if mode is Checkpointing.selective else 0)
+        kept_per_layer = self.saved.layer_input + (self.saved.attention if mode is Checkpointing.selective else 0)
         recomputed = 0 if mode is Checkpointing.none else layers
         if mode is Checkpointing.offload:
             held = self.saved.rest + 3 * self.saved.layer_input
         else:
-            held = self.saved.rest + recomputed * spared + sum(self.saved.layers[recomputed:])
+            held = self.saved.rest + recomputed * kept_per_layer + sum(self.saved.layers[recomputed:])
         return max(self.saved.transient, held + self.logits - self.activations(mode, layers))
 
     def overhead(self, mode: Checkpointing, layers: int = 0) -> int:
-        """Return the bytes of a process besides its tensors."""
+        """Return the bytes of a process other than its tensors."""
         step_bytes = self.activations(mode, layers) + self.transient(mode, layers)
         return int(step_bytes * self.fragmentation) + self.process_overhead
 
     def total(self, mode: Checkpointing, layers: int = 0) -> int:
-        """Return the sum, in bytes."""
+        """Return the sum of all parts, in bytes."""
         step_bytes = self.activations(mode, layers) + self.transient(mode, layers)
         return self.weights + self.training + self.gathered + step_bytes + self.overhead(mode, layers)
 
@@ -89,19 +89,19 @@ class MemoryEstimate:
 def shard_estimate(estimate: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:
     """Return the estimate for one of several processes: FSDP shards weights, gradients and state, and gathers layers.
 
-    Embeddings and head stay gathered through a step, and so do the current and the next layer; all layers do where
-    ``distributed.reshard`` is off.
+    Embeddings and head stay gathered during a step, and the current and the next layer are gathered at the same time;
+    without ``distributed.reshard``, all layers are.
     """
     shards = processes // config.replicas
     if config.kind is DistributedKind.ddp or shards < 2:
         return estimate
     layers = estimate.largest_layer * (2 if config.reshard else max(2, estimate.num_layers))
-    share = 0.0 if config.cpu_offload else 1 / shards
+    fraction = 0.0 if config.cpu_offload else 1 / shards
     return replace(
         estimate,
-        weights=int(estimate.weights * share),
-        parameters=int(estimate.parameters * share),
-        gradients=int(estimate.gradients * share),
-        optimizer_state=int(estimate.optimizer_state * share),
+        weights=int(estimate.weights * fraction),
+        parameters=int(estimate.parameters * fraction),
+        gradients=int(estimate.gradients * fraction),
+        optimizer_state=int(estimate.optimizer_state * fraction),
         gathered=layers + estimate.outer_weights,
     )

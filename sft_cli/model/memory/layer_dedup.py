@@ -1,4 +1,4 @@
-"""Count identical layers once: the others return a copy of the first one's output."""
+"""Run only the first of identical layers; the others return a copy of its output."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map_only
 def share_identical_layers(layers: Sequence[nn.Module]) -> dict[int, int]:
     """Let layers that are identical to an earlier one return a copy of its output.
 
-    A 32-layer model is then counted from two of its layers. The first layer never represents others: its input may need
-    no gradient, and what all layers share is counted with it.
+    A 32-layer model is then counted from two of its layers. The first layer is never an original: its input may need
+    no gradient, and tensors that all layers share are counted with it.
 
     Args:
         layers: The decoder layers, in the order in which they run.
@@ -20,10 +20,10 @@ def share_identical_layers(layers: Sequence[nn.Module]) -> dict[int, int]:
     Returns:
         For each copied layer, the index of its original.
     """
-    first: dict[Hashable, int] = {}
+    originals: dict[Hashable, int] = {}
     duplicates: dict[int, int] = {}
     for index, layer in enumerate(layers[1:], start=1):
-        original = first.setdefault(structural_key(layer), index)
+        original = originals.setdefault(structural_key(layer), index)
         if original != index:
             duplicates[index] = original
     for original in set(duplicates.values()):
@@ -43,9 +43,9 @@ class CopiedForward:
         self.outputs = outputs
         self.inputs: tuple[Any, ...] = ()
 
-    def __call__(self, *given: Any, **_: Any) -> Any:
-        """Return copies of the other's tensors, with gradients where they have one; keep the input, as layers do."""
-        self.inputs = given
+    def __call__(self, *inputs: Any, **_: Any) -> Any:
+        """Return copies of the original's output, with gradients where it has them; keep the input, as a layer does."""
+        self.inputs = inputs
         return tree_map_only(Tensor, torch.clone, self.outputs[0])
 
 
@@ -56,12 +56,14 @@ POSITION_ATTRIBUTES = {"layer_idx", "layer_id", "layer_number", "training"}
 
 
 def structural_key(layer: nn.Module) -> Hashable:
-    """Return what decides a layer's computation except its weights: classes, attributes, shapes, types."""
+    """Return a key of a layer's computation apart from its weights: classes, attributes, shapes and dtypes."""
     parts: list[Hashable] = []
     for name, module in layer.named_modules():
         plain = ((key, repr(value)) for key, value in vars(module).items() if isinstance(value, COMPARED_TYPES))
-        own = (*module._parameters.items(), *module._buffers.items())
-        tensors = ((key, value.shape, value.dtype, value.requires_grad) for key, value in own if value is not None)
+        tensors_by_name = (*module._parameters.items(), *module._buffers.items())
+        tensors = (
+            (key, value.shape, value.dtype, value.requires_grad) for key, value in tensors_by_name if value is not None
+        )
         parts.append(
             (
                 name,

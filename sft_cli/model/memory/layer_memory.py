@@ -20,22 +20,24 @@ from sft_cli.model.quant import causal_lm
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 BEFORE_LAYERS = -1
-"""Key of the backward pass before it reaches the last layer."""
+"""Key of the part of the backward pass before the last layer."""
 
 
 def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
-    """Return the layers that can be recomputed, in the order of the forward pass; none for families without such."""
-    inside = language_modules(causal_lm(model)).items()  # image towers have such layers too, which text never reaches
-    layers = {name: layer for name, layer in inside if isinstance(layer, GradientCheckpointingLayer)}
+    """Return the layers that can be recomputed, in the order of the forward pass; empty for families without them."""
+    modules = language_modules(
+        causal_lm(model)
+    ).items()  # image towers have such layers as well, which text does not reach
+    layers = {name: layer for name, layer in modules if isinstance(layer, GradientCheckpointingLayer)}
     return [layer for name, layer in layers.items() if not any(name.startswith(f"{other}.") for other in layers)]
 
 
 class LiveBytes(TorchDispatchMode):
-    """Count the bytes of storages made by operations inside it, until they are freed; fake tensors count too.
+    """Count the bytes of storages that operations create inside the block, until they are freed; also of fake tensors.
 
     Attributes:
         now: Live bytes.
-        peak: Most live bytes since the start or the last ``reset_peak``.
+        peak: Largest number of live bytes since the start or the last ``reset_peak``.
         attention: Bytes that torch's attention kernel for CPUs has returned.
     """
 
@@ -49,7 +51,7 @@ class LiveBytes(TorchDispatchMode):
         returned = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._count, returned)
         if func is CPU_ATTENTION:
-            self.attention += sum(one.untyped_storage().nbytes() for one in returned)
+            self.attention += sum(tensor.untyped_storage().nbytes() for tensor in returned)
         return returned
 
     def reset_peak(self) -> None:
@@ -57,7 +59,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = self.now
 
     def ignore(self, tensor: Tensor) -> None:
-        """Do not count a tensor that existed before."""
+        """Do not count a tensor, because it existed before."""
         storage = tensor.untyped_storage()
         self._known[storage._cdata] = weakref.ref(storage)
 
@@ -80,24 +82,24 @@ class LayerMemory:
 
     Attributes:
         live: The tracker of live bytes.
-        before_first: Live bytes when the forward pass enters the first layer.
-        after_last: Live bytes when it leaves the last one.
-        left: By layer, bytes that its forward pass left alive.
+        before_first: Live bytes at the start of the first layer's forward pass.
+        after_last: Live bytes at the end of the last layer's forward pass.
+        left: By layer, bytes that are still live after its forward pass.
         inputs: By layer, bytes of its input.
-        attention: Most bytes that the attention kernel of a layer returned.
+        attention: Largest number of bytes that the attention kernel of a layer returned.
         saved: By layer, bytes that autograd saved, each storage once, without parameters (``record_saved``).
         saved_outside: The same outside of all layers.
-        transient: By layer, the peak of its backward pass above the live bytes at its start, with the incoming gradient
-            counted as transient; ``BEFORE_LAYERS`` has that of everything after the last layer.
+        transient: By layer, the peak of its backward pass above the live bytes at its start; the incoming gradient
+            counts as transient. ``BEFORE_LAYERS`` is the key for the modules after the last layer.
     """
 
     def __init__(self, live: LiveBytes, num_layers: int, parameters: set[int]) -> None:
-        """Start at zero.
+        """Initialize all counters with zero.
 
         Args:
             live: The tracker of live bytes.
             num_layers: Number of decoder layers.
-            parameters: The storages that do not count as saved.
+            parameters: Addresses of the storages that do not count as saved.
         """
         self.live, self.before_first, self.after_last, self.attention = live, 0, 0, 0
         self.left, self.inputs, self.saved = [0] * num_layers, [0] * num_layers, [0] * num_layers
@@ -127,7 +129,7 @@ class LayerMemory:
             states.register_hook(partial(self._enter_backward_of, index))
 
     def enter_backward(self, index: int, gradient: Tensor) -> None:
-        """Record the start of a layer's backward pass, to which its incoming gradient belongs."""
+        """Record the start of a layer's backward pass; the incoming gradient counts as part of it."""
         self._backward_layer = index
         self._live_at_backward = self.live.now - gradient.untyped_storage().nbytes()
         self.live.reset_peak()
@@ -147,7 +149,7 @@ class LayerMemory:
 
     @contextmanager
     def record_saved(self) -> Iterator[None]:
-        """Count the tensors that autograd saves inside."""
+        """Count the tensors that autograd saves inside the block."""
         token = active_memory.set(self)
         try:
             with saved_tensors_hooks(self._save, lambda tensor: tensor):
@@ -173,7 +175,7 @@ active_memory: ContextVar[LayerMemory | None] = ContextVar("sft_layer_memory", d
 
 @contextmanager
 def track_layers(model: nn.Module, live: LiveBytes) -> Iterator[LayerMemory]:
-    """Track the decoder layers of ``model`` inside; bytes of live tensors count while ``live`` is active."""
+    """Track the decoder layers of ``model`` inside the block; ``live`` must be active."""
     layers = decoder_layers(model)
     parameters = {value.untyped_storage()._cdata for value in model.parameters()}
     memory = LayerMemory(live, len(layers), parameters)

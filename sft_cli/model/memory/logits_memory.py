@@ -1,4 +1,4 @@
-"""Memory of the logits of a chunk of trained positions, counted on smaller chunks of fake tensors."""
+"""Memory of the logits of a chunk of trained positions, measured on smaller chunks of fake tensors."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +15,16 @@ from sft_cli.model.memory.layer_memory import LiveBytes
 from sft_cli.model.quant import causal_lm
 
 SMALL_CHUNK, LARGE_CHUNK = 64, 128
-"""Positions of the two counted chunks."""
+"""Numbers of positions of the two measured chunks."""
 
 
 def logits_bytes(model: nn.Module, setup: ComputeSetup, loss: LossConfig) -> Callable[[int], int]:
-    """Return the peak bytes of the objective of a chunk and its gradient, as a function of its positions.
+    """Return a function from the positions of a chunk to the peak bytes of its objective and gradient.
 
     Args:
         model: A causal LM with its adapter, of fake tensors.
-        setup: Device and compute type.
-        loss: The objective; a KL term needs the logits of the base too, and their softmax.
+        setup: Device and compute dtype.
+        loss: The objective; a KL term also needs the logits of the base and their softmax.
     """
     lm = causal_lm(model)
     cpu = setup.device.type == "cpu"
@@ -42,7 +42,7 @@ def logits_bytes(model: nn.Module, setup: ComputeSetup, loss: LossConfig) -> Cal
         )
 
     def by_chunk(positions: int) -> int:
-        """Return the bytes for a number of positions, interpolated between two measured chunk sizes."""
+        """Return the bytes for a number of positions, on the straight line through both measured chunks."""
         size = min(positions, MAX_CPU_CHUNK) if cpu else positions
         return int(small + (large - small) * (size - SMALL_CHUNK) / (LARGE_CHUNK - SMALL_CHUNK)) + size * extra
 
@@ -50,9 +50,9 @@ def logits_bytes(model: nn.Module, setup: ComputeSetup, loss: LossConfig) -> Cal
 
 
 def _measure_chunk(module: nn.Module, positions: int, setup: ComputeSetup, loss: LossConfig) -> int:
-    """Measure two chunks of few positions, on a CPU; gradients of a trained head are added up over chunks."""
+    """Measure two chunks on a CPU; two, because the gradients of a trained head are added over chunks."""
     weight = module.weight
-    assert isinstance(weight, FakeTensor), "the tensors of a model that was counted have no contents"
+    assert isinstance(weight, FakeTensor), "the model consists of fake tensors"
     with weight.fake_mode:
         states = torch.empty(2 * positions, weight.shape[1], dtype=weight.dtype, requires_grad=True)
         targets, weights = torch.zeros(2 * positions, dtype=torch.long), torch.ones(2 * positions)

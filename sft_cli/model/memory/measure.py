@@ -1,9 +1,9 @@
-"""How much memory a run will need, before any weight is read.
+"""Estimate the memory of a run before any weight is read.
 
-Weights and trained parameters follow from formulas that can be checked by hand. The activations of a step are counted:
-the model, with its adapter, runs forward and backward on fake tensors (shapes and types without contents) while every
-live tensor is tracked. The overhead of a process was measured (``FRAGMENTATION``, ``PROCESS_OVERHEAD``). A CUDA context
-is not counted here.
+The bytes of weights and trained parameters follow from formulas that can be checked by hand. The activations of a step
+are counted: the model, with its adapter, runs forward and backward on fake tensors (shapes and dtypes without contents)
+while every live tensor is tracked. The overhead of a process was measured (``FRAGMENTATION``, ``PROCESS_OVERHEAD``).
+A CUDA context is not counted here.
 """
 
 from collections.abc import Callable
@@ -28,15 +28,16 @@ from sft_cli.model.memory.saved_activations import SavedBytes, count_saved_bytes
 from sft_cli.model.quant import causal_lm
 
 DEFAULT_DOCUMENT_TOKENS = 256
-"""Tokens of a document, where no length is given."""
+"""Number of tokens of a document if no length is given."""
 MAX_STATEFUL_TOKENS = 16
-"""Tokens of the counted row for families that carry a state from token to token."""
+"""Number of tokens of the measured row for families that carry a state from token to token."""
 FRAGMENTATION = {"cpu": 0.25, "cuda": 0.0}
-"""Unused memory between the tensors of a step, as a share of the step's bytes: on a CPU, what glibc cannot return while
-neighbouring blocks are in use. Fitted to the cases of scripts/bench/bench_memory.py; not measured on CUDA."""
+"""Unused memory between the tensors of a step, as a fraction of the step's bytes: on a CPU, memory that glibc cannot
+return while neighboring blocks are in use. Fitted to the cases of scripts/bench/bench_memory.py; not measured on
+CUDA."""
 PROCESS_OVERHEAD = {"cpu": 150 * 10**6, "cuda": 0}
-"""Bytes of a process besides all tensors, for any model: on a CPU the kernels of oneDNN and MKL with their buffers, and
-libraries loaded at first use. Fitted to the same cases, where it was 110 to 330 MB."""
+"""Bytes of a process other than tensors, for any model: on a CPU, the kernels of oneDNN and MKL with their buffers, and
+libraries loaded at first use. Fitted to the same cases, in which it was 110 to 330 MB."""
 FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Bytes of a 4-bit weight with a float32 scale per 64 weights."""
 FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -48,16 +49,16 @@ class MeasuredModel:
     """Measurements of a model with its adapter; they give the memory of any micro-batch, storage and optimizer.
 
     Attributes:
-        inner_parameters: Parameters of the layers that get quantised.
-        other_parameters: All other parameters of the base.
+        inner_parameters: Number of parameters of the layers that can be quantized.
+        other_parameters: Number of all other parameters of the base.
         num_trained: Number of trained parameters.
-        full: The base's own weights are trained.
-        dtype: Type of the weights.
-        setup: Device and compute type.
-        document_tokens: Tokens of the measured document.
-        one_document: What a row of one such document saves.
-        two_documents: What a row of two saves; bytes grow linearly with the documents, but do not start at zero.
-        logits: Bytes by the positions of a chunk.
+        full: Whether the base's own weights are trained.
+        dtype: Dtype of the weights.
+        setup: Device and compute dtype.
+        document_tokens: Number of tokens of the measured document.
+        one_document: Bytes that a row of one such document saves.
+        two_documents: Bytes that a row of two saves; they grow linearly with the documents, but do not start at zero.
+        logits: Bytes of the logits, as a function of the positions of a chunk.
     """
 
     inner_parameters: int
@@ -77,11 +78,11 @@ class MeasuredModel:
         """Return the memory of a training step.
 
         Args:
-            quant: Storage of the frozen weights; a checkpoint that is quantised already counts as unquantised.
-            speed: Its chunk of logits.
-            loss: A KL term keeps a frozen copy of weights that are themselves trained.
-            tokens: Tokens of a micro-batch.
-            optimizer_bytes: Bytes that the optimizer and an average keep for each trained parameter: 8 for AdamW alone.
+            quant: Storage of the frozen weights; a checkpoint that is stored quantized counts as unquantized.
+            speed: The size of a chunk of logits is read.
+            loss: The objective; for a KL term, a frozen copy of the base's own weights is kept if they are trained.
+            tokens: Number of tokens of a micro-batch.
+            optimizer_bytes: Bytes of optimizer state and weight average per trained parameter: 8 for AdamW alone.
         """
         width, copies = (self.dtype.itemsize, 1 + (loss.kl > 0)) if self.full else (4, 1)
         outer = int(self.other_parameters * self.dtype.itemsize)
@@ -91,16 +92,16 @@ class MeasuredModel:
         else:
             layers = int(self.inner_parameters * bytes_per_frozen_weight(quant, self.dtype.itemsize))
             weights = layers + outer
-        kept = self.one_document.interpolate(self.two_documents, tokens / self.document_tokens - 1)
+        saved = self.one_document.interpolate(self.two_documents, tokens / self.document_tokens - 1)
         return MemoryEstimate(
             weights=weights,
             parameters=self.num_trained * width * copies,
             gradients=self.num_trained * width,
             optimizer_state=int(self.num_trained * optimizer_bytes),
             logits=self.logits(min(speed.logits_chunk, tokens)),
-            saved=kept,
+            saved=saved,
             num_trained=self.num_trained,
-            largest_layer=layers // max(1, len(kept.layers)),
+            largest_layer=layers // max(1, len(saved.layers)),
             outer_weights=outer,
             fragmentation=FRAGMENTATION[self.setup.device.type],
             process_overhead=PROCESS_OVERHEAD[self.setup.device.type],
@@ -108,7 +109,7 @@ class MeasuredModel:
 
 
 def bytes_per_frozen_weight(quant: QuantConfig, width: int) -> float:
-    """Return the bytes per parameter of a frozen linear layer; ``width`` is that of an unquantised weight."""
+    """Return the bytes per parameter of a frozen linear layer; ``width`` are those of an unquantized weight."""
     if quant.kind in (QuantKind.nf4, QuantKind.fp4):
         return FOUR_BIT_DOUBLE_BYTES if quant.double_quant else FOUR_BIT_BYTES
     return 1.0 if quant.kind is QuantKind.int8 else float(width)
@@ -131,15 +132,15 @@ def estimate_memory(
 
     Args:
         architecture: The model's own configuration.
-        model: How it is loaded.
+        model: The settings for loading it.
         quant: Storage of the frozen weights.
-        adapter: What is trained.
-        speed: Its fused layers, packing and chunk of logits.
+        adapter: The adapter.
+        speed: Fused layers, packing and the size of a chunk of logits are read.
         loss: The objective.
-        tokens: Tokens of a micro-batch.
-        setup: Device and compute type.
-        optimizer_bytes: Bytes that the optimizer and an average keep for each trained parameter.
-        document: Tokens of a document; None means ``DEFAULT_DOCUMENT_TOKENS``.
+        tokens: Number of tokens of a micro-batch.
+        setup: Device and compute dtype.
+        optimizer_bytes: Bytes of optimizer state and weight average per trained parameter.
+        document: Number of tokens of a document; None means ``DEFAULT_DOCUMENT_TOKENS``.
     """
     size = min(tokens, document or DEFAULT_DOCUMENT_TOKENS)
     counted = measure_model(architecture, model, adapter, speed, loss, setup=setup, document=size)
@@ -157,16 +158,16 @@ def measure_model(
     document: int,
     keys_per_token: float = 1.0,
 ) -> MeasuredModel:
-    """Run the model, with its adapter, forward and backward on fake tensors.
+    """Measure the model, with its adapter, by running it forward and backward on fake tensors.
 
     Args:
         architecture: The model's own configuration.
-        model: How it is loaded.
-        adapter: What is trained.
-        speed: Its fused layers, and whether rows hold several examples.
+        model: The settings for loading it.
+        adapter: The adapter.
+        speed: Fused layers and packing are read.
         loss: The objective.
-        setup: Device and compute type.
-        document: Tokens of a document; attention on a CPU saves more for longer ones.
+        setup: Device and compute dtype.
+        document: Number of tokens of a document; attention on a CPU saves more for longer ones.
         keys_per_token: See ``count_saved_bytes``.
     """
     full = adapter.kind in WHOLE
@@ -175,13 +176,13 @@ def measure_model(
     trained = sum(prod(value.shape) for value in adapted.parameters() if value.requires_grad)
     packed = speed.packing and adapter.kind not in VIRTUAL
     if causal_lm(adapted)._is_stateful:
-        packed, document = False, min(document, MAX_STATEFUL_TOKENS)  # step after step, each an operation
+        packed, document = False, min(document, MAX_STATEFUL_TOKENS)  # each token takes operations of its own
     rows = ([document], [document] * 2) if packed else ([document], [document * 2])
     shared = keys_per_token if packed else 1.0
     num_layers = len(decoder_layers(adapted))
     try:
         one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
-    except Exception as error:  # code of any model: some of it reads values, which fake tensors lack; the run goes on
+    except Exception as error:  # some models read values, which fake tensors do not have; the run continues
         one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
@@ -192,8 +193,8 @@ def build_meta_model(
 ) -> tuple[nn.Module, int, int]:
     """Build the model with its adapter on torch's meta device.
 
-    The head is not an inner layer, because inner ones get quantised. A tied head counts once. Stop rows and the
-    adapter's initialisation do not matter here.
+    The head is not an inner layer, because inner layers can be quantized. A tied head counts once. Trained stop rows
+    and the adapter's initialization are left out, because they take no significant memory.
 
     Returns:
         The model, the number of parameters in inner linear layers, and that of all others.

@@ -16,10 +16,10 @@ class OffloadedTensor:
     """A tensor offloaded to main memory.
 
     Attributes:
-        host_copy: Its copy there.
-        device: Its original device.
+        host_copy: The copy in main memory.
+        device: The original device.
         next_wanted: The tensor that the backward pass needs next, if there is one.
-        device_copy: The tensor on its device again, possibly still being copied.
+        device_copy: The copy on the original device, possibly not yet complete.
     """
 
     def __init__(self, host_copy: Tensor, device: torch.device, next_wanted: "OffloadedTensor | None") -> None:
@@ -28,23 +28,25 @@ class OffloadedTensor:
 
 
 class Offloader:
-    """Run layers under checkpointing, offload their inputs, and fetch the next one before it is needed.
+    """Run layers with checkpointing, offload their inputs, and fetch the next input before it is needed.
 
-    Two inputs are on the device at once: the one in use and the one being copied. A second stream copies, so that
-    copies overlap with the computation of a layer. It also orders sending and fetching.
+    Two inputs are on the device at the same time: one in use and one being copied. A second stream copies, so that
+    copies overlap with the computation of a layer, and are done in order.
     """
 
     def __init__(self, device: torch.device, min_elements: int = MIN_ELEMENTS) -> None:
         """Offload from ``device``.
 
         Args:
-            device: A CUDA device; a CPU works too, without a gain.
-            min_elements: Fewest elements of a tensor that is offloaded.
+            device: A CUDA device; a CPU works as well, without a benefit.
+            min_elements: Number of elements from which a tensor is offloaded.
         """
         self.device, self.smallest = device, min_elements
         self.runtime: Any = torch.get_device_module(device)
         self.stream = self.runtime.Stream()
-        self._last: weakref.ref[OffloadedTensor] | None = None  # a strong one would keep the last row's tensors
+        self._last: weakref.ref[OffloadedTensor] | None = (
+            None  # a strong reference would keep the tensors of the last row
+        )
 
     def checkpoint(self, index: int, function: Any, *args: Any) -> Any:
         """Run ``function(*args)``, recomputed in the backward pass from offloaded arguments.
@@ -56,7 +58,7 @@ class Offloader:
         """
         if index == 0:
             self._last = None
-        # Checkpointing hides the tensors within the layer from these hooks, which see only its arguments.
+        # Inside a checkpointed layer these hooks are not called: they get only its arguments.
         with saved_tensors_hooks(self.send, self.fetch):
             return checkpoint(function, *args, use_reentrant=False)
 
@@ -70,7 +72,7 @@ class Offloader:
         with self.runtime.stream(self.stream):
             host_copy.copy_(tensor.detach(), non_blocking=True)
         if is_cuda:
-            tensor.record_stream(self.stream)  # its memory must not be given away while it is read
+            tensor.record_stream(self.stream)  # its memory must not be reused while it is read
         offloaded = OffloadedTensor(host_copy, tensor.device, self._last() if self._last is not None else None)
         self._last = weakref.ref(offloaded)
         return offloaded
@@ -91,7 +93,7 @@ class Offloader:
         return tensor
 
     def _start(self, offloaded: OffloadedTensor) -> None:
-        """Start copying it back, unless that has started."""
+        """Start copying a tensor back, unless this has started."""
         if offloaded.device_copy is None:
             with self.runtime.stream(self.stream):
                 offloaded.device_copy = offloaded.host_copy.to(offloaded.device, non_blocking=True, copy=True)

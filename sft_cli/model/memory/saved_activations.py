@@ -22,7 +22,7 @@ from sft_cli.model.quant import causal_lm
 from sft_cli.model.speed.rms_norm import NormForward
 
 FAKE_ATTENTION = "sft_fake_attention"
-"""Name of the attention function of a counting run."""
+"""Name of the attention function for counting."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class SavedBytes:
     """Bytes saved for the backward pass.
 
     Attributes:
-        layers: By each decoder layer that can be recomputed.
-        rest: Outside of them: embedding, last norm, positions; everything for families without such layers.
-        layer_input: The input of one layer.
-        attention: The output of one layer's attention kernel, and its log-sum-exp.
-        transient: Most bytes that the backward pass of a layer needs in addition, such as gradients in flight.
+        layers: Bytes of each decoder layer that can be recomputed.
+        rest: Bytes outside of them: embedding, last norm, positions; all bytes for families without such layers.
+        layer_input: Bytes of the input of one layer.
+        attention: Bytes of the output of one layer's attention kernel, and its log-sum-exp.
+        transient: Largest number of bytes that the backward pass of a layer needs in addition, such as gradients.
         unknown: Why the bytes of this family cannot be counted, and are 0 here; empty if they are counted.
     """
 
@@ -46,7 +46,7 @@ class SavedBytes:
     unknown: str = ""
 
     def interpolate(self, other: "SavedBytes", rate: float) -> "SavedBytes":
-        """Return the point on the straight line through both; 0 is this one and 1 the other."""
+        """Return the bytes on the straight line through both: rate 0 is this object and 1 the other."""
 
         def between(first: int, second: int) -> int:
             return max(0, round(first + rate * (second - first)))
@@ -62,7 +62,7 @@ class SavedBytes:
 
 
 def unknown_bytes(num_layers: int, error: Exception) -> SavedBytes:
-    """Return the bytes of a model that cannot run on fake tensors: none, with the reason."""
+    """Return zero bytes, with the reason, for a model that cannot run on fake tensors."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return SavedBytes((0,) * num_layers, 0, 0, 0, unknown=f"it needs the values of its tensors ({reason[:100]})")
 
@@ -70,13 +70,13 @@ def unknown_bytes(num_layers: int, error: Exception) -> SavedBytes:
 class FakeAttention(torch.autograd.Function):
     """Save the tensors of a fused attention kernel: query, key, value, output, and a float32 log-sum-exp.
 
-    The backward pass allocates what that of ``SharedPrefixAttention`` does: copies of the keys and values that segments
-    see, and their gradients.
+    The backward pass allocates the same tensors as that of ``SharedPrefixAttention``: copies of the keys and values
+    that segments attend to, and their gradients.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, num_keys: int) -> Tensor:
-        """Return ``(rows, length, heads, width)`` without meaning."""
+        """Return ``(rows, length, heads, width)`` without meaningful values."""
         output = query.new_empty(*query.shape[:3], value.shape[-1]).transpose(1, 2)
         sums = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         if (memory := active_memory.get()) is not None:
@@ -87,7 +87,7 @@ class FakeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Return gradients without meaning."""
+        """Return gradients without meaningful values."""
         query, key, value = ctx.saved_tensors[:3]
         if ctx.num_keys <= key.shape[2]:
             return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
@@ -102,7 +102,7 @@ class FakeAttention(torch.autograd.Function):
 def fake_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, keys_per_token: float = 1.0, **__: Any
 ) -> tuple[Tensor, None]:
-    """Attention function of transformers that saves the tensors of a fused kernel, and computes nothing."""
+    """Attention function for transformers that saves the tensors of a fused kernel but computes nothing."""
     num_keys = round(keys_per_token * key.shape[2])
     return FakeAttention.apply(query, key, value, num_keys), None  # pyright: ignore[reportReturnType]
 
@@ -118,16 +118,17 @@ def count_saved_bytes(
 ) -> list[SavedBytes]:
     """Count the bytes that each row of documents saves for the backward pass, without parameters.
 
-    The model runs on fake tensors. For a CPU its attention is the packed one; for CUDA, which need not be available, it
-    saves what a fused kernel saves.
+    The model runs on fake tensors. For a CPU its attention is packed attention; for CUDA, which need not be available,
+    a function that saves the same tensors as a fused kernel.
 
     Args:
         model: A causal LM, with its adapter, on the meta device; it cannot be used afterwards.
-        rows: Tokens of the documents of each row.
-        setup: Device and type it would compute in.
-        fused: Replace RMS norms, and fuse LoRA layers that read the same input, where that is possible.
-        packed: A row may hold several documents.
-        keys_per_token: Keys that the segments of a row see, shared ones counted for each, over its tokens; on CUDA.
+        rows: Numbers of tokens of the documents of each row.
+        setup: Device and compute dtype of the run.
+        fused: Whether to replace RMS norms and fuse LoRA layers that read the same input, if possible.
+        packed: Whether a row may have several documents.
+        keys_per_token: Number of keys that the segments of a row attend to per token of the row, on CUDA; shared keys
+            count for each segment.
     """
     AttentionInterface.register(FAKE_ATTENTION, partial(fake_attention, keys_per_token=keys_per_token))
     AttentionMaskInterface.register(FAKE_ATTENTION, lambda *_, **__: None)
@@ -143,28 +144,28 @@ def count_saved_bytes(
         if fused:
             from sft_cli.model.speed.fused_lora import fuse_lora
 
-            for norm, how in norms.items():
-                norm.forward = NormForward(norm, *how)
+            for norm, eps_and_offset in norms.items():
+                norm.forward = NormForward(norm, *eps_and_offset)
             with cpu_setup.precision(), SingleExpertMode():
                 fuse_lora(model)
         if not any(value.requires_grad for value in lm.base_model.parameters()):
-            # Trained vectors precede the text: everything after them needs gradients as if it were trained.
+            # Trained vectors precede the text, so the layers compute gradients as if the text were trained.
             lm.get_input_embeddings().register_forward_hook(lambda _, __, states: states.requires_grad_())
         for value in model.parameters():
             if value.requires_grad:
                 value.grad = torch.zeros_like(value)
-        found = []
+        counts = []
         for row, arguments in zip(rows, row_arguments, strict=True):
             try:
                 use_packed_attention(model) if use_packed else lm.set_attn_implementation(FAKE_ATTENTION)
-                found.append(_count_row(model, sum(row), arguments, cpu_setup, duplicates))
+                counts.append(_count_row(model, sum(row), arguments, cpu_setup, duplicates))
             except (PackingUnsupported, RuntimeError):
                 if not use_packed:
                     raise
                 lm.set_attn_implementation(FAKE_ATTENTION)
-                found.append(_count_row(model, sum(row), {"use_cache": False}, cpu_setup, duplicates))
+                counts.append(_count_row(model, sum(row), {"use_cache": False}, cpu_setup, duplicates))
     clear_mask_cache()
-    return found
+    return counts
 
 
 def _count_row(

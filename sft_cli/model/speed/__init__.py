@@ -1,1 +1,1 @@
-"""Faster ways to compute the same results; every module is exact, or states its error."""
+"""Faster computation of the same results; every module is exact or states its error."""

@@ -1,8 +1,7 @@
 """Faster LoRA layers: layers that read the same input are computed together, on PEFT's own modules and parameters.
 
-Only ``forward`` of the layers is replaced, on the instances: names, parameters, saving, merging and generating stay
-PEFT's. Without gradients, with the adapter disabled or merged, or called with other arguments, a layer runs PEFT's own
-forward.
+Only the ``forward`` of the instances is replaced: names, parameters, saving, merging and generating do not change.
+Without gradients, with a disabled or merged adapter, or with other arguments, a layer runs PEFT's own forward.
 """
 
 from collections import Counter
@@ -23,12 +22,12 @@ from sft_cli.model.speed.lora_products import BaseLayer, FusedLoraFunction, is_4
 
 @dataclass(frozen=True)
 class FusionReport:
-    """What was fused.
+    """The numbers of fused and skipped LoRA layers.
 
     Attributes:
         layers: Number of fused LoRA layers.
-        groups: Number of groups they form; a layer that shares its input with no other is a group of one.
-        skipped: Layers that keep PEFT's forward, counted by the reason.
+        groups: Number of their groups; a layer that shares its input with no other layer is a group of one.
+        skipped: Number of layers that keep PEFT's forward, by the reason.
     """
 
     layers: int
@@ -46,12 +45,12 @@ class FusionReport:
 class LoraGroup:
     """LoRA layers that read the same input, in the order of their calls.
 
-    The first one computes all outputs; the others return theirs while the input is still the same tensor.
+    The first layer computes all outputs; the others return theirs if they are called with the same tensor.
 
     Attributes:
         layers: PEFT's layers.
-        adapter: Name of the adapter they run.
-        bases: The frozen layers under them.
+        adapter: Name of the adapter that they run.
+        bases: The frozen layers that they wrap.
         pending: The input and its version, and the outputs by index that no layer has returned yet.
     """
 
@@ -62,16 +61,16 @@ class LoraGroup:
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop pending outputs from copies of the model."""
-        return {**vars(self), "waiting": None}
+        return {**vars(self), "pending": None}
 
     def is_usable(self) -> bool:
         """Return whether all layers run exactly this adapter on an unchanged base."""
         return all(is_fusable(layer, self.adapter) for layer in self.layers)
 
-    def output(self, place: int, x: Tensor) -> Tensor | None:
-        """Return the output of a member for ``x``; None where PEFT has to compute it."""
-        if place:
-            return self.take_pending(place, x)
+    def output(self, index: int, x: Tensor) -> Tensor | None:
+        """Return the output of a layer for ``x``; None if PEFT has to compute it."""
+        if index:
+            return self.take_pending(index, x)
         self.pending = None
         if not self.is_usable():
             return None
@@ -80,20 +79,20 @@ class LoraGroup:
             self.pending = (x, x._version, dict(enumerate(rest, start=1)))
         return first
 
-    def take_pending(self, place: int, x: Tensor) -> Tensor | None:
-        """Return the pending output of this member, if it was computed for this input."""
+    def take_pending(self, index: int, x: Tensor) -> Tensor | None:
+        """Return the pending output of a layer, if it was computed for this input."""
         if self.pending is None:
             return None
-        given, version, outputs = self.pending
-        if given is not x or x._version != version or place not in outputs:
+        computed_for, version, outputs = self.pending
+        if computed_for is not x or x._version != version or index not in outputs:
             return None
-        output = outputs.pop(place)
+        output = outputs.pop(index)
         if not outputs:
             self.pending = None
         return output
 
     def compute(self, x: Tensor) -> Iterable[Tensor]:
-        """Compute the outputs of all members."""
+        """Compute the outputs of all layers."""
         x = x.to(compute_dtype(x))
         scales = [layer.scaling[self.adapter] for layer in self.layers]
         downs = [layer.lora_A[self.adapter].weight for layer in self.layers]
@@ -105,17 +104,17 @@ class LoraGroup:
 
 @dataclass
 class FusedForward:
-    """The ``forward`` of one member: the group's result, or PEFT's own."""
+    """The ``forward`` of one layer of a group: the group's result, or PEFT's own."""
 
     group: LoraGroup
-    place: int
+    index: int
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the result of the layer's own forward."""
-        layer = self.group.layers[self.place]
+        layer = self.group.layers[self.index]
         output = None
         if torch.is_grad_enabled() and not args and not kwargs:
-            output = self.group.output(self.place, x)
+            output = self.group.output(self.index, x)
         return type(layer).forward(layer, x, *args, **kwargs) if output is None else output
 
 
@@ -136,7 +135,7 @@ def fuse_lora(model: nn.Module) -> FusionReport:
         model: A PEFT model, or a module that contains one.
 
     Returns:
-        What was fused.
+        The numbers of fused and skipped layers.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -153,31 +152,31 @@ def fuse_lora(model: nn.Module) -> FusionReport:
     for block in find_gated_blocks(model, trace, single):
         block.block.forward = block
     for group in groups:
-        for place, layer in enumerate(group.layers):
-            layer.forward = FusedForward(group, place)
+        for index, layer in enumerate(group.layers):
+            layer.forward = FusedForward(group, index)
     return FusionReport(len(fusable), len(groups), Counter(reason for reason in reasons.values() if reason is not None))
 
 
 def unfuse_lora(model: nn.Module) -> None:
-    """Restore PEFT's own forward of every layer; does nothing where none is replaced."""
+    """Restore PEFT's own forward of every layer; do nothing if none is replaced."""
     for module in model.modules():
         if isinstance(vars(module).get("forward"), FusedForward | GatedForward):
             del module.forward
 
 
 def fusion_blocker(layer: Any) -> str | None:
-    """Return why a LoRA layer keeps PEFT's forward, as a clause; None when it can be fused."""
+    """Return why a LoRA layer keeps PEFT's forward, as a clause; None if it can be fused."""
     from peft.tuners.lora import Linear
 
     base, active = layer.base_layer, layer.active_adapters
     if not (isinstance(layer, Linear) or type(layer).__name__ == "Linear4bit"):
-        return f"{type(layer).__name__} layers are not plain linear ones"
+        return f"{type(layer).__name__} is not a plain linear layer"
     if len(active) != 1 or active[0] not in layer.lora_A:
         return "several adapters, or none, are active"
     if active[0] in layer.lora_variant:
         return f"their adapter is a variant of LoRA ({type(layer.lora_variant[active[0]]).__name__})"
     if not isinstance(layer.lora_dropout[active[0]], nn.Identity):
-        return "they drop inputs"
+        return "they have dropout"
     if layer.lora_bias[active[0]]:
         return "their adapter has a bias"
     if not is_plain_base(base):
@@ -186,12 +185,12 @@ def fusion_blocker(layer: Any) -> str | None:
         return "their base is trained too"
     parts = (base, layer.lora_A[active[0]], layer.lora_B[active[0]])
     if any(is_intercepted(part) for part in parts) or any(type(part) is not nn.Linear for part in parts[1:]):
-        return "something else watches or replaces their parts"
+        return "their modules have hooks or replaced forwards"
     return None
 
 
 def is_plain_base(base: nn.Module) -> bool:
-    """Return whether a base layer computes from its weight and bias alone."""
+    """Return whether the output of a base layer depends only on its weight and bias."""
     if type(base) in (nn.Linear, Conv1D):
         return True
     weight = base.weight if "weight" in base._parameters else None
@@ -199,20 +198,20 @@ def is_plain_base(base: nn.Module) -> bool:
 
 
 def is_intercepted(module: nn.Module) -> bool:
-    """Return whether a module's forward is replaced or has hooks, which would not run."""
+    """Return whether a module has a replaced forward or hooks, which would not run."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
 
 def group_by_input(trace: ForwardTrace, layers: Mapping[str, Any]) -> list[LoraGroup]:
-    """Group the layers that one parent calls with the same tensor, in the order of the calls."""
-    together: dict[tuple[Any, ...], list[str]] = {}
+    """Group the layers that the same parent calls with the same tensor, in the order of the calls."""
+    by_input: dict[tuple[Any, ...], list[str]] = {}
     for name in trace.calls:
         if name in layers and (call := trace.single_call(name)) is not None:
             key = (name.rpartition(".")[0], id(call.input), layers[name].active_adapters[0])
-            together.setdefault(key, []).append(name)
-    alone = [[name] for name in layers if trace.single_call(name) is None]
-    return [make_group([layers[name] for name in names]) for names in [*together.values(), *alone]]
+            by_input.setdefault(key, []).append(name)
+    single = [[name] for name in layers if trace.single_call(name) is None]
+    return [make_group([layers[name] for name in names]) for names in [*by_input.values(), *single]]
 
 
 def make_group(layers: Iterable[Any]) -> LoraGroup:

@@ -1,9 +1,8 @@
-"""Gated feed-forward blocks that save only gate and up:  ``down(act(gate(x)) * up(x))``.
+"""Gated feed-forward blocks ``down(act(gate(x)) * up(x))`` that save only the outputs of gate and up.
 
-Written out, autograd saves four wide tensors of such a block (gate, its activation, up, and the product that LoRA's A
-of ``down`` needs again). Two of them follow from the others by elementwise operations, which the backward pass repeats.
-Blocks are not recognised by names or classes: one traced forward pass shows which blocks compute this, and nothing
-else.
+Otherwise autograd saves four wide tensors of such a block: gate, its activation, up, and the product, which LoRA's A of
+``down`` needs again. Two of them follow from the others by elementwise operations, which the backward pass repeats.
+Blocks are not recognized by names or classes: a traced forward pass shows which blocks compute exactly this formula.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tenso
 
 
 class SingleLayerGroup(Protocol):
-    """The group of a fused layer that shares its input with no other."""
+    """The group of a fused layer that shares its input with no other layer."""
 
     layers: tuple[Any, ...]
     adapter: str
@@ -45,7 +44,7 @@ class Activation:
     approximate: str | None = None
 
     def __call__(self, gate: Tensor) -> Tensor:
-        """Apply it."""
+        """Apply the function."""
         if self.approximate is None:
             return functional.silu(gate)
         return functional.gelu(gate, approximate=self.approximate)
@@ -58,13 +57,13 @@ class Activation:
 
 
 class GatedMLPFunction(torch.autograd.Function):
-    """``FusedLoraFunction`` of one member whose input is ``activation(gate) * up``; gradients for gate, up, A and B."""
+    """``FusedLoraFunction`` of one layer whose input is ``activation(gate) * up``; gradients for gate, up, A and B."""
 
     @staticmethod
     def forward(
         ctx: Any, gate: Tensor, up: Tensor, activation: Activation, base: BaseLayer, scale: float, *matrices: Tensor
     ) -> Tensor:
-        """Return ``(…, O)`` of two ``(…, I)``; ``matrices`` are A, ``(r, I)``, and B, ``(O, r)``."""
+        """Return ``(…, O)``; gate and up are ``(…, I)``, ``matrices`` are A ``(r, I)`` and B ``(O, r)``."""
         ctx.activation, ctx.base, ctx.scale = activation, base, scale
         outputs, kept = fused_forward(activation(gate).mul_(up), [base], [scale], matrices, keep=True)
         ctx.save_for_backward(gate, up, *kept)
@@ -92,11 +91,11 @@ class GatedForward:
 
     Attributes:
         block: The block.
-        gate: Its child whose output is activated.
-        up: Its child that the activation is multiplied with.
+        gate: The child whose output is activated.
+        up: The child whose output is multiplied by the activation.
         group: The group of the fused layer that reads the product.
         activation: The activation of the gate.
-        gate_first: Its gate is called before its up.
+        gate_first: Whether gate is called before up.
     """
 
     block: nn.Module
@@ -137,9 +136,9 @@ class ModuleCall:
     """One call of a module: its only input and its output, which are kept so that their ids stay unique.
 
     Attributes:
-        name: Of the module.
+        name: The name of the module.
         input: The input.
-        version: The input's version after the call: writing into a tensor raises it.
+        version: The version of the input after the call, which in-place operations increase.
         output: The output.
     """
 
@@ -156,7 +155,7 @@ class ForwardTrace:
     Attributes:
         activations: By the id of a result: the function, its input, and the result.
         products: By the id of a result: both factors, and the result.
-        calls: By the name of a module, in the order of the first call; None is a call of another form.
+        calls: By the name of a module, in the order of the first call; None if it did not map one tensor to another.
     """
 
     activations: dict[int, tuple[Activation, Tensor, Tensor]] = field(default_factory=dict)
@@ -166,23 +165,23 @@ class ForwardTrace:
     def make_hook(self, name: str) -> Any:
         """Return a forward hook that records the calls of a module."""
 
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             """Record the call of a module."""
             plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
             self.calls.setdefault(name, []).append(
                 ModuleCall(name, args[0], args[0]._version, output) if plain else None
             )
 
-        return note
+        return record
 
     def single_call(self, name: str) -> ModuleCall | None:
-        """Return the call of a module that was called once, with one tensor for one tensor; else None."""
+        """Return the call of a module that was called once and maps one tensor to another; None for others."""
         calls = self.calls.get(name, [])
         return calls[0] if len(calls) == 1 else None
 
 
 class OpRecorder(TorchFunctionMode):
-    """Record the activations and products that run inside."""
+    """Record the activations and products that run inside the block."""
 
     def __init__(self, trace: ForwardTrace) -> None:
         super().__init__()
@@ -196,7 +195,12 @@ class OpRecorder(TorchFunctionMode):
             self._seen.activations[id(result)] = (Activation(), args[0], result)
         elif func is functional.gelu and len(args) == 1:
             self._seen.activations[id(result)] = (Activation(kwargs.get("approximate", "none")), args[0], result)
-        elif func in MULTIPLICATIONS and len(args) == 2 and not kwargs and all(isinstance(one, Tensor) for one in args):
+        elif (
+            func in MULTIPLICATIONS
+            and len(args) == 2
+            and not kwargs
+            and all(isinstance(argument, Tensor) for argument in args)
+        ):
             self._seen.products[id(result)] = (args[0], args[1], result)
         return result
 
@@ -204,12 +208,12 @@ class OpRecorder(TorchFunctionMode):
 def find_gated_blocks(
     model: nn.Module, trace: ForwardTrace, groups: Mapping[str, SingleLayerGroup]
 ) -> list[GatedForward]:
-    """Return the blocks that a trace shows to be gated ones.
+    """Return the gated blocks of a model.
 
     Args:
-        model: The traced model.
-        trace: Its trace, with the calls of all its modules.
-        groups: The groups of one, by the name of their layer.
+        model: The model.
+        trace: A trace of its forward pass, with the calls of all modules.
+        groups: The groups of one layer, by the name of the layer.
     """
     modules = dict(model.named_modules())
     blocks = []
@@ -232,15 +236,15 @@ def find_gated_blocks(
 def _match_gated_block(
     trace: ForwardTrace, parent: str, product: Tensor, block_call: ModuleCall
 ) -> tuple[Activation, str, str, bool] | None:
-    """Match a block's computation of its last input: activation, names of gate and up, whether gate runs first."""
-    # Nobody but these two may read the block's input or be read in its product.
+    """Return activation, names of gate and up, and whether gate runs first, if the block computes a gated product."""
+    # Exactly two children may read the block's input, and the product must depend only on them.
     child_calls = [
-        one for name in trace.calls if name.rpartition(".")[0] == parent and (one := trace.single_call(name))
+        call for name in trace.calls if name.rpartition(".")[0] == parent and (call := trace.single_call(name))
     ]
-    readers = [one for one in child_calls if one.input is block_call.input]
+    readers = [call for call in child_calls if call.input is block_call.input]
     if len(readers) != 2 or id(product) not in trace.products:
         return None
-    if block_call.version or any(one.output._version for one in readers):
+    if block_call.version or any(call.output._version for call in readers):
         return None
     *factors, _ = trace.products[id(product)]
     for activated, other in (factors, factors[::-1]):

@@ -1,7 +1,8 @@
 """Compute the last decoder layer only at the positions whose output is needed: those that predict a trained token.
 
-After the attention of the last layer no position depends on another. The matrices there (the output projection and the
-feed-forward block) get only the rows of ``PackedRow.read_positions``; all other rows become zeros, never read.
+After the attention of the last layer no position depends on another one. The matrices there (the output projection and
+the feed-forward block) get only the rows of ``PackedRow.read_positions``; all other rows become zeros, which are not
+read.
 
 Shapes: T tokens of the row, R needed positions.
 """
@@ -22,19 +23,19 @@ from sft_cli.model.quant import causal_lm, evaluation_mode
 from sft_cli.model.speed.fused_lora import FusedForward
 
 TRIAL_TOKENS, TRIAL_POSITIONS = 8, (2, 3, 6)
-"""The trial row and its needed positions: others are before, between and after them."""
+"""Length of the trial row, and its needed positions, with other positions before, between and after them."""
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest relative difference between rows computed alone and among others."""
+"""Largest relative difference between rows computed alone and with others."""
 
 
 @dataclass
 class NeededPositions:
-    """The positions needed in the current call of the last layer; None for all."""
+    """A hook that records the positions needed in the current call of the last layer; None: all."""
 
     read_at: Tensor | None = None
 
     def __call__(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Hook before the attention: unlike one before the layer, it also runs in recomputation."""
+        """Record the positions; as a hook of the attention, unlike one of the layer, it also runs on recomputation."""
         row = kwargs.get(PACKED_ROW_KWARG)
         self.read_at = row.read_positions if isinstance(row, PackedRow) else None
 
@@ -45,8 +46,8 @@ class SelectiveForward:
 
     Attributes:
         needed: The positions whose output is needed.
-        original: The forward it had.
-        was_on_instance: Whether that forward was set on the instance.
+        original: The original forward.
+        was_on_instance: Whether the original forward was set on the instance.
     """
 
     needed: NeededPositions
@@ -66,11 +67,11 @@ def skip_unused_positions(model: nn.Module) -> int | str:
     """Compute the last decoder layer only at the positions whose output is needed.
 
     Call it after ``fuse_lora``, when the model runs packed attention; ``restore_all_positions`` undoes it. Every module
-    is checked first on a short row: its rows do not depend on each other, and the needed hidden states are equal to the
-    bit whatever its other rows contain (they are filled with NaN).
+    is first checked on a short row: its rows must not depend on each other, and the needed hidden states must be equal
+    bit for bit if the other rows are filled with NaN.
 
     Returns:
-        How many modules skip rows, or the reason why none does, as a clause.
+        The number of modules that skip rows, or the reason why none does, as a clause.
     """
     restore_all_positions(model)
     lm = causal_lm(model)
@@ -78,7 +79,7 @@ def skip_unused_positions(model: nn.Module) -> int | str:
     if not layers:
         return "the family has no list of decoder layers"
     if "router_logits" in (lm._can_record_outputs or {}):
-        return "the routers of a mixture of experts are balanced over all tokens"
+        return "the load-balancing loss of a mixture of experts needs all tokens"
     if lm.config.get_text_config().output_hidden_states:
         return "the model returns its hidden states"
     attention, candidates = attention_and_candidates(lm, layers[-1])
@@ -97,9 +98,9 @@ def skip_unused_positions(model: nn.Module) -> int | str:
 def restore_all_positions(model: nn.Module) -> None:
     """Undo ``skip_unused_positions``, if it ran. Call it before ``unfuse_lora``."""
     for module in model.modules():
-        for number in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, NeededPositions)]:
-            del module._forward_pre_hooks[number]
-            module._forward_pre_hooks_with_kwargs.pop(number, None)
+        for handle_id in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, NeededPositions)]:
+            del module._forward_pre_hooks[handle_id]
+            module._forward_pre_hooks_with_kwargs.pop(handle_id, None)
         if isinstance(forward := vars(module).get("forward"), SelectiveForward):
             del module.forward
             if forward.was_on_instance:
@@ -107,7 +108,7 @@ def restore_all_positions(model: nn.Module) -> None:
 
 
 def attention_and_candidates(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
-    """Return the attention of a layer (the child that gets the documents) and its modules that may be position-wise."""
+    """Return the attention of a layer (the child that gets the documents) and the modules that may be position-wise."""
     attention_modules: list[nn.Module] = []
     before_attention: list[nn.Module] = []  # modules that run before the hook of the attention
 
@@ -135,49 +136,49 @@ def attention_and_candidates(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.
 
 
 def is_in_group(module: nn.Module) -> bool:
-    """Return whether it is fused with others: queries could skip rows, but keys and values cannot."""
-    own = vars(module).get("forward")
-    return isinstance(own, FusedForward) and len(own.group.layers) > 1
+    """Return whether the module is fused with others: queries could skip rows, but keys and values cannot."""
+    forward = vars(module).get("forward")
+    return isinstance(forward, FusedForward) and len(forward.group.layers) > 1
 
 
 def has_matrix(module: nn.Module) -> bool:
-    """Return whether skipping rows saves anything: norms and activations cost less than selecting rows."""
+    """Return whether the module has a matrix; for norms and activations, selecting rows costs more than it saves."""
     return any(parameter.dim() > 1 for parameter in module.parameters())
 
 
 def is_position_wise(lm: PreTrainedModel, module: nn.Module) -> bool:
-    """Return whether the module maps one tensor ``(1, T, width)`` to another and computes every row by itself."""
-    seen: list[tuple[Any, Any]] = []
+    """Return whether the module maps a tensor ``(1, T, width)`` to another one and computes each row separately."""
+    calls: list[tuple[Any, Any]] = []
     handle = module.register_forward_hook(
-        lambda _, args, kwargs, out: seen.append(((*args, *kwargs.values()), out)), with_kwargs=True
+        lambda _, args, kwargs, out: calls.append(((*args, *kwargs.values()), out)), with_kwargs=True
     )
     try:
         run_trial_row(lm)
     finally:
         handle.remove()
-    if len(seen) != 1 or len(seen[0][0]) != 1 or not isinstance(seen[0][1], Tensor):
+    if len(calls) != 1 or len(calls[0][0]) != 1 or not isinstance(calls[0][1], Tensor):
         return False
-    (x,), out = seen[0]
+    (x,), out = calls[0]
     if out.dim() != 3 or out.shape[:2] != (1, TRIAL_TOKENS) or x.shape[:2] != (1, TRIAL_TOKENS):
         return False
     with evaluation_mode(lm):
         alone = module(x[:, list(TRIAL_POSITIONS)])
-    wanted = out[:, list(TRIAL_POSITIONS)].float()
-    return bool((alone.float() - wanted).abs().max() <= TOLERANCE[x.dtype] * wanted.abs().max())
+    expected = out[:, list(TRIAL_POSITIONS)].float()
+    return bool((alone.float() - expected).abs().max() <= TOLERANCE[x.dtype] * expected.abs().max())
 
 
 def ignores_other_rows(lm: PreTrainedModel, module: nn.Module) -> bool:
     """Return whether the hidden states at the needed positions do not depend on the module's other rows."""
-    others = [place for place in range(TRIAL_TOKENS) if place not in TRIAL_POSITIONS]
+    others = [index for index in range(TRIAL_TOKENS) if index not in TRIAL_POSITIONS]
 
-    def spoil(_: nn.Module, args: Any, out: Tensor) -> Tensor:
+    def fill_with_nan(_: nn.Module, args: Any, out: Tensor) -> Tensor:
         """Replace the other rows by NaN."""
-        spoiled = out.clone()
-        spoiled[:, others] = torch.nan
-        return spoiled
+        filled = out.clone()
+        filled[:, others] = torch.nan
+        return filled
 
     clean = run_trial_row(lm)
-    handle = module.register_forward_hook(spoil)
+    handle = module.register_forward_hook(fill_with_nan)
     try:
         return torch.equal(clean, run_trial_row(lm))
     finally:

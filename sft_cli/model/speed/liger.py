@@ -14,18 +14,18 @@ from sft_cli.model.quant import causal_lm
 def apply_liger_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str | None:
     """Replace norms, rotary positions and MLPs of a model in place.
 
-    The loss has its own head, so Liger's fused loss stays off.
+    Liger's fused loss stays off, because ``LossModel`` computes the loss.
 
     Args:
         model: A causal LM without an adapter: adapters wrap the layers inside an MLP, not the MLP.
         choice: ``speed.kernels``.
-        device: Where it computes.
+        device: The device of the model.
 
     Returns:
         A clause for the log; None if nothing was replaced.
 
     Raises:
-        SftError: They are required, and not available here.
+        SftError: The kernels are required but not available here.
     """
     if choice is Choice.never:
         return None
@@ -42,7 +42,7 @@ def apply_liger_kernels(model: nn.Module, choice: Choice, device: torch.device) 
 def liger_blocker(family: str, device: torch.device) -> tuple[str, str] | None:
     """Return why Liger's kernels cannot be used, and a fix; None if they can."""
     if device.type != "cuda":
-        return "Liger's kernels run on CUDA, and this run does not", "speed.kernels=auto"
+        return "Liger's kernels need CUDA, which this run does not use", "speed.kernels=auto"
     if find_spec("liger_kernel") is None:
         return "liger-kernel is not installed", "pip install 'sft-cli[liger]'"
     if family not in _supported_families():
@@ -60,9 +60,9 @@ def _supported_families() -> dict[str, object]:
 
 
 def _apply(lm: nn.Module, family: str) -> None:
-    """Call Liger's function for the family, with every kernel of the loss off."""
+    """Call Liger's function for the family, without the kernels of the loss."""
     function = _supported_families()[family]
     assert callable(function)
-    known = inspect.signature(function).parameters
-    losses = {name: False for name in ("cross_entropy", "fused_linear_cross_entropy") if name in known}
+    parameters = inspect.signature(function).parameters
+    losses = {name: False for name in ("cross_entropy", "fused_linear_cross_entropy") if name in parameters}
     function(model=lm, **losses)

@@ -1,10 +1,10 @@
 """Several LoRA layers that read the same input, computed and differentiated together.
 
-PEFT computes each layer by itself: it casts the input to float32 for every A (unless autocast is on), keeps a copy of
-it for each, and adds the update as a separate tensor. Here the input is kept once, the A matrices are one product,
-and the update is added in place.
+PEFT computes each layer separately: it casts the input to float32 for every A (unless autocast is on), keeps a copy for
+each, and adds the update as a separate tensor. Here the input is kept once, all A matrices are applied in one product,
+and the updates are added in place.
 
-Shapes: T tokens, I inputs, O outputs of a member, r its rank, R ranks of all members together.
+Shapes: T tokens, I inputs, O outputs of a layer, r its rank, R sum of the ranks of all layers.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from sft_cli.model.quant import is_repacked
 
 @dataclass
 class BaseLayer:
-    """The frozen layer under one member: a linear layer, GPT-2's Conv1D, or a 4-bit layer.
+    """The frozen layer inside a LoRA layer: a linear layer, GPT-2's Conv1D, or a 4-bit layer.
 
     Attributes:
-        layer: The layer; its ``weight`` and ``bias`` are read at every use, because sharding replaces them.
-        transposed: Its weight is stored ``(I, O)``.
-        cached_weight: A weight that was converted while a layer was recomputed, for the backward pass that follows.
+        layer: The layer; its ``weight`` and ``bias`` are read on every call, because sharding replaces them.
+        transposed: Whether its weight is stored as ``(I, O)``.
+        cached_weight: The weight as converted by a recomputation, for the backward pass that follows.
     """
 
     layer: nn.Module
@@ -34,7 +34,7 @@ class BaseLayer:
     cached_weight: Tensor | None = None
 
     def usable_weight(self, dtype: torch.dtype) -> Tensor | None:
-        """Return the ``(O, I)`` weight if it can be used as it is; None where it has to be converted."""
+        """Return the ``(O, I)`` weight if it can be used as it is; None if it has to be converted."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         if is_4bit(weight) or weight.dtype != dtype:
@@ -42,7 +42,7 @@ class BaseLayer:
         return weight.t() if self.transposed else weight
 
     def convert_weight(self, dtype: torch.dtype) -> Tensor:
-        """Return the ``(O, I)`` weight, dequantised or cast."""
+        """Return the ``(O, I)`` weight, dequantized or cast."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         if is_4bit(weight):
@@ -59,32 +59,32 @@ class BaseLayer:
         return bias.to(dtype) if isinstance(bias, Tensor) else None
 
     def for_backward(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight that the recomputation has just converted, or convert it again."""
+        """Return the weight as the recomputation has just converted it, or convert it again."""
         weight, self.cached_weight = self.cached_weight, None
         return self.convert_weight(dtype) if weight is None or weight.dtype != dtype else weight
 
 
 def is_4bit(weight: Tensor) -> bool:
-    """Return whether bitsandbytes stores it in 4 bits."""
+    """Return whether bitsandbytes stores the weight in 4 bits."""
     return "quant_state" in vars(weight)
 
 
 def is_recomputing() -> bool:
-    """Return whether this runs inside a backward pass, as the recomputation of a checkpointed layer does."""
+    """Return whether a backward pass is running, as in the recomputation of a checkpointed layer."""
     return torch._C._current_graph_task_id() != -1
 
 
 class FusedLoraFunction(torch.autograd.Function):
-    """``y_i = x W_i^T + b_i + s_i (x A_i^T) B_i^T`` for every member i; gradients for x, A and B.
+    """``y_i = x W_i^T + b_i + s_i (x A_i^T) B_i^T`` for every layer i; gradients for x, A and B.
 
-    All products are in the type of x. A and B may have another (float32 master weights); their gradients have theirs.
+    All products are in the dtype of x. A and B may have another dtype (float32 master weights), as their gradients do.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, bases: Sequence[BaseLayer], scales: Sequence[float], *matrices: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return ``(…, O_i)`` of ``(…, I)``; ``matrices`` are all A, ``(r_i, I)``, then all B, ``(O_i, r_i)``."""
+        """Return ``(…, O_i)`` for x ``(…, I)``; ``matrices`` are all A ``(r_i, I)``, then all B ``(O_i, r_i)``."""
         ctx.set_materialize_grads(False)
         ctx.bases, ctx.scales = bases, scales
         outputs, saved = fused_forward(x, bases, scales, matrices, keep=ctx.needs_input_grad[0])
@@ -96,7 +96,7 @@ class FusedLoraFunction(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  the decorator hides the name
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, and of each A and B; None for everything frozen."""
+        """Return the gradients of x, and of each A and B; None for frozen tensors."""
         x, *saved = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
         grad_x, grad_matrices = fused_backward(x, saved, ctx.bases, ctx.scales, gradients, needed)
@@ -106,28 +106,28 @@ class FusedLoraFunction(torch.autograd.Function):
 def fused_forward(
     x: Tensor, bases: Sequence[BaseLayer], scales: Sequence[float], matrices: Sequence[Tensor], *, keep: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-    """Return the outputs of ``FusedLoraFunction``, and what ``fused_backward`` needs besides x.
+    """Return the outputs of ``FusedLoraFunction``, and the tensors that ``fused_backward`` needs in addition to x.
 
     Args:
         x: ``(…, I)``.
-        bases: Of every member.
-        scales: Of every member.
+        bases: The frozen layers.
+        scales: The LoRA scales of the layers.
         matrices: All A, then all B.
-        keep: The gradient of x will be needed.
+        keep: Whether the gradient of x will be needed.
     """
     downs, ups = matrices[: len(bases)], matrices[len(bases) :]
     x_2d = x.reshape(-1, x.shape[-1])
     low_rank = x_2d @ stack_lora_a(downs, x.dtype).t()  # (T, R)
     weights, outputs = [], []
-    for base, scale, up, own in zip(bases, scales, ups, split_by_rank(low_rank, downs), strict=True):
+    for base, scale, up, own_low_rank in zip(bases, scales, ups, split_by_rank(low_rank, downs), strict=True):
         weight = base.usable_weight(x.dtype)
         weights.append(weight)
         if weight is None:
             weight = base.convert_weight(x.dtype)
             base.cached_weight = weight if keep and is_recomputing() else None
         output = linear(x_2d, weight, base.bias(x.dtype))
-        output.addmm_(own, scaled_lora_b(up, scale, x.dtype).t())
-        # No view: some families change a layer's output in place, which autograd forbids for views made here.
+        output.addmm_(own_low_rank, scaled_lora_b(up, scale, x.dtype).t())
+        # Not a view: some families change a layer's output in place, which autograd forbids for views of this function.
         outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
     return tuple(outputs), (low_rank, *matrices, *weights)
 
@@ -144,10 +144,10 @@ def fused_backward(
 
     Args:
         x: ``(…, I)``.
-        saved: What ``fused_forward`` returned besides the outputs.
-        bases: Of every member.
-        scales: Of every member.
-        gradients: Of the outputs.
+        saved: The second result of ``fused_forward``.
+        bases: The frozen layers.
+        scales: The LoRA scales of the layers.
+        gradients: The gradients of the outputs.
         needed: Whether the gradient of x, and of each A and B, is needed.
     """
     count = len(bases)
@@ -160,15 +160,15 @@ def fused_backward(
     members = zip(
         bases, scales, ups, weights, split_by_rank(low_rank, downs), gradients, needed[1 + count :], strict=True
     )
-    for base, scale, up, weight, own, gradient, wanted in members:
+    for base, scale, up, weight, own, gradient, needs_up in members:
         if gradient is None:
             grad_inner.append(torch.zeros_like(own))
             grad_ups.append(None)
             continue
         gradient = gradient.reshape(-1, gradient.shape[-1])
         grad_inner.append(gradient @ scaled_lora_b(up, scale, dtype))  # (T, r)
-        # The narrow matrix first: a tall and thin result is slower.
-        grad_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if wanted else None)
+        # The narrow matrix is the left factor, because a product with a tall and narrow result is slower.
+        grad_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if needs_up else None)
         if needed[0]:
             weight_used = base.for_backward(dtype) if weight is None else weight
             grad_x = gradient @ weight_used if grad_x is None else grad_x.addmm_(gradient, weight_used)
@@ -188,7 +188,7 @@ def stack_lora_a(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def split_by_rank(low_rank: Tensor, downs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Split ``(T, R)`` into the members' own ``(T, r)``."""
+    """Split ``(T, R)`` into ``(T, r)`` for each layer."""
     return low_rank.split([down.shape[0] for down in downs], dim=1)
 
 

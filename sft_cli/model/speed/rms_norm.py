@@ -1,8 +1,8 @@
 """RMS norms with frozen weights and a cheaper backward pass, for all model families.
 
-transformers writes the norm (arXiv:1910.07467) as half a dozen operations in float32, and autograd saves most of their
-results. Here only the input is saved. A module is replaced if a float32 copy of it computes that formula; names and
-classes do not matter.
+transformers computes the norm (arXiv:1910.07467) by half a dozen operations in float32, and autograd saves most of
+their results. Here only the input is saved. A module is replaced if a float32 copy of it computes that formula; its
+name and class do not matter.
 
 Shapes: T tokens, N width.
 """
@@ -26,9 +26,9 @@ class NormForward:
     """The ``forward`` of one norm.
 
     Attributes:
-        norm: The module; its weight is read at every use.
+        norm: The module; its weight is read on every call.
         eps: Added to the mean square.
-        offset: Added to the weight: 1 in families that store the factor as its difference to 1 (Gemma).
+        offset: Added to the weight: 1 in families that store the factor minus 1 (Gemma).
     """
 
     norm: nn.Module
@@ -44,7 +44,7 @@ class NormForward:
             if x.device.type == "cpu":
                 return RMSNormFunction.apply(x, weight, self.eps, self.offset)  # pyright: ignore[reportReturnType]
             if x.device.type == "cuda" and not self.offset:
-                # Autocast would compute it in float32, keep a float32 copy of x and return float32 (torch 2.12).
+                # Under autocast, torch 2.12 would compute in float32, keep a float32 copy of x and return float32.
                 with torch.autocast("cuda", enabled=False):
                     return rms_norm(x, weight.shape, weight, self.eps)
         return type(self.norm).forward(self.norm, x, *args, **kwargs)
@@ -55,11 +55,11 @@ class RMSNormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-        """Return the norm of ``(…, N)``, rounded once to the type of x."""
+        """Return the norm of ``(…, N)``, rounded once to the dtype of x."""
         ctx.eps, ctx.offset = eps, offset
         ctx.save_for_backward(x, weight)
         if offset:
-            # In half precision 1 + weight would be rounded.
+            # In half precision weight + 1 would be rounded.
             return rms_norm(x.float(), weight.shape, weight.float() + offset, eps).to(x.dtype)
         return rms_norm(x, weight.shape, weight, eps)
 
@@ -86,14 +86,14 @@ class RMSNormFunction(torch.autograd.Function):
 
 
 def replace_rms_norms(model: nn.Module) -> int:
-    """Replace the forward of every norm that matches an RMS norm with a frozen weight; return how many.
+    """Replace the forward of every RMS norm with a frozen weight and return their number.
 
-    Call it before DDP or FSDP wrap the model. Without gradients, with a trained weight or in mixed types a norm runs
-    its own forward.
+    Call it before DDP or FSDP wrap the model. Without gradients, with a trained weight or with mixed dtypes, a norm
+    runs its own forward.
     """
     restore_rms_norms(model)
-    found = [(norm, match_rms_norm(norm)) for norm in model.modules() if is_rms_norm_candidate(norm)]
-    matched = [(norm, eps_and_offset) for norm, eps_and_offset in found if eps_and_offset is not None]
+    candidates = [(norm, match_rms_norm(norm)) for norm in model.modules() if is_rms_norm_candidate(norm)]
+    matched = [(norm, eps_and_offset) for norm, eps_and_offset in candidates if eps_and_offset is not None]
     for norm, (eps, offset) in matched:
         norm.forward = NormForward(norm, eps, offset)
     return len(matched)
@@ -107,7 +107,7 @@ def restore_rms_norms(model: nn.Module) -> None:
 
 
 def is_rms_norm_candidate(module: nn.Module) -> bool:
-    """Return whether a module has one frozen vector and nothing else: no child, no buffer, no replaced forward."""
+    """Return whether a module has only one frozen vector: no child, no buffer, no replaced forward."""
     parameters = dict(module.named_parameters())
     if set(parameters) != {"weight"} or any(True for _ in module.children()) or any(True for _ in module.buffers()):
         return False
@@ -117,9 +117,9 @@ def is_rms_norm_candidate(module: nn.Module) -> bool:
 
 
 def match_rms_norm(norm: nn.Module) -> tuple[float, float] | None:
-    """Return the epsilon and offset with which the module computes the formula; None when it computes something else.
+    """Return the epsilon and offset with which the module computes the formula; None if it computes something else.
 
-    Inputs as small as the root of epsilon distinguish one epsilon from another.
+    Some inputs are as small as the square root of epsilon, so that different epsilons give different results.
     """
     plain = copy.deepcopy(norm).float()
     weight = plain.weight

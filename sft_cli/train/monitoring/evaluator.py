@@ -55,7 +55,7 @@ class HeldOutEvaluator:
                 reduction=self._config.loss.reduction,
                 max_tokens=self._config.speed.tokens_per_micro_batch,
                 packed=self._model.packed,
-                share=self._model.shares_prefixes,
+                share_prefixes=self._model.shares_prefixes,
                 device=self._accelerator.device,
             )
             samples = self._sample_answers()

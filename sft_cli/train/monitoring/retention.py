@@ -190,7 +190,7 @@ class RetentionGuard:
                     reduction=Reduction.token,
                     max_tokens=self._config.speed.tokens_per_micro_batch,
                     packed=self._model.packed,
-                    share=self._model.shares_prefixes,
+                    share_prefixes=self._model.shares_prefixes,
                     device=self._accelerator.device,
                     indices=range(probe.num_examples),
                     progress=bar.update,

@@ -44,14 +44,14 @@ class TrainingModel:
 
     Attributes:
         loss_model: The model with its loss.
-        share: Whether common prefixes of examples may be computed once.
+        share_prefixes: Whether common prefixes of examples may be computed once.
         recompute: The layers that the backward pass recomputes.
         pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
         parallel: How the processes of the run compute the model.
     """
 
     loss_model: LossModel
-    share: Choice
+    share_prefixes: Choice
     recompute: RecomputeOnOom
     pair_cost: float
     parallel: ParallelModel
@@ -102,13 +102,15 @@ def build_training_model(
     if world.is_distributed:
         say(f"parallel  {parallel.describe(model)}")
     with accelerator.autocast():
-        loss_model, share = parallel.run_inference(partial(_add_loss, config, model, parallel))
+        loss_model, share_prefixes = parallel.run_inference(partial(_add_loss, config, model, parallel))
     # Through FSDP's root, like every access to the layers.
     parallel.run_inference(partial(apply_checkpointing, model, recompute))
     allowed = (
         config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
     )
-    return TrainingModel(loss_model, share, RecomputeOnOom(model, recompute, allowed=allowed), pair_cost, parallel)
+    return TrainingModel(
+        loss_model, share_prefixes, RecomputeOnOom(model, recompute, allowed=allowed), pair_cost, parallel
+    )
 
 
 def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tuple[LossModel, Choice]:
@@ -127,9 +129,9 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         row_tokens=speed.tokens_per_micro_batch,
         longest=config.trainer.max_length,
     )
-    share = _choose_sharing(config, probed)
+    share_prefixes = _choose_sharing(config, probed)
     if loss_model.reference is not None:
-        say(f"kl        {loss_model.reference.sentence()}")
+        say(f"kl        {loss_model.reference.describe()}")
     if speed.fused:
         replace_rms_norms(model)
         if config.adapter.kind is AdapterKind.lora:
@@ -137,7 +139,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         if probed.packed_ok:
             with parallel.last_layer_unsharded(model):  # the probe calls modules of the last layer directly
                 skip_unused_positions(model)
-    return loss_model, share
+    return loss_model, share_prefixes
 
 
 def _pair_cost(lm: PreTrainedModel) -> float:

@@ -72,7 +72,7 @@ def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedC
         dtype=machine.dtype,
     )
     set_num_threads(threads)
-    say(f"machine   cpu, {kind}, {threads.sentence()}")
+    say(f"machine   cpu, {kind}, {threads.describe()}")
 
 
 def use_deterministic_operations() -> None:

@@ -277,7 +277,7 @@ def _check_memory(config: Config, memory: MemoryEstimate, machine: ComputeSetup)
         overhead = memory.overhead(mode, layers)
         process = f", {gib(overhead)} process overhead" if overhead else ""
         say(f"memory    about {total}, {gib(activations)} activations{process}), {gib(free)} free")
-    say(f"          {recompute.sentence()}")
+    say(f"          {recompute.describe()}")
     if memory.weights + memory.training > free:
         hint = "adapter=lora quant=nf4" if config.adapter.kind in WHOLE else "quant=nf4"
         raise SftError(
