@@ -56,7 +56,7 @@ def parsed(words: list[str]) -> dict:
 def test_the_two_commands_are_there():
     lines = command_lines(README)
     assert "pip install -e . && sft train recipe=quickstart" in lines
-    assert "pip install -e '.[dev]' && pytest" in lines
+    assert "pip install -e '.[dev]' && pytest -n 2" in lines
 
 
 def test_the_table_of_commands_names_all_of_them():
