@@ -38,7 +38,7 @@ def train(given: TrainState, first: int, last: int) -> None:
 
 @pytest.mark.parametrize("name", OptimizerName)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_resumed_is_straight_to_the_bit(name, dtype, tmp_path):
+def test_resumed_optimizer_equals_uninterrupted_one_bit_for_bit(name, dtype, tmp_path):
     trainer = TrainerConfig(optimizer=name, lr=0.01, weight_decay=0.1, average=Average.ema)
     straight, first, resumed = (begun(trainer, dtype) for _ in range(3))
     train(straight, 0, STEPS)

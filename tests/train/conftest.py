@@ -12,7 +12,7 @@ from sft_cli.run_dir import RunDir
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
-    """A random Llama of 64-multiples with a byte-level tokenizer: 256 bytes, <pad>, <s>, </s>."""
+    """A random Llama, its sizes multiples of 64, with a byte-level tokenizer: 256 bytes, <pad>, <s>, </s>."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -49,7 +49,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory) -> Path:
-    """24 rows of very different lengths: a mean of means would show."""
+    """24 rows of very different lengths, so that a mean of means would give another loss."""
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     answers = ["yes", "a long answer " * 7, "no no", "b" * 40]
     lines = [{"prompt": f"question {i}" + " more" * (i % 5), "completion": answers[i % 4] + str(i)} for i in range(24)]
@@ -64,7 +64,7 @@ class Runs:
         self.directory, self.base, self.rows = directory, base, rows
 
     def words(self, name: str) -> list[str]:
-        """The settings of a run by that name."""
+        """The settings of a run with this name."""
         return [
             "data=local",
             f"data.mix.local.path={self.rows}",
@@ -120,17 +120,17 @@ def metrics():
 
 
 @pytest.fixture
-def stop_behind(monkeypatch):
-    """Sends this process SIGTERM while a step, counted from 1, is computed."""
+def stop_during_step(monkeypatch):
+    """Send this process SIGTERM while a step, counted from 1, is computed."""
     from sft_cli.train import loop
 
     def arrange(step: int) -> None:
-        take = loop.train_step
+        original = loop.train_step
 
         def interrupted(run, parts, number, feed):
             if number == step - 1:
                 signal.raise_signal(signal.SIGTERM)
-            return take(run, parts, number, feed)
+            return original(run, parts, number, feed)
 
         monkeypatch.setattr(loop, "train_step", interrupted)
 

@@ -1,4 +1,4 @@
-"""Examples by hand and at random, and what a batch says about them, read back from its documents alone."""
+"""Examples, written by hand or random, and the predictions of a batch as its documents define them."""
 
 from collections.abc import Sequence
 
@@ -20,18 +20,18 @@ def answering(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedExample:
 
 @st.composite
 def families(draw) -> list[TokenizedExample]:
-    """Examples that grow out of one another: common beginnings, copies, nested ones, any trained tokens."""
-    made: list[TokenizedExample] = []
+    """Examples with common prefixes: copies and nested prefixes, any trained tokens."""
+    examples: list[TokenizedExample] = []
     for _ in range(draw(st.integers(1, 7))):
         head: list[int] = []
-        if made and draw(st.booleans()):
-            parent = draw(st.sampled_from(made))
+        if examples and draw(st.booleans()):
+            parent = draw(st.sampled_from(examples))
             head = parent.input_ids[: draw(st.integers(0, len(parent.input_ids)))].tolist()
         ids = head + draw(st.lists(st.integers(0, 3), min_size=1, max_size=12))
         trained = draw(st.lists(st.sampled_from([0, 0, 0, 0.5, 1]), min_size=len(ids), max_size=len(ids)))
         untrained = draw(st.integers(0, len(ids)))
-        made.append(tokens(ids, [0] * untrained + trained[untrained:]))
-    return made
+        examples.append(tokens(ids, [0] * untrained + trained[untrained:]))
+    return examples
 
 
 Prediction = tuple[tuple[int, ...], tuple[int, ...], int, float]
@@ -39,22 +39,24 @@ Prediction = tuple[tuple[int, ...], tuple[int, ...], int, float]
 
 
 def predictions(batch: Batch) -> list[Prediction]:
-    """Every target with all that its place in the row can see, found by walking up its segments."""
+    """Return every target with the tokens that its position can attend to, from the segments of the row."""
     row = batch.documents
     bounds = row.cu_queries.tolist()
     ids, positions = batch.input_ids[0].tolist(), batch.positions[0].tolist()
-    found = []
+    results = []
     columns = (batch.target_at, batch.targets, batch.target_weights)
     for at, target, weight in zip(*(column.tolist() for column in columns), strict=True):
         segment = next(s for s in range(len(row.lengths)) if bounds[s] <= at < bounds[s + 1])
-        places = [place for above in row.ancestors(segment) for place in range(bounds[above], bounds[above + 1])]
-        places += range(bounds[segment], at + 1)
-        found.append((tuple(ids[p] for p in places), tuple(positions[p] for p in places), target, weight))
-    return found
+        indices = [
+            index for ancestor in row.ancestors(segment) for index in range(bounds[ancestor], bounds[ancestor + 1])
+        ]
+        indices += range(bounds[segment], at + 1)
+        results.append((tuple(ids[p] for p in indices), tuple(positions[p] for p in indices), target, weight))
+    return results
 
 
 def expected(examples: Sequence[TokenizedExample]) -> list[Prediction]:
-    """What ``predictions`` has to find: example by example, each trained id from all ids before it."""
+    """Return the expected result of ``predictions``: for each example, each trained id with all ids before it."""
     return [
         (tuple(example.input_ids[:t].tolist()), tuple(range(t)), int(example.input_ids[t]), float(example.weights[t]))
         for example in examples

@@ -1,4 +1,4 @@
-"""A toy model, an optimizer over it, and steps with gradients that depend on the weights: a drift would show."""
+"""A toy model, its optimizer, and training steps whose gradients depend on the weights, so that differences grow."""
 
 import torch
 from torch import nn
@@ -28,20 +28,20 @@ class Toy(nn.Module):
         return self.down_proj(self.norm(self.up_proj(self.embed_tokens(ids)).tanh())).square().mean()
 
 
-def parts(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> TrainState:
-    """Everything a checkpoint holds, at its beginning."""
+def make_state(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> TrainState:
+    """Return the state of a new run."""
     torch.manual_seed(0)
     model = Toy(dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
     return TrainState(model, optimizer, make_lr_schedule(optimizer, trainer, STEPS), None, make_weight_average(trainer))
 
 
-def train(given: TrainState, first: int, last: int) -> None:
-    """Steps ``first`` to ``last - 1``."""
+def train(state: TrainState, first: int, last: int) -> None:
+    """Run steps ``first`` to ``last - 1``."""
     for step in range(first, last):
-        given.model(torch.tensor([step % 7, (3 * step + 1) % 7])).backward()
-        given.optimizer.step()
-        given.lr_schedule.step()
-        given.optimizer.zero_grad()
-        if given.average is not None:
-            given.average.update(given.model)
+        state.model(torch.tensor([step % 7, (3 * step + 1) % 7])).backward()
+        state.optimizer.step()
+        state.lr_schedule.step()
+        state.optimizer.zero_grad()
+        if state.average is not None:
+            state.average.update(state.model)

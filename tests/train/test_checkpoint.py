@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified, refused for other data or settings."""
+"""Checkpoints: complete or absent, verified, and refused for other data or settings."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ def test_the_newest_and_the_best_are_kept(runs, metrics):
 @pytest.mark.every_change("18-420")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_files_have_the_mode_that_the_umask_gives(runs, mask, mode):
-    """Of the whole run directory: safetensors makes its files for their owner alone."""
+    """In the whole run directory: safetensors creates files that only their owner can read."""
     before = os.umask(mask)
     try:
         done = runs.start("r", "trainer.save_every=4", "eval.compare_after_training=true")
@@ -42,7 +42,7 @@ def test_files_have_the_mode_that_the_umask_gives(runs, mask, mode):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
-def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, capsys, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(runs, metrics, capsys, damage):
     done = runs.start("r", "trainer.save_every=4", "trainer.keep_checkpoints=3")
     straight = [m["loss"] for m in metrics(done)]
     broken = done.checkpoints / "step-8"
@@ -57,18 +57,18 @@ def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, 
 
     again = runs.resume("r")
 
-    said = capsys.readouterr().out
-    assert f"checkpoint {broken} is damaged" in said
-    assert "resume    after step 4 of 8" in said
+    output = capsys.readouterr().out
+    assert f"checkpoint {broken} is damaged" in output
+    assert "resume    after step 4 of 8" in output
     assert [m["loss"] for m in metrics(again)] == straight
 
 
 def unfinish(directory) -> None:
-    """Take away the result, as if the run had died before writing it."""
+    """Remove the result, as if the run had been killed before writing it."""
     shutil.rmtree(directory.adapter)
 
 
-def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
+def test_resume_refuses_another_setting_and_accepts_a_layout_setting(runs):
     done = runs.start("r", "trainer.max_steps=4", "trainer.save_every=2")
     unfinish(done)
     before = {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
@@ -90,7 +90,7 @@ def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
     assert "tokens_per_micro_batch: 512" in done.config.read_text()
 
 
-def test_other_data_is_refused(runs, rows, tmp_path):
+def test_resume_refuses_other_rows(runs, rows, tmp_path):
     copy = tmp_path / "rows.jsonl"
     copy.write_text(rows.read_text())
     done = runs.start("r", f"data.mix.local.path={copy}", "trainer.max_steps=4")
@@ -104,7 +104,7 @@ def test_other_data_is_refused(runs, rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepared(runs, rows, tmp_path, monkeypatch):
+def test_resume_names_the_data_key_that_changes_rows_before_preparing(runs, rows, tmp_path, monkeypatch):
     done = runs.start("r", "trainer.max_steps=1")
     unfinish(done)
     other, same = tmp_path / "other.jsonl", tmp_path / "same.jsonl"
@@ -121,7 +121,7 @@ def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepare
 
 
 @pytest.mark.slow
-def test_a_finished_run_goes_on_as_a_new_one_by_the_command_that_is_told(runs):
+def test_the_fix_for_a_finished_run_continues_it_as_a_new_run(runs):
     done = runs.start("r", "trainer.max_steps=1")
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.epochs=4")
@@ -133,8 +133,8 @@ def test_a_finished_run_goes_on_as_a_new_one_by_the_command_that_is_told(runs):
     assert again.adapter.is_dir()
 
 
-def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
-    """The broken step-8 must not count among the newest, or each new checkpoint would be thrown away for it."""
+def test_a_checkpoint_before_a_damaged_one_is_kept(runs, capsys):
+    """The damaged step-8 must not count among the newest checkpoints, or each new one would be removed."""
     done = runs.start("r", "trainer.save_every=1", "trainer.keep_checkpoints=2", "data.val_fraction=0")
     last = steps(done)[-1]
     unfinish(done)
@@ -146,7 +146,7 @@ def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
     assert checkpoint_dir.find_fault(done.checkpoints / last) is None
 
 
-def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
+def test_a_damaged_best_checkpoint_is_not_exported(runs, metrics):
     done = runs.start(
         *("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2"),
         "trainer.examples_per_step=64",
@@ -176,7 +176,7 @@ def test_two_processes_do_not_train_in_one_directory(runs):
     )
 
 
-def test_default_names_of_the_same_second_do_not_meet(tmp_path):
+def test_default_names_of_the_same_second_get_numbers(tmp_path):
     names = []
     for _ in range(3):
         with locked_run_dir(RunDir(tmp_path / "runs" / "x"), Config(), resumed=False) as directory:

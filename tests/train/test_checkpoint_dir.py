@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which are whole, which are kept, and that what is half there never passes for one."""
+"""The checkpoints of a run: which are valid, which are kept, and that incomplete ones are never used."""
 
 import json
 import shutil
@@ -35,14 +35,14 @@ def names(root):
         ("trained.safetensors", "Weights", "trained.safetensors does not match its sha256"),
     ],
 )
-def test_what_is_not_whole(tmp_path, file, content, fault):
+def test_find_fault(tmp_path, file, content, fault):
     directory = make(tmp_path, 3)
     assert checkpoint_dir.find_fault(directory) is None
     (directory / file).unlink() if content is None else (directory / file).write_text(content)
     assert checkpoint_dir.find_fault(directory) == fault
 
 
-def test_the_newest_whole_one_is_found_and_broken_ones_are_told(tmp_path, capsys):
+def test_latest_valid_warns_about_damaged_checkpoints(tmp_path, capsys):
     for step in (2, 9, 10):
         make(tmp_path, step)
     assert checkpoint_dir.latest_valid(tmp_path) == tmp_path / "step-10"
@@ -53,17 +53,17 @@ def test_the_newest_whole_one_is_found_and_broken_ones_are_told(tmp_path, capsys
         (tmp_path / f"step-{step}" / "manifest.json").unlink()
     capsys.readouterr()
     assert checkpoint_dir.latest_valid(tmp_path) is None
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "warning: all checkpoints are damaged: training starts again from step 0"
-    assert len(said) == 4
+    output = capsys.readouterr().out.splitlines()
+    assert output[-1] == "warning: all checkpoints are damaged: training starts again from step 0"
+    assert len(output) == 4
 
 
-def test_a_run_without_checkpoints_begins_in_silence(tmp_path, capsys):
+def test_a_run_without_checkpoints_prints_no_warning(tmp_path, capsys):
     assert checkpoint_dir.latest_valid(tmp_path / "none") is None
     assert capsys.readouterr().out == ""
 
 
-def test_the_newest_and_the_spared_are_kept(tmp_path):
+def test_prune_keeps_the_newest_and_the_listed_steps(tmp_path):
     for step in range(1, 7):
         make(tmp_path, step)
     checkpoint_dir.prune_checkpoints(tmp_path, (2, None), 3)
@@ -72,8 +72,8 @@ def test_the_newest_and_the_spared_are_kept(tmp_path):
     assert names(tmp_path) == ["step-2", "step-4"]
 
 
-def test_a_removal_that_is_cut_short_leaves_no_checkpoint(tmp_path, monkeypatch):
-    """The name goes first: killed in between, nothing half-empty is called step-3."""
+def test_an_interrupted_removal_leaves_no_checkpoint(tmp_path, monkeypatch):
+    """The directory is renamed first, so that step-3 never exists incompletely."""
     make(tmp_path, 3)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
@@ -85,7 +85,7 @@ def test_a_removal_that_is_cut_short_leaves_no_checkpoint(tmp_path, monkeypatch)
     assert names(tmp_path) == []
 
 
-def test_what_killed_processes_left_is_swept(tmp_path):
+def test_remove_partial(tmp_path):
     for name in (".step-3.tmp", ".step-3.old.tmp", ".step-12.tmp"):
         (tmp_path / name).mkdir()
     make(tmp_path, 3)

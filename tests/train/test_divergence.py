@@ -1,4 +1,4 @@
-"""Losses that leap and steps that are not finite: which ones, what is kept of them, and what a person is told."""
+"""Loss spikes and steps that are not finite: their detection, records and messages."""
 
 import json
 import math
@@ -52,51 +52,51 @@ def test_the_longest_rows_are_named_first():
 
 
 @pytest.mark.parametrize(
-    ("loss", "grad_norm", "scaled", "wanted"),
+    ("loss", "grad_norm", "scaled", "expected"),
     [
         (1.0, 1.0, False, True),
         (NAN, 1.0, False, False),
         (1.0, INF, False, False),
         (-INF, NAN, False, False),
-        pytest.param(1.0, INF, True, True, id="float16-leaves-such-a-gradient-out-by-itself"),
+        pytest.param(1.0, INF, True, True, id="float16-skips-such-a-gradient-itself"),
         pytest.param(NAN, 1.0, True, False, id="float16-nan-loss"),
     ],
 )
-def test_what_may_change_the_weights(loss, grad_norm, scaled, wanted):
-    assert is_finite_step(loss, grad_norm, scaled=scaled) is wanted
+def test_is_finite_step(loss, grad_norm, scaled, expected):
+    assert is_finite_step(loss, grad_norm, scaled=scaled) is expected
 
 
 @pytest.mark.parametrize(
-    ("before", "loss", "wanted"),
+    ("before", "loss", "expected"),
     [
         pytest.param([1.0] * MIN_LOSSES, 4.0, None, id="four-times-is-not-above"),
         pytest.param([1.0] * MIN_LOSSES, 4.01, 1.0, id="above"),
         pytest.param([1.0] * (MIN_LOSSES - 1), 99.0, None, id="too-few-known"),
         pytest.param([1.0, 2.0] * 4, 6.1, 1.5, id="median-of-an-even-number"),
-        pytest.param([1.0] * 5 + [50.0] * 3, 4.5, 1.0, id="earlier-leaps-do-not-hide-it"),
-        pytest.param([0.0] * MIN_LOSSES, 0.1, None, id="nothing-is-a-multiple-of-nothing"),
+        pytest.param([1.0] * 5 + [50.0] * 3, 4.5, 1.0, id="earlier-spikes-do-not-hide-it"),
+        pytest.param([0.0] * MIN_LOSSES, 0.1, None, id="median-of-zero"),
     ],
 )
-def test_a_leap_by_hand(before, loss, wanted):
-    assert spike_baseline(loss, RecentSteps(tuple(before)), 4.0) == wanted
+def test_spike_baseline_by_hand(before, loss, expected):
+    assert spike_baseline(loss, RecentSteps(tuple(before)), 4.0) == expected
 
 
-def test_the_window_holds_the_last_usable_losses():
-    seen = RecentSteps()
+def test_recent_steps_keep_the_last_finite_losses():
+    recent = RecentSteps()
     for step in range(MEDIAN_WINDOW + 5):
-        seen = seen.append(float(step), 1.0, scaled=False)
-    seen = seen.append(NAN, 1.0, scaled=False).append(1.0, INF, scaled=False)
-    assert (len(seen.losses), seen.losses[0], seen.losses[-1], seen.nonfinite_in_a_row) == (
+        recent = recent.append(float(step), 1.0, scaled=False)
+    recent = recent.append(NAN, 1.0, scaled=False).append(1.0, INF, scaled=False)
+    assert (len(recent.losses), recent.losses[0], recent.losses[-1], recent.nonfinite_in_a_row) == (
         MEDIAN_WINDOW,
         5.0,
         MEDIAN_WINDOW + 4.0,
         2,
     )
-    assert seen.append(1.0, 1.0, scaled=False).nonfinite_in_a_row == 0
+    assert recent.append(1.0, 1.0, scaled=False).nonfinite_in_a_row == 0
 
 
-def test_a_resumed_run_knows_what_the_straight_one_knew(tmp_path):
-    """Evaluations stand between the steps, steps behind the checkpoint and a torn line at the end."""
+def test_recent_steps_of_a_resumed_run(tmp_path):
+    """The file has evaluations between the steps, steps after the checkpoint and an incomplete last line."""
     steps = [(1.0, 1.0), (NAN, 2.0), (3.0, 1.0), (4.0, INF), (NAN, NAN), (5.0, 1.0)]
     lines, straight = [], [RecentSteps()]
     for number, (loss, norm) in enumerate(steps, start=1):
@@ -111,7 +111,7 @@ def test_a_resumed_run_knows_what_the_straight_one_knew(tmp_path):
     assert read_recent_steps(tmp_path / "none", 3, scaled=False) == RecentSteps()
 
 
-def test_a_sound_step_asks_for_no_rows():
+def test_a_normal_step_does_not_read_rows():
     def rows():
         raise AssertionError
 
@@ -119,7 +119,7 @@ def test_a_sound_step_asks_for_no_rows():
     assert detect_spike(metrics(loss=3.9), before, TrainerConfig(), scaled=False, rows=rows) is None
 
 
-def test_a_leap_is_recorded_with_its_rows(tmp_path):
+def test_a_spike_is_recorded_with_its_rows(tmp_path):
     file = tmp_path / "spikes.jsonl"
     spike = detect_spike(
         metrics(loss=9.3), RecentSteps((1.0,) * MEDIAN_WINDOW), TrainerConfig(), scaled=False, rows=lambda: ROWS[:2]
@@ -145,7 +145,7 @@ def test_a_leap_is_recorded_with_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("on_nan", OnNan)
-def test_an_unusable_step_is_recorded_from_the_first_one_on(tmp_path, on_nan):
+def test_a_nonfinite_step_is_recorded_from_the_first_step_on(tmp_path, on_nan):
     file, trainer = tmp_path / "spikes.jsonl", TrainerConfig(on_nan=on_nan)
     spike = detect_spike(metrics(1, NAN, INF), RecentSteps(), trainer, scaled=False, rows=lambda: ROWS[3:])
     assert spike is not None
@@ -159,7 +159,7 @@ def test_an_unusable_step_is_recorded_from_the_first_one_on(tmp_path, on_nan):
     assert (line["loss"], line["grad_norm"], line["median"], line["skipped"]) == (None, None, None, skipped)
 
 
-def test_stop_names_rows_lr_and_what_to_type(tmp_path):
+def test_divergence_error_names_rows_lr_and_command(tmp_path):
     run = RunDir(tmp_path / "my run")
     error = divergence_error(Spike(7, NAN, INF, None, 2e-3, False, ROWS), OnNan.stop, 1, run)
     assert str(error) == (
@@ -171,7 +171,7 @@ def test_stop_names_rows_lr_and_what_to_type(tmp_path):
     )
 
 
-def test_skipping_ends_where_it_does_not_help(tmp_path):
+def test_too_many_skipped_steps_end_the_run(tmp_path):
     run = RunDir(tmp_path)
     spike = Spike(50, NAN, NAN, None, 1.0, True, ROWS[:1])
     for count in range(MAX_SKIPPED_IN_A_ROW):

@@ -1,4 +1,4 @@
-"""The machine of a run: deterministic operations, and the error where torch has none."""
+"""The machine of a run: deterministic operations, and the error if torch has none."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What layout, resuming and packing must not change: the loss curve and the gradient."""
+"""Layout, resuming and packing do not change the loss curve and the gradient."""
 
 import signal
 
@@ -19,9 +19,9 @@ from sft_cli.train.step import accumulate_gradients
 
 
 class Rows:
-    """Examples with 1, 9, 3 and 20 trained tokens of different weights: a mean of means would fail here.
+    """Examples with 1, 9, 3 and 20 trained tokens of different weights: a mean of means would give another loss.
 
-    All but the third begin with the same 16 tokens.
+    All except the third begin with the same 16 tokens.
     """
 
     sources = ("rows",) * 4
@@ -43,31 +43,31 @@ class Rows:
 
 
 def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share_prefixes=Choice.never):
-    """Loss and every gradient of one step."""
+    """Return the loss and all gradients of one step."""
     register_packed_attention()
     model = AutoModelForCausalLM.from_pretrained(base)
     if packed:
         use_packed_attention(model)
     loss_model = LossModel(model, packed=packed, chunk=4)
     device = torch.device("cpu")
-    words = {
+    settings = {
         "reduction": reduction,
         "max_tokens": budget,
         "packed": packed,
         "share_prefixes": share_prefixes,
         "device": device,
     }
-    with Prefetcher(Rows(), lambda step: order, 0, 1, **words) as feed:
-        laid = feed.get(0)
-    assert laid.tokens == 139
-    assert (laid.computed_tokens < laid.tokens - 4) == (share_prefixes is not Choice.never and budget == 1000)
-    terms = accumulate_gradients(loss_model, Accelerator(cpu=True), laid)
+    with Prefetcher(Rows(), lambda step: order, 0, 1, **settings) as feed:
+        batches = feed.get(0)
+    assert batches.tokens == 139
+    assert (batches.computed_tokens < batches.tokens - 4) == (share_prefixes is not Choice.never and budget == 1000)
+    terms = accumulate_gradients(loss_model, Accelerator(cpu=True), batches)
     assert terms["nll"].item() == pytest.approx(terms["loss"].item(), abs=1e-6)
     return terms["loss"].item(), {name: p.grad for name, p in model.named_parameters()}
 
 
 def reference(base, reduction):
-    """The same by plain transformers, each example alone, all logits."""
+    """Return the loss and all gradients by plain transformers, one example at a time, with all logits."""
     model = AutoModelForCausalLM.from_pretrained(base)
     losses, weights = [], []
     for example in Rows().examples:
@@ -121,7 +121,7 @@ def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, o
         pytest.param(["speed.logits_chunk=7"], id="small-chunks"),
     ],
 )
-def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
+def test_the_loss_curve_does_not_depend_on_the_layout(runs, metrics, words):
     narrow = metrics(runs.start("narrow"))
     other = metrics(runs.start("other", *words))
 
@@ -131,9 +131,9 @@ def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
 
 @pytest.mark.every_change("words0")
 @pytest.mark.parametrize("words", [["adapter=lora"], ["adapter=none"], ["adapter=lora", "adapter.dropout=0.1"]])
-def test_a_resumed_run_is_the_straight_run_to_the_bit(runs, metrics, stop_behind, words):
+def test_a_resumed_run_equals_an_uninterrupted_run_bit_for_bit(runs, metrics, stop_during_step, words):
     straight = metrics(runs.start("straight", "trainer.save_every=1", *words))
-    stop_behind(3)
+    stop_during_step(3)
     with pytest.raises(SystemExit) as stopped:
         runs.start("resumed", "trainer.save_every=1", *words)
     assert stopped.value.code == 128 + signal.SIGTERM

@@ -1,4 +1,4 @@
-"""What a start does not import: each of these costs seconds, and none is needed for a first step."""
+"""Modules that a start does not import: each takes seconds, and none is needed for the first step."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ finally:
 
 @pytest.fixture
 def sft(tmp_path):
-    """Runs a command line in a process of its own: exit code, last line of the output, errors."""
+    """Run a command line in a new process and return exit code, last line of the output, and standard error."""
 
     def run(*words: str) -> tuple[int, str, str]:
         environment = {**os.environ, "SFT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
@@ -45,7 +45,7 @@ def test_a_run_of_the_quickstart_loads_neither_bitsandbytes_nor_datasets(sft, tm
         (("train", "--resume", "nowhere"), "error: nowhere:"),
     ],
 )
-def test_a_refused_run_does_not_wait_for_torch(sft, words, error):
-    code, imported, told = sft(*words)
+def test_a_refused_run_does_not_import_torch(sft, words, error):
+    code, imported, error_output = sft(*words)
     assert (code, imported) == (2, "[]")
-    assert told.startswith(error)
+    assert error_output.startswith(error)

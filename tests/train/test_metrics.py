@@ -1,4 +1,4 @@
-"""What a run writes and says about its steps, evaluations and probes."""
+"""The files and console lines about steps, evaluations and probes."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ STEP = StepMetrics(
 PROBED = {"maths": {"metric": "loss", "value": 1.5, "base": 1.0, "worse": 0.5, "max_drop": 0.1}}
 
 
-def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
+def test_the_console_shows_several_terms(tmp_path, capsys):
     log = MetricsLog(tmp_path / "metrics.jsonl", 2, 0)
     log.step(STEP)
     log.step(replace(STEP, step=2, epoch=1.0, loss=2.25, terms={"nll": 2.25}))
@@ -49,7 +49,7 @@ def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
     ]
 
 
-def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
+def test_lines_after_a_checkpoint_are_removed(tmp_path):
     file = tmp_path / "metrics.jsonl"
     log = MetricsLog(file, 2, 0)
     log.step(STEP)
@@ -67,7 +67,7 @@ def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "scalars"),
     [
         pytest.param(
             {"step": 1, "epoch": 0.5, "loss": 2.5, "terms": {"nll": 2.25, "kl": 0.25}, "lr": 1e-3, "at": 9.0},
@@ -91,5 +91,5 @@ def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
         ),
     ],
 )
-def test_what_tensorboard_is_told(line, told):
-    assert dict(tensorboard_scalars(line)) == told
+def test_tensorboard_scalars(line, scalars):
+    assert dict(tensorboard_scalars(line)) == scalars

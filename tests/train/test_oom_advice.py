@@ -1,4 +1,4 @@
-"""Memory that runs out: the same step with more recomputation, or one sentence."""
+"""Out of memory: the step is repeated with more recomputation, or the run ends with an error."""
 
 import copy
 from types import SimpleNamespace
@@ -21,8 +21,8 @@ from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.recompute import RecomputeOnOom
 
 
-class Drawing(nn.Module):
-    """A tiny Llama whose loss has dropout, so that a step depends on what is drawn."""
+class DropoutModel(nn.Module):
+    """A tiny Llama whose loss has dropout, so that a step depends on random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,30 +41,30 @@ ALLOCATOR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 G
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """Makes the first so many computations fail behind their backward pass, as a CUDA device does."""
+def fail_with_oom(monkeypatch):
+    """Let the first computations fail after their backward pass, as a CUDA device does."""
 
     def fail(times: int, error: Exception = ALLOCATOR) -> list[int]:
-        tried: list[int] = []
+        attempts: list[int] = []
         real = step.accumulate_gradients
 
         def compute(loss_model, accelerator, batches, parallel):
             found = real(loss_model, accelerator, batches, parallel)
-            tried.append(1)
-            if len(tried) <= times:
+            attempts.append(1)
+            if len(attempts) <= times:
                 raise error
             return found
 
         monkeypatch.setattr(step, "accumulate_gradients", compute)
         monkeypatch.setattr(step, "batch_kwargs", lambda batch: {"input_ids": batch})
-        return tried
+        return attempts
 
     return fail
 
 
-def relieved(allowed=True):
-    """The loss and gradients of one step of two micro-batches, and the level of recomputation after it."""
-    loss_model, accelerator = Drawing().train(), Accelerator(cpu=True)
+def compute_step(allowed=True):
+    """Return the loss and gradients of a step of two micro-batches, and the level of recomputation after it."""
+    loss_model, accelerator = DropoutModel().train(), Accelerator(cpu=True)
     recompute = RecomputeOnOom(loss_model.model, CheckpointingPlan(Checkpointing.none, 0, "for a test"), allowed)
     apply_checkpointing(loss_model.model, recompute.recompute)
     batches = SimpleNamespace(batches=[torch.arange(6)[None], torch.arange(9)[None]])
@@ -74,13 +74,13 @@ def relieved(allowed=True):
 
 
 @pytest.mark.parametrize(("times", "mode", "layers"), [(1, "layers", 1), (3, "layers", 3), (4, "full", 4)])
-def test_a_step_is_the_same_behind_a_shortage(short, capsys, times, mode, layers):
-    """A failed attempt leaves gradients and has drawn dropout: neither may be seen in the next."""
-    short(0)
-    loss, gradients, _ = relieved()
-    tried = short(times)
-    again, others, relief = relieved()
-    assert len(tried) == times + 1
+def test_a_repeated_step_is_the_same(fail_with_oom, capsys, times, mode, layers):
+    """A failed attempt has set gradients and drawn dropout: neither may change the next attempt."""
+    fail_with_oom(0)
+    loss, gradients, _ = compute_step()
+    attempts = fail_with_oom(times)
+    again, others, relief = compute_step()
+    assert len(attempts) == times + 1
     assert (relief.recompute.mode.value, relief.recompute.layers) == (mode, layers)
     assert torch.equal(loss, again)
     for name, value in gradients.items():
@@ -100,31 +100,31 @@ def test_a_step_is_the_same_behind_a_shortage(short, capsys, times, mode, layers
     ],
     ids=["driver", "cublas", "cudnn"],
 )
-def test_step_is_repeated_after_other_memory_errors(short, error):
-    tried = short(1, error)
-    assert relieved()[2].recompute.layers == 1
-    assert len(tried) == 2
+def test_step_is_repeated_after_other_memory_errors(fail_with_oom, error):
+    attempts = fail_with_oom(1, error)
+    assert compute_step()[2].recompute.layers == 1
+    assert len(attempts) == 2
 
 
-def test_step_is_not_repeated_after_another_error(short):
-    tried = short(1, RuntimeError("CUDA error: an illegal memory access was encountered"))
+def test_step_is_not_repeated_after_another_error(fail_with_oom):
+    attempts = fail_with_oom(1, RuntimeError("CUDA error: an illegal memory access was encountered"))
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        relieved()
-    assert len(tried) == 1
+        compute_step()
+    assert len(attempts) == 1
 
 
-def test_a_choice_of_the_config_stays(short):
-    tried = short(1)
+def test_a_configured_checkpointing_is_not_increased(fail_with_oom):
+    attempts = fail_with_oom(1)
     with pytest.raises(torch.OutOfMemoryError):
-        relieved(allowed=False)
-    assert len(tried) == 1
+        compute_step(allowed=False)
+    assert len(attempts) == 1
 
 
-def test_the_last_resort_ends_on_a_cpu(short):
-    tried = short(99)
+def test_the_last_level_on_a_cpu_raises(fail_with_oom):
+    attempts = fail_with_oom(99)
     with pytest.raises(torch.OutOfMemoryError):
-        relieved()
-    assert len(tried) == 5
+        compute_step()
+    assert len(attempts) == 5
 
 
 NF4 = QuantConfig(kind=QuantKind.nf4)
@@ -177,13 +177,13 @@ NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_b
     ],
     ids=["cuda", "driver", "cublas", "cpu", "python"],
 )
-def test_a_shortage_is_a_sentence(config, work, fix, error):
+def test_out_of_memory_is_an_sft_error(config, work, fix, error):
     with pytest.raises(SftError) as caught, translate_oom(config, work, "step 3"):
         raise error
     assert str(caught.value) == f"step 3: out of memory in {work.value}\n  fix: {fix}"
 
 
-def test_a_shortage_in_training_names_the_longest_rows():
+def test_out_of_memory_in_training_names_the_longest_rows():
     rows = [StepRow("rows.jsonl:7", 2043), StepRow("rows.jsonl:2", 81)]
     with (
         pytest.raises(SftError) as caught,
@@ -197,6 +197,6 @@ def test_a_shortage_in_training_names_the_longest_rows():
     assert "speed.tokens_per_micro_batch=2048" in caught.value.fix
 
 
-def test_another_error_stays_as_it_is():
+def test_other_errors_are_not_translated():
     with pytest.raises(RuntimeError, match="of another size"), translate_oom(Config(), OomPhase.training, "step 3"):
         raise RuntimeError("a tensor of another size")

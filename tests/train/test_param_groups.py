@@ -1,4 +1,4 @@
-"""Which parameters learn at which rate, and which decay."""
+"""Learning rates and weight decay of parameters."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.param_groups import base_parameter_names, is_matrix, parameter_groups
-from tests.train.optimizer_helpers import Toy, parts, train
+from tests.train.optimizer_helpers import Toy, make_state, train
 
 
 def groups(model, adapter: AdapterConfig | None = None, **settings) -> dict[str, tuple[float, float, list[str]]]:
-    """Rate, decay and names of each group at lr 1 and decay 0.1, in order."""
+    """Return learning rate, weight decay and names of each group, in order, with lr 1 and weight decay 0.1."""
     names = {id(p): name for name, p in base_parameter_names(model).items()}
-    found = parameter_groups(model, TrainerConfig(lr=1.0, weight_decay=0.1, **settings), adapter or AdapterConfig())
-    return {g["name"]: (g["lr"], g["weight_decay"], [names[id(p)] for p in g["params"]]) for g in found}
+    result = parameter_groups(model, TrainerConfig(lr=1.0, weight_decay=0.1, **settings), adapter or AdapterConfig())
+    return {g["name"]: (g["lr"], g["weight_decay"], [names[id(p)] for p in g["params"]]) for g in result}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_a_row_or_column_is_a_vector(shape, matrix):
 
 
 def test_the_first_pattern_wins_and_full_rates_come_first():
-    found = groups(Toy(), lr_factors={"up_proj.weight": 0.5, "up_proj|embed": 0.1})
+    result = groups(Toy(), lr_factors={"up_proj.weight": 0.5, "up_proj|embed": 0.1})
 
-    assert list(found.items()) == [
+    assert list(result.items()) == [
         ("matrices", (1.0, 0.1, ["down_proj.weight"])),
         ("vectors", (1.0, 0.0, ["norm.weight", "norm.bias"])),
         ("matrices x 0.1", (0.1, 0.1, ["embed_tokens.weight"])),
@@ -58,10 +58,10 @@ def test_the_first_pattern_wins_and_full_rates_come_first():
 
 
 def test_lora_plus_multiplies_the_rate_of_b(tuned):
-    found = groups(tuned, AdapterConfig(lr_ratio=16.0), lr_factors={r"layers\.1\.": 0.5})
+    result = groups(tuned, AdapterConfig(lr_ratio=16.0), lr_factors={r"layers\.1\.": 0.5})
 
     layer = "model.layers.{}.self_attn.q_proj.lora_{}.default.weight".format
-    assert {name: (rate, names) for name, (rate, _, names) in found.items()} == {
+    assert {name: (rate, names) for name, (rate, _, names) in result.items()} == {
         "matrices": (1.0, [layer(0, "A")]),
         "matrices x 0.5": (0.5, [layer(1, "A")]),
         "matrices x 8": (8.0, [layer(1, "B")]),
@@ -70,19 +70,19 @@ def test_lora_plus_multiplies_the_rate_of_b(tuned):
 
 
 @pytest.mark.parametrize("optimizer", [OptimizerName.adamw, OptimizerName.lion, OptimizerName.adafactor])
-def test_a_group_learns_at_its_own_rate(optimizer):
-    """Every schedule scales every group: half the rate is half the step."""
+def test_lr_factor_scales_the_step(optimizer):
+    """Half the learning rate gives half the step."""
     whole, half = (
-        parts(TrainerConfig(optimizer=optimizer, lr=1e-4, lr_factors={"down_proj": factor}, weight_decay=0.0))
+        make_state(TrainerConfig(optimizer=optimizer, lr=1e-4, lr_factors={"down_proj": factor}, weight_decay=0.0))
         for factor in (1.0, 0.5)
     )
     before = whole.model.state_dict()["down_proj.weight"].clone()
-    for given in (whole, half):
-        train(given, 0, 1)
+    for state in (whole, half):
+        train(state, 0, 1)
 
-    moved = [given.model.state_dict()["down_proj.weight"] - before for given in (whole, half)]
+    moved = [state.model.state_dict()["down_proj.weight"] - before for state in (whole, half)]
     assert torch.allclose(moved[0] * 0.5, moved[1], atol=1e-8)
-    assert torch.equal(*(given.model.state_dict()["up_proj.weight"] for given in (whole, half)))
+    assert torch.equal(*(state.model.state_dict()["up_proj.weight"] for state in (whole, half)))
 
 
 @pytest.mark.parametrize("schedule", Schedule)
@@ -142,8 +142,8 @@ def test_muon_leaves_the_head_of_a_real_model_to_adamw(base):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    found = groups(model, optimizer=OptimizerName.muon)
+    result = groups(model, optimizer=OptimizerName.muon)
 
-    assert found["matrices"][2] == ["model.embed_tokens.weight", "lm_head.weight"]
-    assert len(found["hidden"][2]) == 2 * 7
-    assert all("norm" in name for name in found["vectors"][2])
+    assert result["matrices"][2] == ["model.embed_tokens.weight", "lm_head.weight"]
+    assert len(result["hidden"][2]) == 2 * 7
+    assert all("norm" in name for name in result["vectors"][2])

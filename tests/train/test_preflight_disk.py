@@ -1,4 +1,4 @@
-"""What is advised where the disk has no room for the checkpoints: what makes them fit, nothing that is set already."""
+"""Advice if the checkpoints do not fit on the disk: settings that make them fit, and none that are already set."""
 
 import pytest
 
@@ -28,13 +28,13 @@ class Needed:
         ),
     ],
 )
-def test_the_advice_makes_them_fit(monkeypatch, tmp_path, words, free, fix):
+def test_disk_problem_advice(monkeypatch, tmp_path, words, free, fix):
     monkeypatch.setattr(preflight, "free_bytes", lambda directory: int(free * GIB))
-    found = disk_problem(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
-    assert found is not None
-    assert found.fix == fix
+    error = disk_problem(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
+    assert error is not None
+    assert error.fix == fix
 
 
-def test_enough_is_enough(monkeypatch, tmp_path):
+def test_no_problem_if_the_checkpoints_fit(monkeypatch, tmp_path):
     monkeypatch.setattr(preflight, "free_bytes", lambda directory: 3 * GIB)
     assert disk_problem(compose(["recipe=quickstart", "trainer.keep_checkpoints=1"]), Needed(), tmp_path) is None

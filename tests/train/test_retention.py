@@ -1,4 +1,4 @@
-"""The guard against forgetting: what it measures, when it stops, and what it tells before training."""
+"""The guard against forgetting: its measurements, stops and errors before training."""
 
 import json
 import math
@@ -19,8 +19,8 @@ from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, Ret
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 
 
-class Place:
-    """A run on the tiny model, up to where training would begin."""
+class RetentionRun:
+    """A run on the tiny model that is ready to train."""
 
     def __init__(self, directory, base, rows) -> None:
         self.directory, self.base, self.rows = directory, base, rows
@@ -28,7 +28,7 @@ class Place:
         self.run.path.mkdir()
 
     def config(self, *words: str):
-        """The config of a run, trained on the rows, with these settings below trainer.retention."""
+        """Return the config of a run on the rows with these settings of trainer.retention."""
         return compose(
             [
                 "data=local",
@@ -65,7 +65,7 @@ class Place:
         return guard, model, probes
 
     def record(self, step: int, values) -> None:
-        """What the loop's log does with it."""
+        """Record values as the loop's log does."""
         with self.run.metrics.open("a") as file:
             file.write(json.dumps({"step": step, "retention": values}, allow_nan=False) + "\n")
 
@@ -74,24 +74,26 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, base, rows, monkeypatch) -> Place:
+def retention_run(tmp_path, base, rows, monkeypatch) -> RetentionRun:
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
-    return Place(tmp_path, base, rows)
+    return RetentionRun(tmp_path, base, rows)
 
 
 @pytest.fixture
-def asked(place) -> str:
+def questions(retention_run) -> str:
     """A file of four questions."""
-    return place.file("asked.jsonl", [{"prompt": f"say {i}", "completion": "word " * (i + 1)} for i in range(4)])
+    return retention_run.file(
+        "asked.jsonl", [{"prompt": f"say {i}", "completion": "word " * (i + 1)} for i in range(4)]
+    )
 
 
-def test_the_base_is_what_plain_transformers_computes_alone(place, asked):
+def test_the_base_value_equals_plain_transformers(retention_run, questions):
     from transformers import AutoModelForCausalLM
 
-    guard, _, (probe,) = place.guard(f"probes.words.path={asked}", "probes.words.max_rows=3")
+    guard, _, (probe,) = retention_run.guard(f"probes.words.path={questions}", "probes.words.max_rows=3")
     guard.measure_base()
 
-    plain = AutoModelForCausalLM.from_pretrained(place.base, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(retention_run.base, dtype=torch.float32)
     nats, trained = 0.0, 0
     for index in range(3):
         tokens = probe.split.tokens(index)
@@ -101,66 +103,68 @@ def test_the_base_is_what_plain_transformers_computes_alone(place, asked):
         with torch.no_grad():
             nats += plain(input_ids=ids, labels=labels).loss.item() * number
         trained += number
-    (kept,) = json.loads((place.run.path / "retention.json").read_text().strip()).values()
+    (kept,) = json.loads((retention_run.run.path / "retention.json").read_text().strip()).values()
     assert kept["value"] == pytest.approx(nats / trained, abs=1e-5)
     assert (kept["metric"], kept["examples"]) == ("loss", 3)
     assert [probe.split.where(index) for index in range(4)] == [f"asked.jsonl:{n}" for n in (1, 2, 3, 4)]
 
 
-def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
-    guard, model, _ = place.guard(f"probes.words.path={asked}", "probes.words.max_drop=0.02", "stop=true")
+def test_a_probe_below_its_limit_stops_the_run(retention_run, questions, capsys):
+    guard, model, _ = retention_run.guard(f"probes.words.path={questions}", "probes.words.max_drop=0.02", "stop=true")
     guard.measure_base()
-    assert guard.check(1, place.record)
+    assert guard.check(1, retention_run.record)
     assert guard.failure == ""
 
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
     capsys.readouterr()
-    assert not guard.check(2, place.record)
+    assert not guard.check(2, retention_run.record)
 
-    first, second = (line["retention"]["words"] for line in place.lines())
-    assert [line["step"] for line in place.lines()] == [1, 2]
+    first, second = (line["retention"]["words"] for line in retention_run.lines())
+    assert [line["step"] for line in retention_run.lines()] == [1, 2]
     assert first == {"metric": "loss", "value": first["base"], "base": first["base"], "worse": 0.0, "max_drop": 0.02}
     assert second["worse"] == pytest.approx((second["value"] - second["base"]) / second["base"])
     assert second["worse"] > 0.02
     assert guard.failure == f"probe words is {second['worse']:.1%} worse than the base, 2.0% is allowed"
-    said = capsys.readouterr().out
-    assert "retention after step 2" in said
-    assert all(word in said for word in ("words", f"{second['base']:.4f}", f"{second['value']:.4f}", "too much"))
+    output = capsys.readouterr().out
+    assert "retention after step 2" in output
+    assert all(word in output for word in ("words", f"{second['base']:.4f}", f"{second['value']:.4f}", "too much"))
 
 
-def test_without_stop_it_only_tells(place, asked):
-    guard, model, _ = place.guard(f"probes.words.path={asked}", "probes.words.max_drop=0")
+def test_without_stop_the_guard_only_reports(retention_run, questions):
+    guard, model, _ = retention_run.guard(f"probes.words.path={questions}", "probes.words.max_drop=0")
     guard.measure_base()
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
 
-    assert guard.check(1, place.record)
+    assert guard.check(1, retention_run.record)
     assert guard.failure
 
 
-def test_a_value_that_is_no_number_is_too_bad(place, asked):
-    guard, model, _ = place.guard(f"probes.words.path={asked}", "stop=true")
+def test_a_nan_value_stops_the_run(retention_run, questions):
+    guard, model, _ = retention_run.guard(f"probes.words.path={questions}", "stop=true")
     guard.measure_base()
     with torch.no_grad():
         model.lm_head.weight.fill_(math.nan)
 
-    assert not guard.check(1, place.record)
-    assert place.lines()[0]["retention"]["words"]["value"] is None
+    assert not guard.check(1, retention_run.record)
+    assert retention_run.lines()[0]["retention"]["words"]["value"] is None
 
 
-def test_answers_count_where_the_model_gives_them(place):
+def test_exact_match_probe(retention_run):
     from transformers import AutoModelForCausalLM
 
-    file = place.file("answer.jsonl", [{"prompt": "question", "completion": "yes"}, {"prompt": "b", "completion": "c"}])
-    guard, model, (probe,) = place.guard(
+    file = retention_run.file(
+        "answer.jsonl", [{"prompt": "question", "completion": "yes"}, {"prompt": "b", "completion": "c"}]
+    )
+    guard, model, (probe,) = retention_run.guard(
         f"probes.yes.path={file}", "probes.yes.metric=exact_match", "probes.yes.max_rows=1", "stop=true"
     )
     tokens = probe.split.tokens(0)
     ids = torch.from_numpy(tokens.input_ids)[None]
     labels = torch.where(torch.from_numpy(tokens.weights)[None] > 0, ids, -100)
     untrained = {name: value.clone() for name, value in model.state_dict().items()}
-    plain = AutoModelForCausalLM.from_pretrained(place.base, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(retention_run.base, dtype=torch.float32)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=5e-3)
     for _ in range(30):
         plain(input_ids=ids, labels=labels).loss.backward()
@@ -169,65 +173,67 @@ def test_answers_count_where_the_model_gives_them(place):
     model.load_state_dict(plain.state_dict())
 
     guard.measure_base()
-    assert json.loads((place.run.path / "retention.json").read_text())["yes"]["value"] == 1.0
+    assert json.loads((retention_run.run.path / "retention.json").read_text())["yes"]["value"] == 1.0
     model.load_state_dict(untrained)
-    assert not guard.check(5, place.record)
+    assert not guard.check(5, retention_run.record)
     assert guard.failure == "probe yes is 100.0% worse than the base, 5.0% is allowed"
 
 
-def test_a_resumed_run_has_the_bases_values_and_measures_only_what_changed(place, asked, capsys):
-    guard, _, _ = place.guard(f"probes.words.path={asked}", f"probes.rest.path={asked}")
+def test_a_resumed_run_measures_only_changed_probes_on_the_base(retention_run, questions, capsys):
+    guard, _, _ = retention_run.guard(f"probes.words.path={questions}", f"probes.rest.path={questions}")
     guard.measure_base()
-    file = place.run.path / "retention.json"
+    file = retention_run.run.path / "retention.json"
     kept = json.loads(file.read_text())
     assert kept["words"] == kept["rest"]
     file.write_text(json.dumps({name: {**entry, "value": 7.0} for name, entry in kept.items()}))
     capsys.readouterr()
 
-    again, _, _ = place.guard(f"probes.words.path={asked}", f"probes.rest.path={asked}", "probes.rest.max_rows=2")
+    again, _, _ = retention_run.guard(
+        f"probes.words.path={questions}", f"probes.rest.path={questions}", "probes.rest.max_rows=2"
+    )
     again.measure_base()
 
     now = json.loads(file.read_text())
     assert now["words"]["value"] == 7.0
     assert (now["rest"]["examples"], now["rest"]["value"] != 7.0) == (2, True)
-    said = capsys.readouterr().out
-    assert "retention rest: loss" in said
-    assert "retention words" not in said
+    output = capsys.readouterr().out
+    assert "retention rest: loss" in output
+    assert "retention words" not in output
 
 
-def test_a_run_that_the_guard_stopped_stays_stopped_until_its_limits_change(place, asked):
-    words = (f"probes.words.path={asked}", "probes.words.max_drop=0", "stop=true")
-    guard, model, _ = place.guard(*words)
+def test_a_run_that_the_guard_stopped_stays_stopped_until_its_limits_change(retention_run, questions):
+    words = (f"probes.words.path={questions}", "probes.words.max_drop=0", "stop=true")
+    guard, model, _ = retention_run.guard(*words)
     guard.measure_base()
     guard.check_saved_step(0)  # nothing was measured yet
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
-    assert not guard.check(2, place.record)
-    place.record(3, {})
+    assert not guard.check(2, retention_run.record)
+    retention_run.record(3, {})
 
-    again, _, _ = place.guard(*words)
+    again, _, _ = retention_run.guard(*words)
     again.measure_base()
-    with pytest.raises(RetentionFailed) as forgotten:
+    with pytest.raises(RetentionFailed) as caught:
         again.check_saved_step(2)
-    assert str(forgotten.value) == guard.failure
-    assert [line["step"] for line in place.lines()] == [2]
+    assert str(caught.value) == guard.failure
+    assert [line["step"] for line in retention_run.lines()] == [2]
     for words in (("probes.words.max_drop=0", "stop=false"), ("probes.words.max_drop=900", "stop=true")):
-        other, _, _ = place.guard(f"probes.words.path={asked}", *words)
+        other, _, _ = retention_run.guard(f"probes.words.path={questions}", *words)
         other.measure_base()
         other.check_saved_step(2)
 
 
-def test_a_value_that_was_no_number_stops_a_resumed_run_too(place, asked):
-    guard, _, _ = place.guard(f"probes.words.path={asked}", "stop=true")
+def test_a_recorded_nan_stops_a_resumed_run(retention_run, questions):
+    guard, _, _ = retention_run.guard(f"probes.words.path={questions}", "stop=true")
     guard.measure_base()
-    place.record(4, {"words": {"value": None}})
+    retention_run.record(4, {"words": {"value": None}})
 
     with pytest.raises(RetentionFailed):
         guard.check_saved_step(4)
 
 
-def test_a_probe_that_cannot_fall_is_told(place, asked, capsys):
-    guard, _, _ = place.guard(f"probes.words.path={asked}", "probes.words.metric=exact_match")
+def test_a_probe_that_cannot_fall_gives_a_warning(retention_run, questions, capsys):
+    guard, _, _ = retention_run.guard(f"probes.words.path={questions}", "probes.words.metric=exact_match")
     guard.measure_base()
 
     assert (
@@ -245,8 +251,8 @@ def test_a_probe_that_cannot_fall_is_told(place, asked, capsys):
         ("exact_match", 0.0, 0.3, -0.3),
     ],
 )
-def test_loss_gets_worse_relatively_and_a_share_absolutely(place, asked, metric, before, now, worse):
-    (probe,) = place.probes(f"probes.words.path={asked}")
+def test_drop_is_relative_for_loss_and_absolute_for_exact_match(retention_run, questions, metric, before, now, worse):
+    (probe,) = retention_run.probes(f"probes.words.path={questions}")
     config = ProbeConfig(metric=ProbeMetric(metric), max_drop=0.1)
     change = ProbeChange(RetentionProbe("words", config, probe.split, 1, ""), before, now)
 
@@ -254,19 +260,19 @@ def test_loss_gets_worse_relatively_and_a_share_absolutely(place, asked, metric,
     assert change.is_allowed is (worse <= 0.1)
 
 
-def test_the_rows_of_the_run_are_left_alone(place, asked):
-    """Neither is anything held out of a probe, nor does the run's data directory change."""
-    prepared = prepare_data(place.config())
-    (probe,) = place.probes(f"probes.words.path={asked}")
+def test_probes_do_not_change_the_prepared_data(retention_run, questions):
+    """No rows of a probe are held out, and the run's data directory does not change."""
+    prepared = prepare_data(retention_run.config())
+    (probe,) = retention_run.probes(f"probes.words.path={questions}")
 
     assert (len(probe.split), probe.num_examples) == (4, 4)
-    assert prepare_data(place.config()).manifest == prepared.manifest
+    assert prepare_data(retention_run.config()).manifest == prepared.manifest
 
 
-def test_rows_that_are_too_long_are_left_out(place):
-    file = place.file("long.jsonl", [{"prompt": "a", "completion": "b" * n} for n in (3, 600)])
+def test_too_long_probe_rows_are_dropped(retention_run):
+    file = retention_run.file("long.jsonl", [{"prompt": "a", "completion": "b" * n} for n in (3, 600)])
 
-    assert place.probes(f"probes.words.path={file}")[0].num_examples == 1
+    assert retention_run.probes(f"probes.words.path={file}")[0].num_examples == 1
 
 
 @pytest.mark.parametrize(
@@ -297,20 +303,20 @@ def test_rows_that_are_too_long_are_left_out(place):
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_before_training(place, content, words, where, problem, fix):
-    file = place.directory / "probe.jsonl"
+def test_an_unusable_probe_file_is_an_error_before_training(retention_run, content, words, where, problem, fix):
+    file = retention_run.directory / "probe.jsonl"
     if content is not None:
         file.write_text(content)
 
     with pytest.raises(SftError) as refused:
-        place.probes(f"probes.math.path={file}", *words)
+        retention_run.probes(f"probes.math.path={file}", *words)
 
     assert refused.value.where == f"trainer.retention.probes.math{where}"
     assert refused.value.problem == problem.format(file=file)
     assert fix is None or refused.value.fix == fix
 
 
-def test_what_a_stopped_run_tells():
+def test_stop_message():
     assert stop_message("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
         "stopped   after step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
         "next      sft train --resume runs/a trainer.retention.stop=false to continue anyway,"
@@ -318,19 +324,19 @@ def test_what_a_stopped_run_tells():
     )
 
 
-def test_a_model_card_counts_the_steps_alone(place, asked):
-    guard, _, _ = place.guard(f"probes.words.path={asked}")
+def test_a_model_card_ignores_retention_lines(retention_run, questions):
+    guard, _, _ = retention_run.guard(f"probes.words.path={questions}")
     guard.measure_base()
-    place.run.metrics.write_text(json.dumps({"step": 1, "loss": 2.0, "trained_tokens": 7}) + "\n")
-    guard.check(1, place.record)
+    retention_run.run.metrics.write_text(json.dumps({"step": 1, "loss": 2.0, "trained_tokens": 7}) + "\n")
+    guard.check(1, retention_run.record)
 
-    assert run_results(place.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
+    assert run_results(retention_run.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
 
 
-def test_probes_know_the_tokens_that_the_run_added(place):
-    """The run's tokenizer holds them already: they are not added once more."""
-    file = place.file("asked.jsonl", [{"prompt": "say it", "completion": "word <x> word"}])
-    config = place.config(f"probes.words.path={file}")
+def test_probes_use_the_added_tokens_of_the_run(retention_run):
+    """The run's tokenizer already has them: they are not added again."""
+    file = retention_run.file("asked.jsonl", [{"prompt": "say it", "completion": "word <x> word"}])
+    config = retention_run.config(f"probes.words.path={file}")
     config.model.add_tokens = ["<x>"]
     tokenizer = prepare_data(config).tokenizer_directory
 

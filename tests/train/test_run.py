@@ -1,4 +1,4 @@
-"""A run from the outside: its directory, its metrics, what it trains and what it leaves alone."""
+"""Whole runs: their directory, metrics and console output, and the weights that they train."""
 
 import json
 import re
@@ -20,7 +20,7 @@ STEP_KEYS = [
 ]  # fmt: skip
 
 
-def test_the_run_directory_holds_all_that_later_commands_need(runs, metrics, base):
+def test_the_run_directory_contains_all_files_for_later_commands(runs, metrics, base):
     done = runs.start("r", "eval.samples=2", "eval.max_new_tokens=4")
 
     names = {path.name for path in done.path.iterdir()}
@@ -41,7 +41,7 @@ def test_the_run_directory_holds_all_that_later_commands_need(runs, metrics, bas
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
-def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, base):
+def test_peft_loads_the_adapter_with_template_and_stop_token(runs, base):
     done = runs.start("r", "trainer.max_steps=2")
 
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), done.adapter)
@@ -54,17 +54,17 @@ def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, b
 
 
 @pytest.mark.parametrize("quant", ["none", "nf4"])
-def test_only_the_adapter_moves_and_the_loss_falls(runs, metrics, monkeypatch, quant):
+def test_only_the_adapter_is_trained_and_the_loss_falls(runs, metrics, monkeypatch, quant):
     kept = {}
     build = session.build_training_model
 
-    def remembered(*arguments):
+    def record_model(*arguments):
         built = build(*arguments)
         kept["model"] = built.loss_model
         kept["before"] = {name: p.detach().clone() for name, p in kept["model"].named_parameters()}
         return built
 
-    monkeypatch.setattr(session, "build_training_model", remembered)
+    monkeypatch.setattr(session, "build_training_model", record_model)
     steps = metrics(runs.start("r", f"quant={quant}", "trainer.epochs=4", "trainer.eval_every=2"))
 
     first, last = (
@@ -88,17 +88,17 @@ def test_full_fine_tuning_writes_a_whole_model(runs, metrics, base):
     assert not any(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_run_directory_keeps_the_console(runs, capsys, monkeypatch):
-    """Command line and output of every session, also what was printed before the directory was there; no secret."""
+def test_console_log_has_the_output_of_every_session(runs, capsys, monkeypatch):
+    """It has the command line and all output, also from before the directory existed, but no secrets."""
     monkeypatch.setenv("SOME_TOKEN", "plain-secret-42")
     capsys.readouterr()
     done = runs.start("r", "trainer.max_steps=2", "run_name=plain-secret-42")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     first, *rest = done.console.read_text(encoding="utf-8").splitlines()
     assert first.startswith("$ sft train data=local ")
     assert "plain-secret-42" not in first + "".join(rest)
     assert [line.rstrip() for line in rest] == [
-        line.rstrip() for line in said.replace("plain-secret-42", "***").splitlines()
+        line.rstrip() for line in output.replace("plain-secret-42", "***").splitlines()
     ]
     shutil.rmtree(done.adapter)
     runs.resume("r")
@@ -110,15 +110,15 @@ def test_the_run_directory_keeps_the_console(runs, capsys, monkeypatch):
 def test_piped_output_is_plain_lines(runs, capsys):
     runs.start("r", "trainer.max_steps=2")
 
-    said = capsys.readouterr().out
-    assert "\x1b" not in said
-    assert "\r" not in said
-    assert "step      2/2  epoch 0.50  loss" in said
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert "step      2/2  epoch 0.50  loss" in output
 
 
 @pytest.mark.slow
-def test_a_resumed_run_computes_with_the_threads_it_began_with(runs, monkeypatch, capsys):
-    """Recorded once, told once a session, and stronger than OMP_NUM_THREADS."""
+def test_a_resumed_run_uses_the_recorded_number_of_threads(runs, monkeypatch, capsys):
+    """The number is recorded once, printed once per session, and overrides OMP_NUM_THREADS."""
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
     before = torch.get_num_threads()
     try:
@@ -142,7 +142,7 @@ def test_a_run_without_held_out_rows(runs, metrics):
 
 
 def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics, capsys):
-    """The scores are those of the untouched model, and a run that began without them can still have them."""
+    """The scores are those of the unchanged model, and a run that began without them can still compute them."""
     from sft_cli.cli import execute
 
     compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4")
@@ -160,7 +160,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     assert runs.resume("r").read_json(done.base_scores) == before
 
 
-def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs, capsys):
+def test_a_fully_trained_base_is_compared_only_from_the_start(runs, capsys):
     compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4", "adapter=none")
     done = runs.start("r", *compared)
     assert done.read_json(done.base_scores)["loss"] > 5
@@ -172,7 +172,7 @@ def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs,
         runs.resume("r")
 
 
-def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, rows, base, tmp_path, monkeypatch):
+def test_a_run_with_relative_paths_is_evaluated_from_another_directory(runs, rows, base, tmp_path, monkeypatch):
     from sft_cli.cli import execute
 
     home = tmp_path / "home dir"
@@ -188,7 +188,7 @@ def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, ro
     assert len(list((home / "here" / "eval").glob("heldout-*.json"))) == 1
 
 
-def test_the_last_weights_are_exported_where_they_are_wanted(runs, metrics, capsys):
+def test_the_last_weights_are_exported_without_keep_best(runs, metrics, capsys):
     done = runs.start("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2",
                       "trainer.keep_best=false")  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_the_last_weights_are_exported_where_they_are_wanted(runs, metrics, caps
 
 
 def test_gradients_are_clipped_and_the_norm_before_is_logged(runs, metrics):
-    """AdamW hides a common factor of all gradients until they come near its epsilon of 1e-8."""
+    """AdamW is invariant to a common factor of all gradients unless they are near its epsilon of 1e-8."""
     done = runs.start("r", "trainer.max_grad_norm=1e-12", "trainer.schedule=constant")
 
     first, last = (line["loss"] for line in metrics(done, eval=True))

@@ -39,7 +39,7 @@ STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 
 @dataclass(frozen=True)
 class Family:
-    """What a run on a tiny model says of it."""
+    """A family and the expected messages of a run on a tiny model."""
 
     kind: str
     special: dict
@@ -99,8 +99,8 @@ WORDS = ("trainer.max_steps=4", "trainer.dtype=float32", "speed.tokens_per_micro
 
 
 @pytest.fixture(scope="module")
-def alike(tmp_path_factory):
-    """24 rows that begin alike, longer than the windows."""
+def similar_rows(tmp_path_factory):
+    """24 rows with a common prefix, longer than the windows."""
     file = tmp_path_factory.mktemp("alike") / "rows.jsonl"
     answers = ["yes", "a long answer " * 4, "no no", "b" * 40]
     begin = "you are the very helpful assistant of somebody. question "
@@ -111,7 +111,7 @@ def alike(tmp_path_factory):
 
 @pytest.fixture
 def model(base, tmp_path):
-    """Writes a tiny model of a family beside the tokenizer of ``base``; norms and biases are not as initialized."""
+    """Write a tiny model of a family with the tokenizer of ``base``; norms and biases are randomized."""
 
     def write(kind, special):
         directory = tmp_path / "base"
@@ -132,7 +132,7 @@ def model(base, tmp_path):
 
 
 def plain_loss(done, base):
-    """The mean loss of the first step's rows as plain transformers computes it, row after row."""
+    """Return the mean loss of the first step's rows by plain transformers, one row at a time."""
     prepared = open_prepared(Path(done.read_json(done.data)["prepared_dir"]))
     lm = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     total, count = 0.0, 0
@@ -148,31 +148,36 @@ def plain_loss(done, base):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_trains_evaluates_and_merges(runs, metrics, model, alike, capsys, name):
+def test_a_family_trains_evaluates_and_merges(runs, metrics, model, similar_rows, capsys, name):
     family = FAMILIES[name]
     base = model(family.kind, family.special)
 
     done = runs.start(
-        "r", *WORDS, f"model.path={base}", f"data.mix.local.path={alike}", "eval.samples=1", "eval.max_new_tokens=3"
+        "r",
+        *WORDS,
+        f"model.path={base}",
+        f"data.mix.local.path={similar_rows}",
+        "eval.samples=1",
+        "eval.max_new_tokens=3",
     )
     execute(["merge", str(done.path)])
 
-    said, steps = capsys.readouterr().out, metrics(done)
+    output, steps = capsys.readouterr().out, metrics(done)
     assert steps[0]["loss"] == pytest.approx(plain_loss(done, base), abs=1e-5)
     assert min(step["loss"] for step in steps) < steps[0]["loss"]
-    assert ("packing   verified" in said, "packing   off" in said) == (family.packs, not family.packs)
-    assert "prefixes  not shared" not in said
-    assert f"fused     {family.fused}\n" in said
+    assert ("packing   verified" in output, "packing   off" in output) == (family.packs, not family.packs)
+    assert "prefixes  not shared" not in output
+    assert f"fused     {family.fused}\n" in output
     assert len(metrics(done, eval=True)) == 1
     AutoModelForCausalLM.from_pretrained(done.path / "merged")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3", "gpt-oss", "falcon-h1"])
-def test_every_weight_of_a_family_trains(runs, metrics, model, alike, name):
+def test_full_fine_tuning_of_a_family(runs, metrics, model, similar_rows, name):
     base = model(FAMILIES[name].kind, FAMILIES[name].special)
 
-    done = runs.start("r", *WORDS, f"model.path={base}", f"data.mix.local.path={alike}", "adapter=none")
+    done = runs.start("r", *WORDS, f"model.path={base}", f"data.mix.local.path={similar_rows}", "adapter=none")
 
     steps = metrics(done)
     assert steps[0]["loss"] == pytest.approx(plain_loss(done, base), abs=1e-5)
@@ -181,7 +186,7 @@ def test_every_weight_of_a_family_trains(runs, metrics, model, alike, name):
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "error"),
     [
         (
             T5Config(),
@@ -209,7 +214,7 @@ def test_every_weight_of_a_family_trains(runs, metrics, model, alike, name):
     ],
     ids=["encoder-decoder", "images", "decoder-taken-apart", "encoder"],
 )
-def test_a_model_of_another_kind_is_one_sentence(runs, tmp_path, base, config, told):
+def test_a_model_that_is_not_a_causal_lm_is_refused(runs, tmp_path, base, config, error):
     directory = tmp_path / "other"
     shutil.copytree(base, directory)
     config.save_pretrained(directory)
@@ -217,5 +222,5 @@ def test_a_model_of_another_kind_is_one_sentence(runs, tmp_path, base, config, t
     with pytest.raises(SftError) as refused:
         runs.start("r", f"model.path={directory}")
 
-    assert str(refused.value) == f"model.path={directory}: {told[0]}\n  fix: {told[1]}"
+    assert str(refused.value) == f"model.path={directory}: {error[0]}\n  fix: {error[1]}"
     assert not (tmp_path / "r").exists()

@@ -1,4 +1,4 @@
-"""The lock of a run directory: a living owner is named, a dead one is no hindrance, on any kind of disk."""
+"""The lock of a run directory: a running owner is named and a dead one is ignored, on any kind of disk."""
 
 import errno
 import fcntl
@@ -39,13 +39,13 @@ def holder(tmp_path):
 
 
 def write(tmp_path, host="node7", pid=4711):
-    """What a process of another machine leaves that did not end by itself."""
+    """Write the lock file that a killed process of another machine leaves."""
     file = tmp_path / ".lock"
     file.write_text(json.dumps({"host": host, "pid": pid, "since": "2026-11-28 01:02:03 +0000"}))
     return file
 
 
-def test_a_living_owner_is_named(holder, tmp_path):
+def test_a_running_owner_is_named(holder, tmp_path):
     with pytest.raises(SftError) as refused, hold_run_lock(tmp_path / ".lock"):
         pass
     host = re.escape(socket.gethostname())
@@ -57,8 +57,8 @@ def test_a_living_owner_is_named(holder, tmp_path):
     )
 
 
-def test_a_dead_owner_of_this_machine_is_no_hindrance(holder, tmp_path, capsys):
-    """Its name still stands there, but the kernel has let go of the lock."""
+def test_a_killed_owner_on_this_machine_is_ignored(holder, tmp_path, capsys):
+    """The file still names it, but the kernel has released the lock."""
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
@@ -68,7 +68,7 @@ def test_a_dead_owner_of_this_machine_is_no_hindrance(holder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("error", [None, SystemExit(130)])
-def test_who_leaves_by_itself_leaves_nobodys_name(tmp_path, error):
+def test_the_owner_is_removed_at_the_end(tmp_path, error):
     def use():
         with hold_run_lock(tmp_path / ".lock"):
             if error:
@@ -82,14 +82,14 @@ def test_who_leaves_by_itself_leaves_nobodys_name(tmp_path, error):
     assert (tmp_path / ".lock").read_text() == ""
 
 
-def test_an_owner_elsewhere_that_touches_the_file_lives(tmp_path, monkeypatch):
-    """The lock is free here, because the disk does not carry it to other machines."""
+def test_an_owner_on_another_machine_that_touches_the_file_is_running(tmp_path, monkeypatch):
+    """The lock is free here, because the disk does not pass locks to other machines."""
     monkeypatch.setattr(run_lock, "STALE_SECONDS", 5.0)
-    file, over = write(tmp_path), threading.Event()
+    file, finished = write(tmp_path), threading.Event()
 
     def beat():
         stamp = 0
-        while not over.wait(0.05):
+        while not finished.wait(0.05):
             stamp += 1
             os.utime(file, (stamp, stamp))
 
@@ -99,13 +99,13 @@ def test_an_owner_elsewhere_that_touches_the_file_lives(tmp_path, monkeypatch):
         with pytest.raises(SftError) as refused, hold_run_lock(file):
             pass
     finally:
-        over.set()
+        finished.set()
         thread.join()
     assert refused.value.problem == "process 4711 on node7 has been training there since 2026-11-28 01:02:03 +0000"
     assert json.loads(file.read_text())["pid"] == 4711
 
 
-def test_an_owner_elsewhere_that_is_silent_is_gone_aloud(tmp_path, monkeypatch, capsys):
+def test_an_owner_on_another_machine_without_heartbeat_is_ignored_with_a_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, "STALE_SECONDS", 0.2)
     with hold_run_lock(write(tmp_path)):
         pass
@@ -116,7 +116,7 @@ def test_an_owner_elsewhere_that_is_silent_is_gone_aloud(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
-def test_a_disk_without_locks_watches_its_own_machine_too(tmp_path, monkeypatch, capsys, number):
+def test_on_a_disk_without_locks_an_owner_on_this_machine_is_watched(tmp_path, monkeypatch, capsys, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -127,7 +127,7 @@ def test_a_disk_without_locks_watches_its_own_machine_too(tmp_path, monkeypatch,
     assert "is not running any more" in capsys.readouterr().out
 
 
-def test_the_owner_touches_the_file_while_it_lives(tmp_path, monkeypatch):
+def test_the_owner_touches_the_file_while_it_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "HEARTBEAT_SECONDS", 0.01)
     file, threads = tmp_path / ".lock", threading.active_count()
     with hold_run_lock(file):

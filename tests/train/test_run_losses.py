@@ -1,4 +1,4 @@
-"""Whole runs with every term of the loss: one curve whatever the layout, and the same to the bit when resumed."""
+"""Whole runs with every term of the loss: the same curve for every layout, and the same bits when resumed."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ TERMS = {
     ),
 }
 ADDED = ("smoothing", "z", "kl", "router")
-"""Terms that are added to cross-entropy, or to DFT in its place."""
+"""Terms that are added to cross-entropy or DFT."""
 SHORT = ["trainer.max_steps=4", "trainer.save_every=1"]
 SAME = ("step", "loss", "terms", "grad_norm", "lr", "examples", "tokens", "trained_tokens")
 
@@ -46,15 +46,15 @@ def all_words(name: str, replayed: list[str]) -> list[str]:
 
 
 def equal(left, right) -> bool:
-    """Whether two runs exported the same numbers."""
+    """Return whether two runs exported the same weights."""
     file = next(left.result.glob("*.safetensors")).name
     a, b = load_file(left.result / file), load_file(right.result / file)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def resumed(runs, stop_behind, name: str, *words: str):
-    """The same run, stopped by SIGTERM in its second step and taken up again."""
-    stop_behind(2)
+def resumed(runs, stop_during_step, name: str, *words: str):
+    """Start a run, stop it by SIGTERM in its second step, and resume it."""
+    stop_during_step(2)
     with pytest.raises(SystemExit) as stopped:
         runs.start(name, *words)
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -63,8 +63,8 @@ def resumed(runs, stop_behind, name: str, *words: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
-def test_each_term_has_one_curve_whatever_the_layout_and_resumes_to_the_bit(
-    runs, metrics, replayed, stop_behind, capsys, name
+def test_loss_terms_do_not_depend_on_the_layout_and_resume_bit_for_bit(
+    runs, metrics, replayed, stop_during_step, capsys, name
 ):
     words, terms = all_words(name, replayed), TERMS[name][2]
     straight = runs.start("straight", *words)
@@ -75,9 +75,9 @@ def test_each_term_has_one_curve_whatever_the_layout_and_resumes_to_the_bit(
     assert len(narrow) == 4
     assert len({one[0]["computed_tokens"] for one in (narrow, wide, alone)}) > 1
     for other in (wide, alone):
-        for mine, theirs in zip(narrow, other, strict=True):
-            assert theirs["loss"] == pytest.approx(mine["loss"], abs=2e-5)
-            assert theirs["terms"] == pytest.approx(mine["terms"], abs=2e-5)
+        for ours, theirs in zip(narrow, other, strict=True):
+            assert theirs["loss"] == pytest.approx(ours["loss"], abs=2e-5)
+            assert theirs["terms"] == pytest.approx(ours["terms"], abs=2e-5)
     for line in narrow:
         assert list(line["terms"]) == terms
         base = line["terms"]["dft" if "dft" in terms else "nll"]
@@ -87,18 +87,18 @@ def test_each_term_has_one_curve_whatever_the_layout_and_resumes_to_the_bit(
         assert narrow[-1]["terms"]["kl"] > 1e-4
     first = narrow[0]
     parts = ", ".join(f"{term} {value:.4g}" for term, value in first["terms"].items())
-    said = f"loss {first['loss']:.4f} ({parts})  lr" if len(terms) > 1 else f"loss {first['loss']:.4f}  lr"
-    assert said in capsys.readouterr().out
+    output = f"loss {first['loss']:.4f} ({parts})  lr" if len(terms) > 1 else f"loss {first['loss']:.4f}  lr"
+    assert output in capsys.readouterr().out
 
-    again = resumed(runs, stop_behind, "resumed", *words)
+    again = resumed(runs, stop_during_step, "resumed", *words)
     assert [[m[key] for key in SAME] for m in metrics(again)] == [[m[key] for key in SAME] for m in narrow]
     assert metrics(again, eval=True)[-1]["loss"] == metrics(straight, eval=True)[-1]["loss"]
     assert equal(straight, again)
 
 
 @pytest.mark.slow
-def test_replayed_rows_are_a_mean_of_their_own(runs, metrics, replayed):
-    """The loss is that of the others plus lambda times that of the replayed rows, whatever their numbers."""
+def test_replayed_rows_have_a_separate_mean(runs, metrics, replayed):
+    """The loss is that of the other rows plus lambda times that of the replayed rows, for any numbers of rows."""
     none, half, whole = (
         metrics(runs.start(f"lambda-{factor}", *replayed, "trainer.max_steps=1", f"loss.replay={factor}"))[0]
         for factor in (0, 0.5, 1)
@@ -112,14 +112,14 @@ def test_replayed_rows_are_a_mean_of_their_own(runs, metrics, replayed):
 
 
 @pytest.mark.slow
-def test_noise_on_the_embeddings_is_drawn_again_on_resuming_and_not_in_evaluation(runs, metrics, stop_behind):
-    """Which noise an example gets depends on its place in a row, so that no two layouts are compared."""
+def test_embedding_noise_resumes_bit_for_bit(runs, metrics, stop_during_step):
+    """The noise of an example depends on its position in a row, so different layouts are not compared."""
     noisy = runs.start("noisy", *SHORT, "loss.neftune=5")
     quiet = runs.start("quiet", *SHORT)
     assert metrics(noisy)[0]["loss"] != pytest.approx(metrics(quiet)[0]["loss"], abs=1e-4)
     assert list(metrics(noisy)[0]["terms"]) == ["nll"]
 
-    again = resumed(runs, stop_behind, "again", *SHORT, "loss.neftune=5")
+    again = resumed(runs, stop_during_step, "again", *SHORT, "loss.neftune=5")
     assert [[m[key] for key in SAME] for m in metrics(again)] == [[m[key] for key in SAME] for m in metrics(noisy)]
     assert equal(noisy, again)
 
@@ -156,7 +156,7 @@ def mixture(runs, base, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_routers_loss_is_a_term_of_a_mixture(mixture, metrics, stop_behind):
+def test_load_balancing_loss_is_a_term(mixture, metrics, stop_during_step):
     words = [*SHORT, "loss.router=0.1"]
     straight = mixture.start("straight", *words)
     for line in metrics(straight):
@@ -167,14 +167,14 @@ def test_the_routers_loss_is_a_term_of_a_mixture(mixture, metrics, stop_behind):
     assert list(plain[0]["terms"]) == ["nll"]
     assert plain[0]["loss"] == pytest.approx(metrics(straight)[0]["terms"]["nll"], abs=1e-5)
 
-    again = resumed(mixture, stop_behind, "again", *words)
+    again = resumed(mixture, stop_during_step, "again", *words)
     assert [[m[key] for key in SAME] for m in metrics(again)] == [[m[key] for key in SAME] for m in metrics(straight)]
     assert equal(straight, again)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("average", ["ema", "last"])
-def test_average_probes_and_kl_together_resume_to_the_bit(runs, metrics, rows, stop_behind, capsys, average):
+def test_average_probes_and_kl_together_resume_bit_for_bit(runs, metrics, rows, stop_during_step, capsys, average):
     words = [
         *SHORT,
         "loss.kl=0.1",
@@ -188,7 +188,7 @@ def test_average_probes_and_kl_together_resume_to_the_bit(runs, metrics, rows, s
     ]
     straight = runs.start("straight", *words)
     assert "average   the averaged weights are exported, not the last ones\n" in capsys.readouterr().out
-    again = resumed(runs, stop_behind, "resumed", *words)
+    again = resumed(runs, stop_during_step, "resumed", *words)
 
     assert [[m[key] for key in SAME] for m in metrics(again)] == [[m[key] for key in SAME] for m in metrics(straight)]
     for kind in ({"eval": True}, {"retention": True}):
@@ -202,7 +202,7 @@ def test_average_probes_and_kl_together_resume_to_the_bit(runs, metrics, rows, s
 
 
 @pytest.mark.slow
-def test_a_run_that_the_guard_stops_leaves_with_3_and_goes_on_without_it(runs, metrics, rows, capsys):
+def test_a_run_that_the_guard_stops_exits_with_3_and_can_be_continued(runs, metrics, rows, capsys):
     words = (
         f"trainer.retention.probes.known.path={rows}",
         "trainer.retention.probes.known.max_drop=0",
@@ -216,10 +216,10 @@ def test_a_run_that_the_guard_stops_leaves_with_3_and_goes_on_without_it(runs, m
     with pytest.raises(SystemExit) as again:
         runs.resume("guarded")
     assert again.value.code == 3
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     (probed,) = metrics(RunDir(runs.directory / "guarded"), retention=True)
     worse = f"{probed['retention']['known']['worse']:.1%}"
-    assert said.count(f"probe known is {worse} worse than the base, 0.0% is allowed") == 2
+    assert output.count(f"probe known is {worse} worse than the base, 0.0% is allowed") == 2
 
     finished = runs.resume("guarded", "trainer.retention.stop=false")
     assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""What every way of adapting a model does from end to end: train, stop, resume, evaluate, merge, open elsewhere."""
+"""Every adapter method end to end: train, stop, resume, evaluate, merge, and load with transformers."""
 
 import json
 import shutil
@@ -21,8 +21,8 @@ pytestmark = [
 ]
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.save_every=1", "trainer.schedule=constant",
          "trainer.keep_best=false", "speed.threads=1", "eval.max_new_tokens=2"]  # fmt: skip
-BESIDE = "is not an update of the weights and cannot be merged"
-WHOLE = "trained, so there is no adapter to merge"
+NOT_MERGEABLE = "is not an update of the weights and cannot be merged"
+NO_ADAPTER = "so there is no adapter to merge"
 METHODS: dict[str, tuple[list[str], bool, str | None]] = {
     "lora": ([], True, None),
     "rslora": (["adapter=rslora"], True, None),
@@ -36,12 +36,12 @@ METHODS: dict[str, tuple[list[str], bool, str | None]] = {
     "oft": (["adapter=oft"], True, None),
     "head whole": (["adapter.modules_to_save=[lm_head]"], True, None),
     "ranks": (["adapter.rank_pattern={q_proj:4}", "adapter.alpha_pattern={q_proj:8}"], True, None),
-    "prefix": (["adapter=prefix", "adapter.virtual.tokens=4"], False, BESIDE),
-    "prompt": (["adapter=prompt", "adapter.virtual.tokens=4"], False, BESIDE),
-    "llama_adapter": (["adapter=llama_adapter", "model.path=square"], True, BESIDE),
-    "bitfit": (["adapter=bitfit", "model.path=biased"], True, WHOLE),
-    "full": (["adapter=none", "trainer.lr=1e-3"], True, WHOLE),
-    "some layers": (["adapter=none", "adapter.train=['layers\\.1\\.']", "trainer.lr=1e-3"], True, WHOLE),
+    "prefix": (["adapter=prefix", "adapter.virtual.tokens=4"], False, NOT_MERGEABLE),
+    "prompt": (["adapter=prompt", "adapter.virtual.tokens=4"], False, NOT_MERGEABLE),
+    "llama_adapter": (["adapter=llama_adapter", "model.path=square"], True, NOT_MERGEABLE),
+    "bitfit": (["adapter=bitfit", "model.path=biased"], True, NO_ADAPTER),
+    "full": (["adapter=none", "trainer.lr=1e-3"], True, NO_ADAPTER),
+    "some layers": (["adapter=none", "adapter.train=['layers\\.1\\.']", "trainer.lr=1e-3"], True, NO_ADAPTER),
     "new tokens": (["model.add_tokens=[<x>,<|call|>]"], True, None),
     "nf4": (["quant=nf4"], True, None),
     "fp4": (["quant=fp4"], True, None),
@@ -49,24 +49,24 @@ METHODS: dict[str, tuple[list[str], bool, str | None]] = {
     "loftq": (["adapter=loftq", "quant=nf4"], True, "--into dequantized"),
     "nf4 dora": (["adapter=dora", "quant=nf4"], True, None),
     "nf4 pissa": (["adapter=pissa", "quant=nf4"], True, None),
-    "nf4 prompt": (["adapter=prompt", "quant=nf4"], False, BESIDE),
+    "nf4 prompt": (["adapter=prompt", "quant=nf4"], False, NOT_MERGEABLE),
 }
-"""Name -> words, whether rows are packed, and what the refusal to merge says (None: it merges)."""
+"""For each name: settings, whether rows are packed, and the error on merging (None: it merges)."""
 
 
 @pytest.fixture(scope="module")
 def bases(base, tmp_path_factory) -> dict[str, Path]:
-    """The tiny Llama with biases, and one whose heads make up its hidden width, each with the tokenizer."""
-    found = {}
+    """The tiny Llama with biases, and one whose head widths add up to the hidden size, each with the tokenizer."""
+    original = {}
     for name, changed in (("biased", {"attention_bias": True, "mlp_bias": True}), ("square", {"head_dim": 16})):
         config = LlamaConfig.from_pretrained(base)
         config.update(changed)
-        found[name] = tmp_path_factory.mktemp(name)
+        original[name] = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(found[name])
+        LlamaForCausalLM(config).save_pretrained(original[name])
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(base / file, found[name])
-    return found
+            shutil.copy(base / file, original[name])
+    return original
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def weights(run: RunDir) -> dict[str, torch.Tensor]:
 
 
 def loss_of(model, run: RunDir) -> float:
-    """Mean cross-entropy of plain transformers on the trained tokens of the run's probe rows."""
+    """Return the mean cross-entropy of plain transformers on the trained tokens of the run's probe rows."""
     total, count = 0.0, 0
     for probe in run.read_json(run.probes):
         with torch.no_grad():
@@ -96,7 +96,7 @@ def loss_of(model, run: RunDir) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, request, monkeypatch, capsys):
+def test_a_method_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, request, monkeypatch, capsys):
     words, packed, refusal = METHODS[method]
     words = [*SHORT, *(word.replace("=biased", f"={bases['biased']}").replace("=square", f"={bases['square']}")
                        for word in words)]  # fmt: skip
@@ -109,12 +109,12 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
     assert losses[-1] != losses[0]
 
     with monkeypatch.context() as patched:
-        found = loop._evaluate
+        original = loop._evaluate
 
         def interrupted(run, progress, log):
             if progress.step == 2:
                 signal.raise_signal(signal.SIGTERM)
-            return found(run, progress, log)
+            return original(run, progress, log)
 
         patched.setattr(loop, "_evaluate", interrupted)
         with pytest.raises(SystemExit) as stopped:
@@ -138,14 +138,14 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
         execute(["merge", str(straight.path), "--into", "dequantized"])
     elif refusal is None:
         execute(["merge", str(straight.path)])
-    merged = straight.model if refusal == WHOLE else straight.path / "merged"
+    merged = straight.model if refusal == NO_ADAPTER else straight.path / "merged"
     if merged.is_dir():
         quantized = "quant=" in " ".join(words)
         loss = loss_of(AutoModelForCausalLM.from_pretrained(merged), straight)
         assert loss == pytest.approx(report["metrics"]["loss"], abs=0.3 if quantized else 1e-4)
 
 
-def test_an_adapter_is_trained_on_and_lies_beneath_another(runs, metrics):
+def test_start_from_and_frozen_adapters(runs, metrics):
     first = runs.start("first", *SHORT)
     last = metrics(first, eval=True)[-1]["loss"]
     for key, words in (("start_from", []), ("frozen_adapters", [])):

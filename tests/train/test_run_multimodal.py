@@ -1,4 +1,4 @@
-"""``sft train``, ``check``, ``eval`` and ``merge`` from end to end on small random models with towers beside text."""
+"""``sft train``, ``check``, ``eval`` and ``merge`` end to end on small random multimodal models."""
 
 import contextlib
 import io
@@ -16,14 +16,14 @@ SLOW = pytest.mark.slow
 
 
 def tensors(directory):
-    """Name -> bytes of every tensor, as they lie in the file."""
+    """Return the bytes of every tensor in the file, by name."""
     with safe_open(directory / "model.safetensors", framework="pt") as file:
         return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
 
 
-def asked(said):
-    """What the Python that a merge prints writes."""
-    lines = said.split("it is a plain transformers model:\n")[1].splitlines()
+def run_printed_code(output):
+    """Run the Python code that a merge prints and return its output."""
+    lines = output.split("it is a plain transformers model:\n")[1].splitlines()
     code = "\n".join(line.strip() for line in lines)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code.replace("max_new_tokens=100", "max_new_tokens=3"), {})
@@ -43,12 +43,10 @@ def asked(said):
         pytest.param("qwen2_audio", ["adapter.kind=lora"], marks=SLOW),
     ],
 )
-def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
-    runs, metrics, base, tmp_path, capsys, kind, words
-):
+def test_only_the_language_model_is_trained(runs, metrics, base, tmp_path, capsys, kind, words):
     rows, model, lora = tmp_path / "rows.jsonl", tmp_path / "base", "adapter.kind=lora" in words
     rows.write_text("".join(json.dumps({"prompt": f"say {i}", "completion": f"it is {i}"}) + "\n" for i in range(24)))
-    beside = non_language_modules(saved(kind, model))
+    towers = non_language_modules(saved(kind, model))
     for file in base.glob("tokenizer*"):
         shutil.copy(file, model)
 
@@ -57,21 +55,21 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
         "speed.threads=1", "trainer.save_every=2", "eval.max_new_tokens=3", *words,
     ]  # fmt: skip
     done = runs.start("r", *settings)
-    said, steps = capsys.readouterr().out, metrics(done)
-    assert f"only the language model is trained: {', '.join(beside)} stay frozen" in said
-    assert "packing   verified" in said
-    assert "of 2 decoder layers" in said or "all 2 decoder layers" in said or "recompute nothing" in said
+    output, steps = capsys.readouterr().out, metrics(done)
+    assert f"only the language model is trained: {', '.join(towers)} stay frozen" in output
+    assert "packing   verified" in output
+    assert "of 2 decoder layers" in output or "all 2 decoder layers" in output or "recompute nothing" in output
     assert min(step["loss"] for step in steps) < steps[0]["loss"]
 
     whole = done.path / "model"
     if lora:
         execute(["merge", str(done.path), "--out", str(tmp_path / "merged")])
         whole = tmp_path / "merged"
-        assert asked(capsys.readouterr().out)
+        assert run_printed_code(capsys.readouterr().out)
     before, after = tensors(model), tensors(whole)
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
-    outside = [f"{name.removeprefix('model.')}." for name in beside]
+    outside = [f"{name.removeprefix('model.')}." for name in towers]
     assert changed
     assert not [name for name in changed if any(part in name for part in outside)]
     for file in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
@@ -83,24 +81,24 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
 
 @SLOW
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "mistral3"])
-def test_check_tries_a_step_of_a_small_model_with_towers(runs, base, tmp_path, capsys, kind):
+def test_check_runs_a_step_of_a_model_with_towers(runs, base, tmp_path, capsys, kind):
     saved(kind, tmp_path / "base")
     for file in base.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "base")
     code = execute(["check", *runs.words("r"), f"model.path={tmp_path / 'base'}"])
-    said = capsys.readouterr().out
-    assert code == 0, said
-    assert "packing" in said
+    output = capsys.readouterr().out
+    assert code == 0, output
+    assert "packing" in output
 
 
 @SLOW
-def test_a_run_goes_on_where_it_was_stopped(runs, metrics, base, tmp_path, stop_behind):
+def test_a_stopped_run_of_a_model_with_towers_resumes(runs, metrics, base, tmp_path, stop_during_step):
     saved("qwen3_vl", tmp_path / "base")
     for file in base.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "base")
     words = [f"model.path={tmp_path / 'base'}", "trainer.max_steps=4", "speed.threads=1"]
     whole = runs.start("whole", *words)
-    stop_behind(2)
+    stop_during_step(2)
     with pytest.raises(SystemExit):
         runs.start("parts", *words)
     stopped = runs.resume("parts")

@@ -1,4 +1,4 @@
-"""A run on rows behind a signed address: the signature is nowhere on the disk, and the run goes on without it."""
+"""A run on rows with a signed address: the signature is not written to the disk, and resuming does not need it."""
 
 import shutil
 import threading
@@ -16,7 +16,7 @@ SECRET = "a-signed-word"
 
 
 class Signed(SimpleHTTPRequestHandler):
-    """Serves files to those who know the word."""
+    """Serve files to requests with the signature."""
 
     def do_GET(self):
         self.end(super().do_GET)
@@ -53,17 +53,17 @@ def forget():
     remote.download.cache_clear()
 
 
-def holding(directory: Path) -> list[str]:
-    """Files below a directory that hold the secret in their bytes or their names."""
+def files_with_secret(directory: Path) -> list[str]:
+    """Return the files below a directory that contain the secret in their bytes or their names."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert len(files) > 20
     return [str(path) for path in files if SECRET in str(path) or SECRET.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow
-def test_a_signature_is_nowhere_and_the_run_goes_on_from_what_was_downloaded(runs, address, tmp_path, capsys):
+def test_a_signature_is_not_written_and_the_download_is_reused(runs, address, tmp_path, capsys):
     done = runs.start("r", f"data.mix.local.path={address}?sig={SECRET}", "trainer.max_steps=2", "trainer.save_every=1")
-    assert holding(tmp_path) == []
+    assert files_with_secret(tmp_path) == []
     assert f"path: {address}?sig=***" in done.config.read_text()
 
     shutil.rmtree(done.adapter)
@@ -71,13 +71,13 @@ def test_a_signature_is_nowhere_and_the_run_goes_on_from_what_was_downloaded(run
     forget()
     runs.resume("r")
     execute(["eval", str(done.path), "eval.max_new_tokens=4"])
-    said = capsys.readouterr()
-    assert holding(tmp_path) == []
-    assert SECRET not in said.out + said.err
+    output = capsys.readouterr()
+    assert files_with_secret(tmp_path) == []
+    assert SECRET not in output.out + output.err
 
 
 @pytest.mark.slow
-def test_without_the_download_one_sentence_says_what_to_type(runs, address, tmp_path):
+def test_without_the_download_the_error_asks_for_the_address(runs, address, tmp_path):
     done = runs.start("r", f"data.mix.local.path={address}?sig={SECRET}", "trainer.max_steps=2", "trainer.save_every=1")
     shutil.rmtree(done.adapter)
     shutil.rmtree(done.checkpoints / "step-2")
@@ -91,4 +91,4 @@ def test_without_the_download_one_sentence_says_what_to_type(runs, address, tmp_
     )
     runs.resume("r", f"data.mix.local.path={address}?sig={SECRET}")
     assert f"path: {address}?sig=***" in done.config.read_text()
-    assert holding(tmp_path) == []
+    assert files_with_secret(tmp_path) == []

@@ -1,4 +1,4 @@
-"""A curriculum with weights and replay, from the rows to the score: every copy is a step's example, once an epoch."""
+"""A curriculum with weights and replay, end to end: every copy of a row is an example once per epoch."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ STAGES = "data.stages=[{name: short, share: 1, order: by_length}, {name: rest, s
 
 @pytest.fixture
 def words(tmp_path):
-    """A second source: five documents, one a line, trained as plain text."""
+    """A second source: five documents, one per line, trained as plain text."""
     (tmp_path / "wiki.txt").write_text("".join(f"Document {number} is about nothing.\n" for number in range(5)))
     wiki = "data.mix.wiki={path: %s, format: lines, role: replay, loss_weight: 0.5}" % (tmp_path / "wiki.txt")
     return [wiki, "data.mix.local.weight=2", "data.val_fraction=0.2", STAGES]

@@ -1,4 +1,4 @@
-"""What stops a run, and what is refused before one begins."""
+"""Events that stop a run, and errors before a run begins."""
 
 import json
 import shutil
@@ -47,10 +47,10 @@ def test_patience_stops_early_and_the_best_weights_are_exported(runs, metrics, c
         ),
     ],
 )
-def test_the_preflight_refuses_before_a_run_directory_exists(runs, tmp_path, words, message):
+def test_the_preflight_fails_before_a_run_directory_exists(runs, tmp_path, words, message):
     long = tmp_path / "long.jsonl"
     rows = [("a" * 900, "b" * 5), ("a", "b"), ("c", "d" * 600)]
-    long.write_text("".join(json.dumps({"prompt": prompt, "completion": said}) + "\n" for prompt, said in rows))
+    long.write_text("".join(json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in rows))
     if torch.cuda.is_available() and "trainer.device=cuda" in words:
         pytest.skip("this machine has CUDA")
 
@@ -61,13 +61,13 @@ def test_the_preflight_refuses_before_a_run_directory_exists(runs, tmp_path, wor
     assert not (tmp_path / "r").exists()
 
 
-def test_a_signal_during_an_evaluation_saves_the_step_before_it(runs, monkeypatch):
-    found = loop._evaluate
+def test_a_signal_during_an_evaluation_saves_the_step(runs, monkeypatch):
+    original = loop._evaluate
 
     def interrupted(run, progress, log):
         if progress.step == 3:
             signal.raise_signal(signal.SIGTERM)
-        return found(run, progress, log)
+        return original(run, progress, log)
 
     monkeypatch.setattr(loop, "_evaluate", interrupted)
     with pytest.raises(SystemExit):
@@ -75,7 +75,7 @@ def test_a_signal_during_an_evaluation_saves_the_step_before_it(runs, monkeypatc
     assert "step-3" in [path.name for path in RunDir(runs.directory / "r").checkpoints.iterdir()]
 
 
-def test_an_interruption_before_the_first_step_says_how_to_go_on(runs, metrics, monkeypatch, capsys):
+def test_an_interruption_before_the_first_step_prints_how_to_resume(runs, metrics, monkeypatch, capsys):
     def interrupted(*_):
         signal.raise_signal(signal.SIGTERM)
 
@@ -96,7 +96,7 @@ def test_divergence_stops_the_run(runs):
     assert "null" in lines
 
 
-def test_a_resumed_run_that_had_stopped_early_trains_no_further(runs, metrics):
+def test_a_resumed_run_that_stopped_early_does_not_train(runs, metrics):
     words = [
         "trainer.lr=0.3",
         "trainer.epochs=10",
@@ -114,14 +114,14 @@ def test_a_resumed_run_that_had_stopped_early_trains_no_further(runs, metrics):
     assert done.samples.read_text() == samples
 
 
-def test_a_mistake_leaves_no_directory_behind(runs):
+def test_an_error_leaves_no_run_directory(runs):
     with pytest.raises(SftError, match="'q_prj' matches no layer"):
         runs.start("r", "adapter.target_modules=[q_prj]")
     assert not (runs.directory / "r").exists()
 
 
-def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base, tmp_path):
-    """The last id of a larger vocabulary stands in a held-out row only."""
+def test_unknown_ids_in_held_out_rows_are_refused(runs, base, tmp_path):
+    """The last id of a larger vocabulary occurs only in a held-out row."""
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"] |= {"zz": 400}
     tokenizer["model"]["merges"] = [["z", "z"]]
@@ -154,7 +154,7 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
         (shutil, "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
     ],
 )
-def test_too_little_memory_or_disk_is_told_before_anything_loads(runs, monkeypatch, place, name, value, problem):
+def test_too_little_memory_or_disk_is_an_error_before_loading(runs, monkeypatch, place, name, value, problem):
     monkeypatch.setattr(place, name, lambda *_: value)
     monkeypatch.setattr(build, "load_model", None)
     with pytest.raises(SftError) as refused:

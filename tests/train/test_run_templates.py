@@ -1,4 +1,4 @@
-"""Runs whose tokenizer has several chat templates, or tokens of its own in answers: what was trained is saved."""
+"""Runs whose tokenizer has several chat templates and an added token: all are saved with the result."""
 
 import json
 import shutil
@@ -27,18 +27,18 @@ def named(base, tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Rows with tools and without, an added token in their answers."""
+    """Rows with and without tools, with an added token in their answers."""
     file = tmp_path / "mixed.jsonl"
     answer = {"role": "assistant", "content": "<|plan|>a"}
-    asked = [{"role": "user", "content": f"q{i}"} for i in range(8)]
-    lines = [{"messages": [one, answer], "tools": TOOLS if i % 2 else None} for i, one in enumerate(asked)]
+    questions = [{"role": "user", "content": f"q{i}"} for i in range(8)]
+    lines = [{"messages": [one, answer], "tools": TOOLS if i % 2 else None} for i, one in enumerate(questions)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
-def test_every_template_reaches_the_adapter_the_merged_model_and_an_evaluation(runs, named, mixed, tmp_path):
+def test_all_templates_are_saved_with_the_adapter_and_the_merged_model(runs, named, mixed, tmp_path):
     from sft_cli.cli import execute
 
     done = runs.start(

@@ -1,4 +1,4 @@
-"""What makes a run disappoint: told where it is so, with words that help when they are typed, and nowhere else."""
+"""Warnings about poor settings: given only when they apply, with a fix that works."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,9 @@ from sft_cli.data.prepared import PreparedData
 from sft_cli.train.setup.run_warnings import find_run_warnings
 
 
-def found(words, examples=1000, *, held_out=True, beside=False):
-    """The concerns about a run of so many examples, by name."""
-    prepared = PreparedData(Path("p"), {"beside_own_template": beside}, None, None, [])  # pyright: ignore[reportArgumentType]
+def warnings(words, examples=1000, *, held_out=True, other_template=False):
+    """Return the warnings about a run, by name."""
+    prepared = PreparedData(Path("p"), {"beside_own_template": other_template}, None, None, [])  # pyright: ignore[reportArgumentType]
     config = resolve_auto(compose(words), examples)
     return {one.name: one for one in find_run_warnings(config, prepared, examples=examples, held_out=held_out)}
 
@@ -28,11 +28,11 @@ def found(words, examples=1000, *, held_out=True, beside=False):
         (["trainer.max_steps=1"], 300, "1 step", "leave trainer.max_steps out, or trainer.max_steps=50 and more"),
     ],
 )
-def test_few_steps(words, examples, text, fix):
-    told = found(words, examples)["steps"]
-    assert (told.text, told.fix) == (f"{text} in all: the model will change little", fix)
+def test_step_warning(words, examples, text, fix):
+    warning = warnings(words, examples)["steps"]
+    assert (warning.text, warning.fix) == (f"{text} in all: the model will change little", fix)
     if "leave" not in fix:
-        assert "steps" not in found([*words, *fix.split()], examples), "the advice helps"
+        assert "steps" not in warnings([*words, *fix.split()], examples), "the advice helps"
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,17 @@ def test_few_steps(words, examples, text, fix):
         *(([f"adapter={kind}"], None) for kind in ("lora", "none", "ia3", "vera", "oft", "prefix", "prompt", "bitfit")),
     ],
 )
-def test_a_learning_rate_of_another_method(words, lr):
-    told = found(words).get("lr")
-    assert (lr is None) == (told is None)
-    if told is not None:
-        assert told.text.startswith(f"{lr}, usually trained between ")
-        assert "lr" not in found([*words, re.match(r"\S+(?=,)", told.fix)[0]])
+def test_lr_warning(words, lr):
+    warning = warnings(words).get("lr")
+    assert (lr is None) == (warning is None)
+    if warning is not None:
+        assert warning.text.startswith(f"{lr}, usually trained between ")
+        assert "lr" not in warnings([*words, re.match(r"\S+(?=,)", warning.fix)[0]])
 
 
-def test_a_template_that_is_not_the_tokenizers_own_and_nothing_held_out():
-    assert set(found([])) == set()
-    assert set(found(["template=llama2"], beside=True, held_out=False)) == {"template", "held out"}
-    assert "but template=llama2 is used" in found(["template=llama2"], beside=True)["template"].text
-    told = found(["data.val_fraction=0"], held_out=False)["held out"]
-    assert told.text == "no rows are held out: overfitting will not be visible"
+def test_template_and_holdout_warnings():
+    assert set(warnings([])) == set()
+    assert set(warnings(["template=llama2"], beside=True, held_out=False)) == {"template", "held out"}
+    assert "but template=llama2 is used" in warnings(["template=llama2"], beside=True)["template"].text
+    warning = warnings(["data.val_fraction=0"], held_out=False)["held out"]
+    assert warning.text == "no rows are held out: overfitting will not be visible"

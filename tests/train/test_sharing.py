@@ -1,4 +1,4 @@
-"""A step computed in rows that share beginnings has the loss and the gradient of padded rows in plain transformers."""
+"""A step in rows with shared prefixes has the loss and the gradient of padded rows in plain transformers."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tests.train.helpers import answering, tokens
 
 
 class Rows:
-    """A system prompt of all but one; two conversations unrolled, one of them repeated; weights of all sizes."""
+    """Examples, all but one with the same system prompt; two unrolled conversations, one repeated; various weights."""
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
@@ -37,7 +37,7 @@ class Rows:
 
 
 def padded(base, reduction):
-    """Loss and gradients of one padded batch with a mask and all logits."""
+    """Return loss and gradients of one padded batch with a mask and all logits."""
     model = AutoModelForCausalLM.from_pretrained(base)
     examples = Rows().examples
     longest = max(len(example.input_ids) for example in examples)

@@ -1,4 +1,4 @@
-"""Runs of several real processes, forked from a server that has imported torch already."""
+"""Runs of several real processes, forked from a server that has already imported torch."""
 
 import contextlib
 import multiprocessing
@@ -16,7 +16,7 @@ CONTEXT.set_forkserver_preload(["sft_cli.train.session", "peft", "bitsandbytes"]
 
 
 def _main(words: Sequence[str], environment: dict[str, str], log: str) -> None:
-    """What ``sft`` does with these words, as the process that the environment says."""
+    """Run ``sft`` with these arguments as the process that the environment describes."""
     os.environ.update(environment)
     with open(log, "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         sys.argv = ["sft", *words]
@@ -25,8 +25,8 @@ def _main(words: Sequence[str], environment: dict[str, str], log: str) -> None:
         main()
 
 
-class Together:
-    """Processes that train one run; they are started at once."""
+class TrainingProcesses:
+    """Processes that train one run; the constructor starts them."""
 
     def __init__(self, words: Sequence[str], size: int, logs: Path, **environment: str) -> None:
         logs.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Together:
             self.processes.append(process)
 
     def wait(self, seconds: float = 240) -> list[int | None]:
-        """The exit codes; a process that does not end is killed."""
+        """Wait for the processes and return their exit codes; a process that does not end is killed."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
@@ -52,19 +52,19 @@ class Together:
         return codes
 
     def send(self, rank: int, number: signal.Signals) -> None:
-        """A signal to one of them."""
+        """Send a signal to one of the processes."""
         pid = self.processes[rank].pid
         assert pid is not None
         os.kill(pid, number)
 
     def until(self, seen: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait for something to be so while they run."""
+        """Wait until a condition holds while the processes run."""
         deadline = time.monotonic() + seconds
         while not seen():
-            assert time.monotonic() < deadline, self.said()
-            assert any(process.is_alive() for process in self.processes), self.said()
+            assert time.monotonic() < deadline, self.output()
+            assert any(process.is_alive() for process in self.processes), self.output()
             time.sleep(0.02)
 
-    def said(self) -> str:
-        """Everything they printed."""
+    def output(self) -> str:
+        """Return everything that the processes printed."""
         return "\n".join(f"--- {log.name}\n{log.read_text() if log.is_file() else ''}" for log in self.logs)
