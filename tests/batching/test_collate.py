@@ -29,7 +29,7 @@ from tests.train.helpers import expected, families, predictions, tokens
         pytest.param([], 8, 2, [[[]], [[]]], id="no-examples"),
     ],
 )
-def test_placement(lengths, budget, ranks, placed):
+def test_partition_by_hand(lengths, budget, ranks, placed):
     assert partition(lengths, budget, ranks) == placed
 
 
@@ -38,7 +38,7 @@ def sizes_of(placed, lengths) -> list[list[int]]:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
-def test_it_is_a_balanced_partition_within_the_budget(lengths, budget, ranks):
+def test_partition_is_complete_and_within_the_limit(lengths, budget, ranks):
     placed = partition(lengths, budget, ranks)
 
     assert sorted(i for rank in placed for batch in rank for i in batch) == list(range(len(lengths)))
@@ -65,7 +65,7 @@ def test_no_more_micro_batches_than_first_fit_needs(lengths, budget, ranks):
 
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("seed", range(5))
-def test_micro_batches_and_ranks_are_even(seed, ranks):
+def test_micro_batches_and_ranks_have_similar_costs(seed, ranks):
     """300 examples of a log-normal distribution, a few per cent of a row each."""
     lengths = np.clip(np.random.default_rng(seed).lognormal(5, 0.8, 300), 20, 1500).astype(int).tolist()
     sizes = sizes_of(partition(lengths, 8192, ranks), lengths)
@@ -116,7 +116,7 @@ def test_collate_by_hand():
 
 
 @given(families())
-def test_a_batch_without_sharing_says_of_every_example_what_it_says_alone(examples):
+def test_a_batch_without_sharing_predicts_each_example_as_if_alone(examples):
     batch = collate(examples, Reduction.token)
     assert predictions(batch) == expected(examples)
     assert batch.documents.key_positions is None
@@ -148,12 +148,12 @@ SILENT = tokens([1, 2], [1, 0])
         pytest.param(Reduction.example, [False, False, True, False], 2.0, [0.5, 0.5, 2.0, 0.5], id="examples-lambda"),
     ],
 )
-def test_factors_by_hand(reduction, replayed, replay, scales):
+def test_example_loss_weights_by_hand(reduction, replayed, replay, scales):
     """Weights 2, 0.5 and 3 that count: the first id of an example is predicted by nobody. The fourth has none."""
     assert example_loss_weights([*ROWS, SILENT], reduction, replayed, replay) == pytest.approx(scales)
 
 
-def test_a_step_of_nothing_but_untrained_ids_divides_by_nothing():
+def test_a_step_without_trained_ids_has_finite_weights():
     assert example_loss_weights([SILENT], Reduction.token) == [1.0]
     assert collate([SILENT], Reduction.example).target_weights.tolist() == []
 
@@ -185,7 +185,7 @@ def test_types_and_shapes():
     assert batch.input_ids.shape == batch.positions.shape == (1, 3 + 1 + 3)
 
 
-def test_computed_tokens_leave_out_what_nothing_depends_on():
+def test_computed_tokens_exclude_unneeded_tokens():
     laid = plan_micro_batches([*ROWS, SILENT], max_tokens=5, world_size=3)
     assert (laid.computed_tokens, laid.prefixes) == (7, None)
     assert plan_micro_batches([ROWS[0]], max_tokens=8, world_size=3).computed_tokens == 3 + 1 + 1

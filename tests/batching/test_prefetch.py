@@ -64,7 +64,7 @@ def test_a_step_by_hand():
 
 @pytest.mark.parametrize("reduction", list(Reduction))
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
+def test_target_weights_of_a_step_sum_to_one_over_all_ranks(reduction, ranks):
     feeds = [
         feed(reduction=reduction, world_size=ranks, rank=rank, share_prefixes=Choice.always) for rank in range(ranks)
     ]
@@ -80,11 +80,11 @@ def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
 
 
 @pytest.mark.parametrize("first", range(len(STEPS)))
-def test_a_step_is_the_same_wherever_the_run_was_resumed(first):
+def test_a_step_does_not_depend_on_the_first_step(first):
     assert all_steps(first, share_prefixes=Choice.auto) == all_steps(share_prefixes=Choice.auto)[first:]
 
 
-def test_timing_changes_nothing():
+def test_steps_do_not_depend_on_timing():
     def slowly(step):
         time.sleep(0.02 * (step % 2))
         return STEPS[step]
@@ -98,7 +98,7 @@ def test_timing_changes_nothing():
     assert found == all_steps()
 
 
-def test_sharing_shows_in_what_is_computed():
+def test_sharing_reduces_computed_tokens():
     shared, plain = all_steps(share_prefixes=Choice.auto, max_tokens=200), all_steps(max_tokens=200)
     assert [step[3] for step in shared[:3]] == [step[3] - 3 * 20 for step in plain[:3]]
     assert [step[1:3] for step in shared] == [step[1:3] for step in plain]
@@ -106,14 +106,14 @@ def test_sharing_shows_in_what_is_computed():
         assert sorted(p for batch in one[0] for p in batch[2]) == sorted(p for batch in other[0] for p in batch[2])
 
 
-def test_a_model_that_cannot_be_packed_has_one_example_a_row_and_shares_nothing():
+def test_an_unpacked_model_has_one_example_per_row():
     with feed(packed=False, share_prefixes=Choice.always) as made:
         step = made.get(0)
     assert [batch.documents.lengths for batch in step.batches] == [(30,), (28,), (26,), (24,)]
 
 
 @pytest.mark.parametrize(("replay", "sums"), [(None, [7 / 14, 7 / 14]), (0.25, [1, 0.25])], ids=["null", "lambda"])
-def test_replayed_targets_are_marked_and_weighed(replay, sums):
+def test_replayed_targets_are_marked_and_weighted(replay, sums):
     """Of the first step, examples 0 and 3 with 2 and 5 trained ids are replayed."""
     with feed(replay_weight=replay, replay_sources={"text"}) as made:
         batches = made.get(0).batches
@@ -126,7 +126,7 @@ def test_a_run_without_replayed_sources_has_no_marks():
         assert made.get(0).batches[0].replay is None
 
 
-def test_no_more_than_two_steps_are_made_ahead():
+def test_at_most_two_steps_are_built_in_advance():
     asked = []
 
     def planned(step):
@@ -142,7 +142,7 @@ def test_no_more_than_two_steps_are_made_ahead():
     assert asked == list(range(len(STEPS)))
 
 
-def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_taken():
+def test_get_raises_the_error_of_the_thread():
     def planned(step):
         if step == 1:
             raise OSError("the disk is gone")
@@ -161,7 +161,7 @@ def test_only_planned_steps_in_order():
         made.get(5)
 
 
-def test_one_thread_and_none_when_it_is_closed():
+def test_close_stops_the_thread():
     before = set(threading.enumerate())
     made = feed()
     made.get(0)

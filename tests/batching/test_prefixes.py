@@ -24,13 +24,13 @@ def found(examples) -> tuple[list[int], list[int], list[int]]:
     return list(made.ends), list(made.parents), list(made.of_example)
 
 
-def test_nothing_in_common():
+def test_no_common_prefix():
     assert found([answering(SYSTEM, [1, 2]), answering(QUESTION, [1, 2])]) == ([], [], [-1, -1])
     assert found([]) == ([], [], [])
     assert found([answering(SYSTEM, [1])]) == ([], [], [-1])
 
 
-def test_a_system_prompt_of_all_and_a_question_of_two():
+def test_nested_prefixes():
     examples = [
         answering([*SYSTEM, *QUESTION, 1], [5, 6]),
         answering([*SYSTEM, 9, 9], [5, 6]),
@@ -39,12 +39,12 @@ def test_a_system_prompt_of_all_and_a_question_of_two():
     assert found(examples) == ([20, 30], [-1, 0], [1, 0, 1])
 
 
-def test_the_place_that_predicts_the_first_trained_id_is_not_shared():
+def test_the_position_that_predicts_the_first_trained_id_is_not_shared():
     """Both would read a loss from it: of a prompt of 20 ids that both begin with, 19 are shared."""
     assert found([answering(SYSTEM, [1, 2]), answering(SYSTEM, [1, 3])]) == ([19], [-1], [0, 0])
 
 
-def test_a_conversation_that_was_unrolled():
+def test_an_unrolled_conversation_shares_its_history():
     """The answer that is trained in the first example is history in the second, whose own answer comes later."""
     first = answering(SYSTEM, QUESTION)
     second = answering([*SYSTEM, *QUESTION, *range(10)], [7, 8])
@@ -52,23 +52,23 @@ def test_a_conversation_that_was_unrolled():
     assert found([third, first, second]) == ([19, 39], [-1, 0], [1, 0, 1])
 
 
-def test_a_beginning_that_is_trained_in_one_of_them_is_not_shared():
+def test_a_prefix_that_is_trained_in_one_example_is_not_shared():
     trained = tokens([*SYSTEM, *QUESTION], [0, 0, 1] + [0] * 26 + [1])
     assert found([trained, answering([*SYSTEM, *QUESTION], [1])]) == ([], [], [-1, -1])
 
 
-def test_the_weight_of_the_first_id_is_nothing_because_nobody_predicts_it():
+def test_the_weight_of_the_first_id_does_not_count():
     odd = tokens([*SYSTEM, 1, 2], [1] + [0] * 19 + [1, 1])
     assert target_positions(odd).tolist() == [19, 20]
     assert found([odd, answering(SYSTEM, [1, 2])]) == ([19], [-1], [0, 0])
 
 
 @pytest.mark.parametrize(("length", "shared"), [(MIN_SHARED_TOKENS, []), (MIN_SHARED_TOKENS + 1, [MIN_SHARED_TOKENS])])
-def test_a_short_beginning_is_not_worth_a_segment(length, shared):
+def test_short_prefixes_are_not_shared(length, shared):
     assert found([answering(SYSTEM[:length], [1]), answering(SYSTEM[:length], [2])])[0] == shared
 
 
-def test_a_short_step_between_two_beginnings_is_left_out():
+def test_a_short_segment_between_two_prefixes_is_left_out():
     """Of segments that end at 10, 13 and 20, the second would hold three tokens."""
     examples = [
         answering([*SYSTEM[:10], 1, 1], [1]),
@@ -79,7 +79,7 @@ def test_a_short_step_between_two_beginnings_is_left_out():
     assert found(examples) == ([10, 20], [-1, 0], [0, 0, 1, 1])
 
 
-def test_ids_are_told_apart_beyond_one_byte_and_two():
+def test_ids_above_one_and_two_bytes_are_distinguished():
     """Sorted as bytes: 256 and 1, 65536 and 1 must not be mixed up."""
     heads = [[first] * 12 for first in (1, 256, 65536, 16777216, 257)]
     assert found([answering(head, [1]) for head in heads + heads]) == ([11] * 5, [-1] * 5, [0, 1, 3, 4, 2] * 2)
@@ -90,7 +90,7 @@ def test_an_example_without_a_trained_id_shares_nothing():
     assert found([silent, answering(SYSTEM, [1]), silent]) == ([], [], [-1, -1, -1])
 
 
-def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
+def test_restrict_keeps_segments_with_two_continuations():
     made = PrefixForest((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
     assert made.restrict([1, 2]) == PrefixForest((30,), (-1,), (0, 0))
     assert made.restrict([3, 4, 2]) == PrefixForest((20,), (-1,), (0, -1, 0))
@@ -101,7 +101,7 @@ def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
 
 @settings(max_examples=examples(300))
 @given(families(), st.data())
-def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
+def test_a_batch_with_sharing_predicts_each_example_as_if_alone(examples, data):
     """Ids, positions, targets and weights; in any selection and order of the examples, whatever they share."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", data.draw(st.integers(1, 4)))
@@ -120,7 +120,7 @@ def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
 
 @settings(max_examples=examples(200))
 @given(families())
-def test_nothing_that_could_be_shared_is_left(examples):
+def test_all_common_prefixes_are_shared(examples):
     """With a shortest segment of one token, a row holds each distinct beginning without a loss once."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 1)
@@ -137,7 +137,7 @@ def test_nothing_that_could_be_shared_is_left(examples):
 
 @settings(max_examples=examples(100))
 @given(families(), st.integers(12, 60), st.integers(1, 3), st.sampled_from(list(Choice)))
-def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(examples, budget, ranks, share):
+def test_a_step_with_sharing_has_every_example_within_the_limit(examples, budget, ranks, share):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 2)
         laid = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share_prefixes=share)
@@ -175,7 +175,7 @@ def step_of(prompt: int) -> list:
         pytest.param(4, Choice.always, 1000, id="too-short-for-a-segment"),
     ],
 )
-def test_sharing_is_chosen_by_what_it_saves(prompt, share, computed):
+def test_sharing_is_chosen_by_the_saved_tokens(prompt, share, computed):
     """Auto wants 50 of 1,000 tokens; in two rows of five examples, eight prompts are saved."""
     assert plan_micro_batches(step_of(prompt), max_tokens=512, share_prefixes=share).computed_tokens == computed
 
@@ -188,7 +188,7 @@ def test_auto_does_not_share_for_less_than_a_twentieth():
     assert plan_micro_batches(step, max_tokens=512, share_prefixes=Choice.auto).computed_tokens == 1000
 
 
-def test_examples_of_a_family_go_into_one_row():
+def test_examples_with_a_common_prefix_are_in_one_row():
     """Three families, shuffled: no beginning is computed twice, in three rows as in one."""
     step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
     laid = plan_micro_batches(step, max_tokens=150, share_prefixes=Choice.always)
@@ -196,12 +196,12 @@ def test_examples_of_a_family_go_into_one_row():
     assert laid.computed_tokens == 3 * (60 + 4 * 11)
 
 
-def test_an_example_a_row_shares_nothing():
+def test_one_example_per_row_shares_nothing():
     laid = plan_micro_batches(step_of(50), max_tokens=0, share_prefixes=Choice.always)
     assert (laid.prefixes, laid.computed_tokens, len(laid.partition[0])) == (None, 1000, 10)
 
 
-def test_keys_of_a_row_are_bounded():
+def test_keys_of_a_row_are_limited():
     """A prefix of 400 tokens that 100 examples of three more see: one row of 700 tokens would gather 40,700 keys."""
     step = [answering([*range(400), i], [1, 2, 3]) for i in range(100)]
     laid = plan_micro_batches(step, max_tokens=1000, share_prefixes=Choice.auto)
@@ -218,7 +218,7 @@ def test_keys_of_a_row_are_bounded():
     assert laid.computed_tokens == 6 * 400 + 100 * 3
 
 
-def test_what_rows_cannot_hold_together_is_not_shared():
+def test_prefixes_of_examples_in_different_rows_are_not_shared():
     """Two examples of 100 tokens that begin with the same 50, in rows of 120."""
     laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share_prefixes=Choice.auto)
     assert (laid.prefixes, laid.computed_tokens) == (None, 200)

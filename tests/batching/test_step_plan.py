@@ -34,7 +34,7 @@ def test_steps_of_two_epochs_by_hand():
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
-def test_every_epoch_holds_every_example_once(num_examples, per_step, seed):
+def test_every_epoch_has_every_example_once(num_examples, per_step, seed):
     steps = make_step_plan([whole(num_examples)], per_step, epochs=2, max_steps=None, seed=seed)
     for epoch in range(2):
         assert sorted(order(steps, epoch)) == list(range(num_examples))
@@ -47,7 +47,7 @@ def test_one_random_stage_is_the_permutation_of_seed_and_epoch():
         assert order(steps, epoch) == np.random.default_rng([42, epoch]).permutation(50).tolist()
 
 
-def test_the_answers_of_an_unrolled_conversation_stay_together():
+def test_the_answers_of_an_unrolled_conversation_stay_adjacent():
     """Examples 1 to 3 are one conversation, and so are 5 and 6; the stage holds the first conversation twice."""
     unrolled = np.array([0, 0, 1, 1, 0, 0, 1], np.bool_)
     stage = Stage("1", Order.random, np.array([0, 1, 2, 3, 1, 2, 3, 4, 5, 6]))
@@ -62,13 +62,13 @@ def test_the_answers_of_an_unrolled_conversation_stay_together():
     assert len(seen) > 10
 
 
-def test_without_unrolled_conversations_the_order_is_what_it_was():
+def test_without_unrolled_conversations_the_order_is_unchanged():
     none = np.zeros(50, np.bool_)
     steps, before = make_step_plan([whole(50)], 7, 1, None, 42, none), make_step_plan([whole(50)], 7, 1, None, 42)
     assert order(steps) == order(before)
 
 
-def test_stages_follow_one_another_sorted_ones_as_they_are():
+def test_stages_follow_one_another_and_sorted_ones_keep_their_order():
     steps = make_step_plan([EASY, MIXED, LAST], examples_per_step=5, epochs=2, max_steps=None, seed=0)
     assert steps.num_examples == 19
     assert steps.steps_per_epoch == 4
@@ -86,7 +86,7 @@ def test_random_stages_and_epochs_differ_in_their_order():
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 7))
-def test_a_step_does_not_depend_on_the_steps_asked_for_before(asked, per_step):
+def test_a_step_does_not_depend_on_earlier_calls(asked, per_step):
     steps = make_step_plan([EASY, MIXED], per_step, epochs=20, max_steps=None, seed=3)
     fresh = [
         make_step_plan([EASY, MIXED], per_step, epochs=20, max_steps=None, seed=3).examples(step) for step in asked

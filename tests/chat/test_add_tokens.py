@@ -22,7 +22,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
 
 
-def test_they_follow_the_tokenizers_own_in_the_order_given(tokenizer):
+def test_added_tokens_follow_the_tokenizers_own_in_order(tokenizer):
     size = tokenizer.backend.get_vocab_size()
     added = add_tokens(tokenizer, TOKENS)
     assert added_ids(added, TOKENS) == [size, size + 1, size + 2]
@@ -31,7 +31,7 @@ def test_they_follow_the_tokenizers_own_in_the_order_given(tokenizer):
     assert load_tokenizer(str(tokenizer.directory)).backend.get_vocab_size() == size
 
 
-def test_each_is_a_single_id_wherever_a_text_holds_it(tokenizer):
+def test_each_added_token_is_a_single_id_in_every_text(tokenizer):
     added = add_tokens(tokenizer, ["<x>"])
     (new,) = added_ids(added, ["<x>"])
     before, behind = (tokenizer.encode_batch([part])[0] for part in ("ab", "c"))
@@ -41,7 +41,7 @@ def test_each_is_a_single_id_wherever_a_text_holds_it(tokenizer):
     assert added.backend.decode(ids, skip_special_tokens=True) == "ab<x>c<x>"
 
 
-def test_one_written_like_a_control_token_is_one(tokenizer):
+def test_a_token_written_like_a_control_token_is_one(tokenizer):
     added = add_tokens(tokenizer, ["<x>", "<|end|>"])
     assert "<|end|>" in added.control_tokens
     assert "<x>" not in added.control_tokens
@@ -49,11 +49,11 @@ def test_one_written_like_a_control_token_is_one(tokenizer):
     assert added.backend.decode(ids, skip_special_tokens=True) == "a<x>"
 
 
-def test_nothing_to_add(tokenizer):
+def test_no_tokens_to_add(tokenizer):
     assert add_tokens(tokenizer, []) is tokenizer
 
 
-def test_the_fingerprint_knows_them_and_survives_saving(tokenizer, tmp_path):
+def test_the_fingerprint_includes_added_tokens(tokenizer, tmp_path):
     added = add_tokens(tokenizer, ["<x>"])
     assert added.digests() != tokenizer.digests()
     assert added.digests() != add_tokens(tokenizer, ["<y>"]).digests()
@@ -62,7 +62,7 @@ def test_the_fingerprint_knows_them_and_survives_saving(tokenizer, tmp_path):
     assert load_tokenizer(str(tmp_path / "saved")).digests() == added.digests()
 
 
-def test_the_settings_of_older_libraries_are_kept_up(tokenizer):
+def test_files_of_older_libraries_are_updated(tokenizer):
     for name, values in (("added_tokens.json", {"<pad>": 0}), ("tokenizer_config.json", None)):
         file = tokenizer.directory / name
         values = {**json.loads(file.read_text()), "added_tokens_decoder": {}} if values is None else values
@@ -86,7 +86,7 @@ def test_known_tokens_are_rejected_all_at_once(tokenizer):
     assert "<x>" not in str(caught.value)
 
 
-def test_preparation_reads_them(tokenizer):
+def test_preparation_adds_the_tokens(tokenizer):
     words = [f"model.tokenizer={tokenizer.directory}", "template=chatml", "data=local", "data.mix.local.path=x.jsonl"]
     found, _ = load_tokenizer_and_template(compose([*words, "model.add_tokens=[<x>]"]))
     assert added_ids(found, ["<x>"]) == [tokenizer.backend.get_vocab_size()]

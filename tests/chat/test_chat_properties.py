@@ -136,7 +136,7 @@ def test_the_prompt_is_a_prefix_of_what_was_trained(make_builder, any_tokenizer,
 
 @LAW
 @given(conversation=conversations())
-def test_control_tokens_are_the_templates_alone(make_builder, any_tokenizer, conversation):
+def test_control_tokens_are_only_those_of_the_template(make_builder, any_tokenizer, conversation):
     conversation = without_own_stops("chatml", conversation)
     outcome = make_builder("chatml", any_tokenizer, train_on=TrainOn.last).build([conversation])[0]
     if outcome.problem is None:
@@ -150,7 +150,7 @@ def test_control_tokens_are_the_templates_alone(make_builder, any_tokenizer, con
 
 @LAW
 @given(conversation=conversations())
-def test_a_forgetful_template_serves_every_turn_by_itself(make_builder, any_tokenizer, conversation):
+def test_a_template_that_rewrites_history_has_one_example_per_turn(make_builder, any_tokenizer, conversation):
     conversation = without_own_stops("chatml", conversation)
     outcome = make_builder(FORGETFUL, any_tokenizer).build([conversation])[0]
     if outcome.problem is None:
@@ -167,6 +167,6 @@ def test_a_document_decodes_to_itself(make_builder, any_tokenizer, document):
         assert outcome.examples[0].weights == (0.0, *[1.0] * (len(outcome.examples[0].input_ids) - 1))
 
 
-def test_the_laws_are_not_empty(make_builder):
+def test_the_random_conversations_are_proven(make_builder):
     """Conversations of the kind above are proven, not rejected."""
     assert make_builder().build([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None

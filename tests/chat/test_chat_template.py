@@ -62,7 +62,7 @@ def test_variables_without_effect_are_rejected(tokenizer, tmp_path, monkeypatch,
     assert (caught.value.problem, caught.value.fix) == (problem, fix)
 
 
-def test_a_template_that_reads_no_variable_says_so(tokenizer, tmp_path, monkeypatch):
+def test_a_template_without_variables_rejects_variables(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SftError) as caught:
         load(tokenizer, tmp_path, "{{ messages[0].content }}{{ eos_token }}{{ raise_exception }}", style="short")
@@ -85,7 +85,7 @@ def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
         parity.check_parity(tmp_path / "saved", [golden])
 
 
-def test_keys_of_messages_are_read_as_keys_and_methods_stay_methods():
+def test_keys_of_messages_and_methods_of_dicts():
     """A key named like a method of dicts is no reason to call the key."""
     message = {"role": "user", "content": "Hi", "items": "three"}
     source = "{{ m.content }}{{ m.missing is defined }}{{ m['items'] }}{{ m.items() | length }}{{ m.get('role') }}"
@@ -93,7 +93,7 @@ def test_keys_of_messages_are_read_as_keys_and_methods_stay_methods():
     assert template.render([message], None, prompt=False) == "HiFalsethree3user"
 
 
-def test_a_template_in_use_can_be_sent_to_another_process():
+def test_a_used_template_can_be_pickled():
     template = ChatTemplate("{{ strftime_now('%Y') }} {{ messages[0].content }}", {}, "mine", datetime(2020, 2, 29))
     assert template.render(ASKED, None, prompt=True) == "2020 Hi"
     assert pickle.loads(pickle.dumps(template)).render(ASKED, None, prompt=True) == "2020 Hi"

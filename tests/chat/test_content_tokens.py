@@ -70,26 +70,26 @@ def test_other_special_tokens_stay_characters_in_an_answer(make_builder):
 
 
 @pytest.mark.parametrize("answer", ["<|plan|>", "a<|done|>", "<|done|><|done|>", " <|plan|> a \n<|done|>\n"])
-def test_an_answer_may_begin_end_and_consist_of_them(make_builder, answer):
+def test_an_answer_may_begin_and_end_with_content_tokens(make_builder, answer):
     tokenizer, builder = make_builder()
     assert trained(tokenizer, builder.build([talk("U:q", f"A:{answer}")])[0]) == [f"{answer}<|im_end|>"]
 
 
-def test_reasoning_may_hold_them(make_builder):
+def test_reasoning_may_contain_content_tokens(make_builder):
     tokenizer, builder = make_builder(name="chatml")
     outcome = builder.build([talk("U:q", "A:<think>\n<|plan|>x\n</think>\n\n<|done|>")])[0]
     assert trained(tokenizer, outcome) == ["<think>\n<|plan|>x\n</think>\n\n<|done|><|im_end|>"]
     assert "sanitized" not in outcome.remarks
 
 
-def test_no_loss_text_may_contain_them(make_builder):
+def test_no_loss_text_may_contain_content_tokens(make_builder):
     tokenizer, builder = make_builder(no_loss_patterns=[r"<\|plan\|>.*?<\|done\|>"])
     assert trained(tokenizer, builder.build([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 
 @settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.sampled_from([*OWN, "<|im_end|>", "a", " ", "\n", "é"]), max_size=6).map("".join))
-def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_builder_once, answer):
+def test_trained_ids_decode_to_the_answer_with_single_content_ids(make_builder_once, answer):
     tokenizer, builder = make_builder_once
     outcome = builder.build([talk("U:q", f"A:x{answer}.")])[0]
     assert trained(tokenizer, outcome) == [f"x{answer}.<|im_end|>"]
@@ -155,13 +155,13 @@ def test_a_token_that_cannot_be_content_is_rejected(make_builder, token, problem
     assert caught.value.problem == problem
 
 
-def test_without_sanitizing_they_are_still_allowed(make_builder):
+def test_content_tokens_are_allowed_without_sanitizing(make_builder):
     tokenizer, builder = make_builder(sanitize=False)
     assert trained(tokenizer, builder.build([talk("U:q", "A:<|plan|>")])[0]) == ["<|plan|><|im_end|>"]
     assert "holds the special token '<|plan|>'" in builder.build([talk("U:<|plan|>", "A:a")])[0].problem.problem
 
 
-def test_a_reasoning_key_is_what_an_assistant_writes(build_tokenizer):
+def test_a_reasoning_key_may_contain_content_tokens(build_tokenizer):
     source = (
         "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + (m.reasoning_content or '') + '|' + m.content"
         " + '<|im_end|>\\n' -}}{%- endfor -%}{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}"

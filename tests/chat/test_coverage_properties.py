@@ -63,7 +63,7 @@ def judge(tmp_path_factory):
 
 @LAW
 @given(style=st.sampled_from(list(STYLES)), conversation=conversations())
-def test_a_text_covers_its_messages_or_the_row_is_rejected(judge, style, conversation):
+def test_coverage_is_correct_or_the_row_is_rejected(judge, style, conversation):
     problem, wrong = judge(style, None, conversation)
     assert problem is not None or wrong == [] or is_ambiguous(conversation)
 
@@ -82,7 +82,7 @@ def test_a_conversation_without_markup_is_proven(judge, style, conversation):
     mutation=st.sampled_from(list(MUTATIONS)),
     conversation=conversations(wild=False),
 )
-def test_a_mutated_template_is_seen(judge, style, mutation, conversation):
+def test_a_mutated_template_is_detected(judge, style, mutation, conversation):
     problem, wrong = judge(style, mutation, conversation)
     assert problem is not None or wrong == []
 
@@ -118,7 +118,7 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG)
 @pytest.mark.parametrize("style", STYLES)
-def test_the_oracle_sees_a_wrong_mask(judge, style, change):
+def test_the_oracle_detects_a_wrong_mask(judge, style, change):
     assert judge(style, None, talks()["distinct"]) == (None, [])
     problem, wrong = judge(style, None, talks()["distinct"], WRONG[change])
     assert problem is None

@@ -42,7 +42,7 @@ def refusal(outcome):
         ("llama2", "5</s>", " 5 </s>"),
     ],
 )
-def test_a_stop_token_at_the_end_of_an_answer_is_taken_off(make_builder, tokenizer, template, answer, expected):
+def test_a_stop_token_at_the_end_of_an_answer_is_removed(make_builder, tokenizer, template, answer, expected):
     outcome = make_builder(template).build([talk("U:q", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [expected]
     assert "own_stop" in outcome.remarks
@@ -50,7 +50,7 @@ def test_a_stop_token_at_the_end_of_an_answer_is_taken_off(make_builder, tokeniz
 
 
 @pytest.mark.parametrize("answer", ["5<|im_end|>.", "<|im_end|> is the token", "5</s>", "5<|im_start|>"])
-def test_anything_else_is_text(make_builder, tokenizer, answer):
+def test_other_special_tokens_stay_text(make_builder, tokenizer, answer):
     """Also another special token at the end: chatml does not write that."""
     outcome = make_builder().build([talk("U:q", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f"{answer}<|im_end|>"]
@@ -58,7 +58,7 @@ def test_anything_else_is_text(make_builder, tokenizer, answer):
     assert "own_stop" not in outcome.remarks
 
 
-def test_every_closing_token_of_the_template_counts_and_every_answer(make_builder, build_tokenizer):
+def test_every_closing_token_of_every_answer_is_removed(make_builder, build_tokenizer):
     tokenizer = build_tokenizer(special=(*SPECIAL, "<|user|>", "<|assistant|>", "<|end|>"))
     builder = make_builder(PHI, tokenizer)
     outcome = builder.build(
@@ -69,7 +69,7 @@ def test_every_closing_token_of_the_template_counts_and_every_answer(make_builde
     assert text(tokenizer, outcome.examples[0]).count("<|end|>") == 6
 
 
-def test_a_server_is_asked_with_the_history_that_was_trained(make_builder, tokenizer, tmp_path):
+def test_the_golden_prompt_has_the_trained_history(make_builder, tokenizer, tmp_path):
     builder = make_builder()
     golden = parity.golden_prompt(builder, talk("U:q", "A:a<|im_end|>", "U:r", "A:b"))
     assert [message["content"] for message in golden.messages] == ["q", "a", "r"]
@@ -114,7 +114,7 @@ def test_a_document_with_rendered_turns_is_rejected(make_builder):
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_bracketed_turns_are_rejected_whether_they_are_tokens_or_not(
+def test_bracketed_turns_are_rejected_as_tokens_and_as_text(
     make_builder, build_tokenizer, asked, refused, known
 ):
     """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""
@@ -135,14 +135,14 @@ def test_bracketed_turns_are_rejected_whether_they_are_tokens_or_not(
         "<|im_start|>",
     ],
 )
-def test_a_mere_mention_stays_text(make_builder, tokenizer, asked):
+def test_mentioned_tags_stay_text(make_builder, tokenizer, asked):
     outcome = make_builder().build([talk(f"U:{asked}", "A:a")])[0]
     assert outcome.problem is None
     assert "sanitized" in outcome.remarks
     assert f"user\n{asked}<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
-def test_what_an_assistant_or_a_tool_says_is_not_looked_at(make_builder, tokenizer):
+def test_assistant_and_tool_messages_are_not_checked(make_builder, tokenizer):
     outcome = make_builder().build([talk("U:q", f"A:{RENDERED}.", "T:" + RENDERED, "A:a")])[0]
     assert trained(tokenizer, outcome) == [f"{RENDERED}.<|im_end|>|a<|im_end|>"]
 
@@ -163,7 +163,7 @@ def test_what_an_assistant_or_a_tool_says_is_not_looked_at(make_builder, tokeniz
         ("chatml", "U:<|im_start|>user", ""),
     ],
 )
-def test_a_header_without_special_tokens_is_noticed(make_builder, template, message, header):
+def test_a_header_without_special_tokens_is_remarked(make_builder, template, message, header):
     talked = talk(message, "A:a")
     outcome = make_builder(template).build([talked])[0]
     assert outcome.problem is None
@@ -183,7 +183,7 @@ def test_a_header_without_special_tokens_is_noticed(make_builder, template, mess
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user", "assistant", "\n", " ", "x"]), max_size=8))
-def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
+def test_answers_end_in_exactly_one_stop_token(maker_once, parts):
     tokenizer, builder = maker_once
     answer = "x" + "".join(parts)
     outcome = builder.build([talk("U:q", f"A:{answer}")])[0]

@@ -103,7 +103,7 @@ def test_rows_of_all_kinds_in_one_batch(make_builder, tokenizer):
     assert parity.golden_prompt(make_builder(), tokens([1, 2], [0, 1])) is None
 
 
-def test_a_long_document_is_cut_into_pieces(with_options, tokenizer):
+def test_a_long_document_is_split(with_options, tokenizer):
     """Each begins with the last token of the one before, without loss; only the last ends in the end-of-text token."""
     outcome = with_options(8, split_documents=True).build([document("abcdefghijklmnopq")])[0]
     assert [text(tokenizer, example) for example in outcome.examples] == ["abcdefgh", "hijklmno", "opq</s>"]
@@ -112,7 +112,7 @@ def test_a_long_document_is_cut_into_pieces(with_options, tokenizer):
     assert with_options(8, split_documents=True).build([document("abc")])[0].num_pieces == 0
 
 
-def test_a_long_document_is_not_cut_unless_asked(with_options):
+def test_a_long_document_is_not_split_by_default(with_options):
     assert with_options(8).build([document("abcdefghijklmnopq")])[0].too_long
     assert with_options(8, split_documents=True).build([talk("U:a", "A:b")])[0].too_long
 
@@ -135,6 +135,6 @@ def test_the_loss_weight_of_a_source_multiplies_every_weight(with_options):
     assert outcomes[1].examples[0].weights == (0.0, 0.5, 0.25)
 
 
-def test_a_tokenizer_with_more_tokens_knows_more_ids(build_tokenizer, make_builder):
+def test_ids_are_checked_against_the_vocabulary(build_tokenizer, make_builder):
     tokenizer = build_tokenizer(letters("ab", "cd"))
     assert make_builder(with_tokenizer=tokenizer).build([tokens([1, 261], [0, 1])])[0].problem is None

@@ -40,7 +40,7 @@ def from_each_question(conversation):
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=LENGTHS)
-def test_as_few_whole_turns_as_will_do(make_builder, template, conversation, max_length):
+def test_as_few_turns_as_possible_are_dropped(make_builder, template, conversation, max_length):
     """Trying each cut in turn finds the same one."""
     shortening = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
     strict = make_builder(template, max_length=max_length, overflow=Overflow.drop)
@@ -57,7 +57,7 @@ def test_as_few_whole_turns_as_will_do(make_builder, template, conversation, max
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=LENGTHS)
-def test_answers_that_are_left_are_whole_and_the_last(make_builder, tokenizer, template, conversation, max_length):
+def test_remaining_answers_are_complete_and_the_last_ones(make_builder, tokenizer, template, conversation, max_length):
     outcome = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns).build([conversation])[
         0
     ]

@@ -121,11 +121,11 @@ def test_normalization_that_makes_a_special_token_of_users_text_is_rejected(buil
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 
 
-def test_special_strings_that_only_the_whole_text_holds_are_rejected(make_builder):
+def test_special_strings_across_messages_are_rejected(make_builder):
     outcome = make_builder(PLAIN).build([talk("U:hi <|im_", "A:end|>")])[0]
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 
 
-def test_the_ids_of_a_prompt_are_what_the_tokenizer_makes_of_it(tokenizer):
+def test_the_ids_of_a_prompt_equal_those_of_the_tokenizer(tokenizer):
     prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert Encoder(tokenizer).encode_text(prompt) == tokenizer.backend.encode(prompt, add_special_tokens=False).ids

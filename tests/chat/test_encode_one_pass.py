@@ -93,7 +93,7 @@ TURNS = st.lists(st.tuples(PROMPT, SOME), min_size=1, max_size=3)
 @example([("", "the"), ("", "\u0301")])
 @example([("e", "\u0301"), ("@ <think>", "\n")])
 @given(TURNS)
-def test_one_pass_is_as_good_as_every_cut(name, turns):
+def test_one_pass_equals_encoding_up_to_every_cut(name, turns):
     tokenizer = chat_tokenizer(name)
     one = rendered(tokenizer, *turns)
     (result,) = encoder(name).encode([one])
@@ -108,7 +108,7 @@ def test_one_pass_is_as_good_as_every_cut(name, turns):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_ordinary_rows_need_but_one_pass(name, monkeypatch):
+def test_ordinary_rows_need_one_pass(name, monkeypatch):
     """No row is quietly sent the long way, but for tokens that are found with regard to their neighbors."""
     tokenizer = chat_tokenizer(name)
     turns = [

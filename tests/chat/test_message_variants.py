@@ -59,7 +59,7 @@ def test_flat_calls_get_a_function():
     assert set(made) == {"id", "type", "function"}
 
 
-def test_a_template_that_insists_on_ids_gets_them(make_builder, tokenizer):
+def test_a_template_that_requires_ids_gets_them(make_builder, tokenizer):
     talked = talk("U:a", calls(call()), "T:sunny", "A:b")
     said = trained(tokenizer, make_builder(STRICT).build([talked])[0])
     assert said == ["function:look:93587651e<|im_end|>|b<|im_end|>"]
@@ -67,7 +67,7 @@ def test_a_template_that_insists_on_ids_gets_them(make_builder, tokenizer):
     assert parity.golden_prompt(make_builder(STRICT), talked).messages[1]["tool_calls"][0]["id"] == "93587651e"
 
 
-def test_what_a_template_takes_as_given_stays_as_given(make_builder, tokenizer):
+def test_accepted_ids_are_unchanged(make_builder, tokenizer):
     """Ids of a length of their own are no mistake where the template does not mind."""
     source = CALLS.replace("CALL", "{{ c.id }}:{{ c.function.name }}")
     assert trained(tokenizer, make_builder(source).build([talk("U:a", calls(call(id="call_abc")))])[0]) == [
@@ -83,11 +83,11 @@ def contents(places, *turns):
     ]
 
 
-def test_a_plain_conversation_has_one_form():
+def test_a_plain_conversation_has_one_variant():
     assert contents((), "A:b") == [("b", {}, ())]
 
 
-def test_arguments_are_objects_first_whatever_the_row_has():
+def test_arguments_are_tried_as_objects_first():
     """Servers parse the text that clients send before any template sees it."""
     for given in ({"a": 1}, '{"a": 1}'):
         found = [
@@ -101,7 +101,7 @@ def test_arguments_are_objects_first_whatever_the_row_has():
 
 
 @pytest.mark.parametrize("given", ["tags", "reasoning_content", "thinking", "both"])
-def test_reasoning_goes_where_the_template_reads_it(given):
+def test_reasoning_is_moved_to_the_place_that_the_template_reads(given):
     plain = Message("assistant", "b", extra={"thinking" if given == "both" else given: "x"})
     tags = Message("assistant", "<think>x</think>b", extra={"thinking": "x"} if given == "both" else {})
     message = tags if given in ("tags", "both") else plain
@@ -114,7 +114,7 @@ def test_reasoning_goes_where_the_template_reads_it(given):
 
 
 @pytest.mark.parametrize("blank", [None, "", "  \n"])
-def test_blank_reasoning_is_no_reasoning(blank):
+def test_blank_reasoning_is_dropped(blank):
     assert contents((), Message("assistant", "b", extra={"reasoning": blank})) == [("b", {}, ())]
 
 
@@ -126,7 +126,7 @@ def test_the_first_error_is_reported(make_builder):
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_goes_where_the_template_shows_it(make_builder, tokenizer, key):
+def test_reasoning_is_rendered_where_the_template_reads_it(make_builder, tokenizer, key):
     """Into the content where it knows no key, under the key it knows where it has another name."""
     talked = talk("U:a", Message("assistant", "b", extra={key: "why"}))
     assert trained(tokenizer, make_builder().build([talked])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
@@ -143,7 +143,7 @@ SWITCH = FORGETS.replace(
 )
 
 
-def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(make_builder, tokenizer):
+def test_a_prompt_that_opens_reasoning(make_builder, tokenizer):
     """In the manner of DeepSeek R1: the prompt as served, then the words of the answer, the tag already written."""
     outcome = make_builder(OPENS).build([talk("U:1", f"A:{THOUGHT}a", "U:2", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["why\n</think>\n\na<|im_end|>", "why\n</think>\n\nb<|im_end|>"]
@@ -163,11 +163,11 @@ def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(make_builde
         ("<think>\nwhy\n</think>\n\n\n  b", "why\n</think>\n\n\n  b"),
     ],
 )
-def test_the_text_after_an_open_prompt_is_the_assistants(make_builder, tokenizer, answer, said):
+def test_the_text_after_a_prompt_that_opens_reasoning(make_builder, tokenizer, answer, said):
     assert trained(tokenizer, make_builder(OPENS).build([talk("U:1", f"A:{answer}")])[0]) == [f"{said}<|im_end|>"]
 
 
-def test_reasoning_after_an_open_prompt_can_be_excluded_from_the_loss(make_builder, tokenizer):
+def test_reasoning_that_the_prompt_opens_can_be_excluded_from_the_loss(make_builder, tokenizer):
     outcome = make_builder(OPENS, train_on_reasoning=False).build([talk("U:1", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["\n\nb<|im_end|>"]
 
@@ -179,14 +179,14 @@ def test_a_trimming_template_that_opens_the_reasoning(make_builder, tokenizer):
     ]
 
 
-def test_an_answer_without_reasoning_after_an_open_prompt_is_rejected(make_builder):
+def test_an_answer_without_reasoning_is_rejected_if_the_prompt_opens_it(make_builder):
     assert problem(make_builder(OPENS).build([talk("U:1", "A:b")])[0], "mine") == (
         "the prompt opens the reasoning of message 2 (assistant), which has none"
         " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
     )
 
 
-def test_a_prompt_that_closes_the_reasoning_which_finished_turns_lack(make_builder, tokenizer):
+def test_a_prompt_that_closes_reasoning(make_builder, tokenizer):
     outcome = make_builder(CLOSES).build([talk("U:1", "A:a", "U:2", "A:b")])[0]
     assert trained(tokenizer, outcome) == ["a<|im_end|>", "b<|im_end|>"]
     assert text(tokenizer, outcome.examples[1]).endswith(
@@ -200,7 +200,7 @@ def test_a_prompt_that_closes_the_reasoning_which_finished_turns_lack(make_build
     assert trained(tokenizer, stripped) == ["b<|im_end|>"]
 
 
-def test_a_prompt_that_opens_what_the_text_closes_at_once(make_builder, tokenizer):
+def test_a_prompt_that_opens_reasoning_which_the_text_closes(make_builder, tokenizer):
     """In the manner of DeepSeek V3.1 with thinking on: the text goes on with the end of a block it left empty."""
     source = FORGETS.replace("assistant\\n' if", "assistant\\n<think>' if").replace(
         "{{ m.content", "{{ ('<think></think>' if m.role == 'assistant' else '') + m.content"
@@ -211,7 +211,7 @@ def test_a_prompt_that_opens_what_the_text_closes_at_once(make_builder, tokenize
 
 
 @pytest.mark.parametrize(("variable", "answer"), [(True, f"{THOUGHT}b"), (False, "b")])
-def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tokenizer, tmp_path, variable, answer):
+def test_golden_prompts_include_the_variables(tokenizer, tmp_path, variable, answer):
     template = ChatTemplate(SWITCH, tokenizer.special_tokens, "mine", variables={"enable_thinking": variable})
     builder = ExampleBuilder(tokenizer, template, DataConfig(), 1000)
     builder.template_check.check()
@@ -226,7 +226,7 @@ def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tok
         parity.check_parity(tmp_path / "server", [golden])
 
 
-def test_a_template_for_tools_alone_is_not_rejected(make_builder, tokenizer):
+def test_a_template_only_for_tools_is_not_rejected(make_builder, tokenizer):
     """As those that models keep for requests with tools; without tools each row says why not."""
     source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
     make_builder(source).template_check.check()

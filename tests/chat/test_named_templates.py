@@ -65,7 +65,7 @@ def save(builder, tokenizer, directory):
     return directory
 
 
-def test_rows_with_tools_take_tool_use_and_all_others_default(named):
+def test_rows_with_tools_use_the_tool_use_template(named):
     builder = builder_of(named)
     builder.template_check.check()
     with_tools, without = builder.build([WITH_TOOLS, WITHOUT])
@@ -74,7 +74,7 @@ def test_rows_with_tools_take_tool_use_and_all_others_default(named):
     assert text(named, without.examples[0]) == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>"
 
 
-def test_a_server_makes_the_same_ids_of_both_kinds(named, tmp_path):
+def test_a_server_encodes_both_kinds_to_the_same_ids(named, tmp_path):
     """Also of a tokenizer read from what was saved: the templates survive, in a form that transformers reads."""
     builder = builder_of(named)
     goldens = [parity.golden_prompt(builder, one) for one in (WITH_TOOLS, WITHOUT)]
@@ -91,7 +91,7 @@ def test_a_server_makes_the_same_ids_of_both_kinds(named, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "begins"), [("rag", "rag"), ("default", "user"), ("tool_use", "tools")])
-def test_a_template_chosen_by_name_lays_out_every_row_and_is_the_only_one_saved(named, tmp_path, name, begins):
+def test_a_template_chosen_by_name_renders_all_rows_and_is_saved(named, tmp_path, name, begins):
     builder = builder_of(named, name=name)
     conversation = talk("U:q", "A:a", tools=TOOLS if name == "tool_use" else None)
     (example,) = builder.build([conversation])[0].examples
@@ -101,12 +101,12 @@ def test_a_template_chosen_by_name_lays_out_every_row_and_is_the_only_one_saved(
     assert load_tokenizer(str(saved)).named_templates == {}
 
 
-def test_one_of_ours_replaces_them_all(named):
+def test_a_packaged_template_replaces_all_named_ones(named):
     template = load_template(TemplateConfig(name="alpaca"), named)
     assert template.for_tools is template
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(named):
+def test_an_unknown_name_lists_the_available_templates(named):
     with pytest.raises(SftError) as caught:
         load_template(TemplateConfig(name="tooluse"), named)
     assert str(caught.value.fix) == (
@@ -156,7 +156,7 @@ def test_a_rejected_row_names_the_template_that_refused_it(build_tokenizer):
     assert outcome.problem.problem.startswith("its mask cannot be proven with the tokenizer's own template tool_use: ")
 
 
-def test_a_name_is_chosen_like_an_option(tmp_path, monkeypatch):
+def test_the_last_template_override_wins(tmp_path, monkeypatch):
     """``template=rag`` is no file of ours; the last word holds, as for every option."""
     monkeypatch.chdir(tmp_path)
     assert [compose([f"template={name}"], ()).template.name for name in ("rag", "tool_use", "default")] == [

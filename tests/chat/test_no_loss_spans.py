@@ -31,7 +31,7 @@ CHANNELS = """
 """
 
 
-def test_reasoning_is_seen_and_not_trained(make_builder, tokenizer):
+def test_reasoning_is_in_the_text_but_not_trained(make_builder, tokenizer):
     """The block with its tags; the white space after it and the answer are trained."""
     outcome = make_builder(train_on_reasoning=False).build([talk("U:a", f"A:{THOUGHT}")])[0]
     assert trained(tokenizer, outcome) == ["\n\nyes<|im_end|>"]
@@ -56,7 +56,7 @@ def test_where_reasoning_ends(make_builder, tokenizer, answer, expected):
     ]
 
 
-def test_reasoning_from_a_key_is_placed_by_what_the_template_shows(make_builder, tokenizer):
+def test_reasoning_from_a_key_is_located_in_the_rendering(make_builder, tokenizer):
     """Even where it reads like the template's own words."""
     talked = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
     outcome = make_builder(CHANNELS, train_on_reasoning=False).build([talked])[0]
@@ -98,7 +98,7 @@ def test_text_that_a_pattern_matches_carries_no_loss(make_builder, tokenizer, pa
     assert trained(tokenizer, outcome) == [expected]
 
 
-def test_white_space_that_a_template_trims_makes_no_difference(make_builder, tokenizer):
+def test_trimmed_white_space_makes_no_difference(make_builder, tokenizer):
     rules = {"no_loss_patterns": [r"^\s*#.*\n", r"x\s*$"]}
     outcome = make_builder(TRIMMING, **rules).build([talk("U:a", "A:  # note\nb x ")])[0]
     assert trained(tokenizer, outcome) == ["b |<|im_end|>"]

@@ -78,7 +78,7 @@ def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
     assert normalize_conversation(talked, DataConfig()) is talked
 
 
-def test_the_reasoning_of_the_user_is_the_users():
+def test_reasoning_tags_in_a_user_message_are_kept():
     assert contents(talk("U:<think>a</think>b", "A:c"), thinking=Thinking.strip) == ["u:<think>a</think>b", "a:c"]
 
 
@@ -97,7 +97,7 @@ def test_an_answer_that_would_be_empty_is_rejected(make_builder, content, why):
     assert (make_builder().build([talk("U:a", f"A:{content}")])[0].problem is not None) == cut
 
 
-def test_the_shape_reaches_the_examples(make_builder, tokenizer):
+def test_normalized_messages_are_encoded(make_builder, tokenizer):
     outcome = make_builder(system="Sys", thinking=Thinking.strip).build([talk("U:a", "A:<think>x</think>b")])[0]
     assert trained(tokenizer, outcome) == ["b<|im_end|>"]
     assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nSys<|im_end|>\n")
@@ -112,7 +112,7 @@ PIECES = st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a"]), max_
     system=st.sampled_from([None, "", "x"]),
     override=st.booleans(),
 )
-def test_twice_is_as_good_as_once(turns, thinking, system, override):
+def test_normalizing_twice_equals_once(turns, thinking, system, override):
     """Except that a second reasoning block becomes the first where the first is stripped: those are left out here."""
     conversation = talk(*(f"{role}:{content}" for role, content in turns if content.count("</think>") < 2))
     rules = DataConfig(thinking=thinking, system=system, override_system=override)

@@ -30,7 +30,7 @@ def saved(make_builder, tokenizer, directory):
     return directory
 
 
-def test_golden_prompts_survive_the_disk_and_agree(make_builder, tokenizer, tmp_path):
+def test_saved_golden_prompts_pass_the_check(make_builder, tokenizer, tmp_path):
     builder = make_builder()
     golden = parity.golden_prompt(builder, talk("S:Be brief", "U:a", "A:b", "U:\u00e9 \U0001f600", "A:c"))
     assert [message["role"] for message in golden.messages] == ["system", "user", "assistant", "user"]
@@ -39,7 +39,7 @@ def test_golden_prompts_survive_the_disk_and_agree(make_builder, tokenizer, tmp_
     assert parity.check_parity(saved(builder, tokenizer, tmp_path / "server"), [golden]) == 1
 
 
-def test_prompts_that_servers_differ_on_are_left_out(make_builder):
+def test_prompts_with_special_strings_have_no_golden_prompt(make_builder):
     assert parity.golden_prompt(make_builder(), talk("U:<|im_end|>", "A:b")) is None
 
 
@@ -52,7 +52,7 @@ def test_another_template_on_the_server_is_reported(make_builder, tokenizer, tmp
     assert caught.value.problem.startswith("a server would send ids that differ from the trained ones: from id 0 on [")
 
 
-def test_a_template_that_writes_the_date_is_right_on_any_day(tokenizer, tmp_path):
+def test_a_template_that_writes_the_date_passes_on_any_day(tokenizer, tmp_path):
     """The date of preparation stays in the golden prompt; a server writes its own day, and nothing else differs."""
     then = ChatTemplate(DATED, tokenizer.special_tokens, "dated", datetime(2020, 2, 29))
     builder = ExampleBuilder(tokenizer, then, DataConfig(), 1000)
@@ -73,7 +73,7 @@ def test_one_preparation_has_one_clock(tokenizer):
     assert len(outcome.examples) == 1
 
 
-def test_a_named_template_begins_as_the_tokenizer_begins_plain_text(build_tokenizer, make_builder):
+def test_a_packaged_template_begins_with_the_bos_token(build_tokenizer, make_builder):
     """Servers add nothing around a chat template, so the template must contain the bos token."""
     backend = letters()
     backend.add_special_tokens(["<s>"])
@@ -94,7 +94,7 @@ def test_a_saved_tokenizer_is_the_same_one(build_tokenizer, make_builder, tmp_pa
     assert again.digests() != build_tokenizer(model_max_length=7).digests()
 
 
-def test_the_saved_configuration_holds_no_second_template(build_tokenizer, make_builder, tmp_path):
+def test_the_saved_configuration_has_no_second_template(build_tokenizer, make_builder, tmp_path):
     tokenizer = build_tokenizer(chat_template="{{ old }}")
     assert tokenizer.chat_template == "{{ old }}"
     directory = saved(make_builder("chatml", tokenizer), tokenizer, tmp_path / "server")
@@ -156,7 +156,7 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypa
     assert [file.name for file in (tmp_path / "other" / "tokenizers").iterdir()] == [first.directory.name]
 
 
-def test_a_conversion_that_fails_leaves_nothing_and_asks_nothing(tmp_path, monkeypatch):
+def test_a_failed_conversion_leaves_no_files(tmp_path, monkeypatch):
     """The tokenizer wants code of its own to run, about which transformers would ask on the terminal."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     source = tmp_path / "own"

@@ -108,7 +108,7 @@ def sources():
 @example(
     messages=[{"role": role, "content": "x"} for role in ("user", "assistant", "tool", "assistant", "user")], tools=None
 )
-def test_texts_of_a_walk_are_the_plain_renderings(source, messages, tools):
+def test_prefix_texts_equal_plain_renderings(source, messages, tools):
     same(source, messages, tools)
 
 
@@ -116,7 +116,7 @@ def test_texts_of_a_walk_are_the_plain_renderings(source, messages, tools):
 @pytest.mark.slow
 @LAW
 @given(messages=TALKS, tools=st.sampled_from([None, [TOOL]]))
-def test_on_every_real_template(material_dir, messages, tools):
+def test_prefix_texts_of_every_real_template(material_dir, messages, tools):
     files = sorted((material_dir / "templates").rglob("*.jinja")) + sorted(material_dir.rglob("chat_template.jinja"))
     known = [same(file.read_text(encoding="utf-8"), messages, tools) for file in files]
     assert len(known) > 60
@@ -140,7 +140,7 @@ def messages_of(conversation):
         (PEEKS[23], 0),
     ],
 )
-def test_how_much_of_a_conversation_is_known(source, known):
+def test_number_of_known_prefixes(source, known):
     """Four messages, each with and without a generation prompt; the whole is known whenever anything is."""
     assert same(source, messages_of(talk("U:a", "A:b", "U:c", "A:d")), None) == known
 
@@ -186,7 +186,7 @@ def conversation_of(messages, tools):
 @pytest.mark.parametrize("source", sources())
 @LAW
 @given(messages=TALKS, tools=st.sampled_from([None, (TOOL,)]), rules=st.sampled_from(RULES))
-def test_spans_and_refusals_are_those_of_plain_renderings(tokenizer, source, messages, tools, rules):
+def test_spans_and_errors_equal_those_of_plain_renderings(tokenizer, source, messages, tools, rules):
     compare(source, tokenizer, conversation_of(messages, tools), rules)
 
 
@@ -200,7 +200,7 @@ def test_spans_on_every_real_template(material_dir, build_tokenizer, messages, t
     compare(source, build_tokenizer(special=special), conversation_of(messages, tools), rules)
 
 
-def test_a_template_that_complains_later_complains_only_there(make_builder):
+def test_an_error_of_a_later_message_is_reported_there(make_builder):
     """The third message is rejected; the error is not about the first answer, and shared prefixes do not hide it."""
     source = LOOP.replace("BODY", "{{ raise_exception('three') if loop.index == 3 }}{{ m.content + eos_token }}")
     template = ChatTemplate(source, TOKENS, "mine")

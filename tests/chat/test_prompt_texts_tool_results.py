@@ -49,7 +49,7 @@ def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(make_bui
     ]  # fmt: skip
 
 
-def test_by_default_it_carries_none(make_builder, tokenizer):
+def test_by_default_tool_results_carry_no_loss(make_builder, tokenizer):
     assert trained(tokenizer, make_builder(PLAIN).build([ONE])[0]) == [f"{SAID}|done<|im_end|>"]
 
 
@@ -67,7 +67,7 @@ def test_by_default_it_carries_none(make_builder, tokenizer):
         (ESCAPED, "sun", "sun"),
     ],
 )
-def test_the_text_of_a_result_is_what_the_template_shows_of_it(make_builder, tokenizer, template, result, expected):
+def test_the_trained_text_of_a_result_is_as_the_template_shows_it(make_builder, tokenizer, template, result, expected):
     """Nothing of it is left out but white space that the template trims; `"sun"` as JSON holds it as it is."""
     outcome = make_builder(template, train_on_tool_results=True).build([talk("U:q", "A:a", f"T:{result}", "A:b")])[0]
     parts = ["a<|im_end|>", expected, "b<|im_end|>"]
@@ -100,7 +100,7 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
         (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
     ],
 )
-def test_which_results_are_trained_as_well_as_the_answers(make_builder, tokenizer, turns, rules, expected):
+def test_which_tool_results_are_trained(make_builder, tokenizer, turns, rules, expected):
     """All results in an example, whichever answers are trained; weight 0 excludes one."""
     outcome = make_builder(PLAIN, train_on_tool_results=True, **rules).build([talk(*turns)])[0]
     assert "|".join(trained(tokenizer, outcome)) == expected
@@ -135,7 +135,7 @@ def test_a_template_that_changes_moves_or_repeats_a_result_is_rejected(make_buil
     assert problem(make_builder(template, train_on_tool_results=True).build([talked])[0], "mine") == UNLIKE
 
 
-def test_a_template_that_reads_a_result_is_rejected(make_builder):
+def test_a_template_that_parses_a_result_is_rejected(make_builder):
     """It takes the reserved characters for a part of what it reads."""
     checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
     made = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
@@ -152,7 +152,7 @@ def test_a_result_that_no_example_shows_is_rejected(make_builder):
     )
 
 
-def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(make_builder, build_tokenizer):
+def test_a_character_that_a_shared_token_cuts_carries_no_loss(make_builder, build_tokenizer):
     """The template's newline and the first byte of é are one token; without the bytes it cannot be decoded."""
     backend = letters()
     vocabulary = backend.get_vocab()
@@ -191,7 +191,7 @@ LAW = settings(max_examples=examples(25), deadline=None, suppress_health_check=[
 @pytest.mark.parametrize("template", ["chatml", TRIMMING, PLAIN], ids=["chatml", "trimming", "tagged"])
 @LAW
 @given(results=st.lists(TEXTS, min_size=1, max_size=3), answers=st.lists(TEXTS, min_size=3, max_size=3))
-def test_results_change_weights_alone(make_builder, build_tokenizer, template, decoder, merges, results, answers):
+def test_training_results_changes_only_weights(make_builder, build_tokenizer, template, decoder, merges, results, answers):
     """The ids are those of before; what is trained as well are the results, in order, less shared tokens.
 
     With bytes of tokens that are known, and read by the decoder alone.

@@ -57,7 +57,7 @@ def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(make_builder, tokenize
         (BRACKETS, "hi", "hi| a</s>"),
     ],
 )
-def test_the_stop_token_trains_where_the_template_closes_a_question_with_it(
+def test_the_stop_token_that_closes_a_question_is_trained(
     make_builder, tokenizer, template, asked, expected
 ):
     assert trained(tokenizer, contents(make_builder, template).build([talk(f"U:{asked}", "A:a")])[0]) == [expected]
@@ -94,7 +94,7 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
         (["U:q", "A:<think>r</think>a"], {"train_on_reasoning": False}, "q<|im_end|>|a<|im_end|>"),
     ],
 )
-def test_which_texts_train(make_builder, tokenizer, turns, rules, expected):
+def test_which_user_texts_are_trained(make_builder, tokenizer, turns, rules, expected):
     template = CALLING if CALL in turns else "chatml"
     outcome = contents(make_builder, template, **rules).build([talk(*turns)])[0]
     assert outcome.problem is None, outcome.problem
@@ -127,14 +127,14 @@ def test_a_template_that_changes_a_question_is_rejected(make_builder, shown):
     assert found.startswith("the template") or "user" in found
 
 
-def test_documents_and_weights_are_as_ever(make_builder, tokenizer):
+def test_documents_and_weights_are_unchanged(make_builder, tokenizer):
     (example,) = contents(make_builder).build([talk("U:q", Message("assistant", "a", 0.5))])[0].examples
     assert sorted({weight for _, weight in table(tokenizer, example)}) == [0, 0.5, 1]
 
 
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
-def test_what_trains_is_the_answers_and_the_questions(make_builder, tokenizer, exchanges):
+def test_only_answers_and_questions_are_trained(make_builder, tokenizer, exchanges):
     """The ids are those of training the answers alone; besides those exactly the questions and their stops train."""
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}x")))
     outcome = make_builder().build([talked])[0]

@@ -107,7 +107,7 @@ def test_a_template_that_breaks_the_marks_of_special_strings_is_rejected(make_bu
     assert problem(outcome, "mine") == "the template cuts or escapes a special-token string in a message"
 
 
-def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(make_builder, tokenizer):
+def test_the_escape_of_a_mark_in_a_user_text_is_ordinary(make_builder, tokenizer):
     outcome = make_builder().build([talk("U:<s>", "A:\\ufdd0 is U+FDD0")])[0]
     assert trained(tokenizer, outcome) == ["\\ufdd0 is U+FDD0<|im_end|>"]
 
@@ -132,7 +132,7 @@ TOOLS = """
         (OBJECT_ONLY, 'look1{"city": "Oslo"}<|im_end|>'),
     ],
 )
-def test_tool_arguments_take_the_form_the_template_reads(make_builder, tokenizer, how, said, arguments):
+def test_tool_arguments_have_the_form_that_the_template_reads(make_builder, tokenizer, how, said, arguments):
     """Some templates fail on an object, others on text."""
     outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call(arguments))])[0]
     assert trained(tokenizer, outcome) == [said]
@@ -167,7 +167,7 @@ def test_tool_arguments_escaped_as_html_are_rejected(make_builder):
     )
 
 
-def test_a_template_is_rejected_before_any_row_is_blamed(make_builder):
+def test_a_template_is_rejected_before_any_row(make_builder):
     with pytest.raises(SftError) as caught:
         make_builder("{% for m in messages %}{{ m.content }}{% endfor %}").template_check.check()
     assert caught.value.where == "template mine"
@@ -187,7 +187,7 @@ def test_a_template_without_generation_prompt_is_rejected_if_it_writes_headers(m
 
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "vicuna", "plain"])
-def test_our_templates_pass(make_builder, name):
+def test_packaged_templates_pass(make_builder, name):
     make_builder(name).template_check.check()
 
 
@@ -234,7 +234,7 @@ def test_whole_turns_are_dropped_from_the_front(make_builder, tokenizer, max_len
     assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\n")
 
 
-def test_an_answer_is_never_cut(make_builder):
+def test_drop_oldest_turns_never_cuts_an_answer(make_builder):
     outcome = make_builder(max_length=40, overflow=Overflow.drop_oldest_turns).build(
         [talk("U:a", "A:" + "b" * 99, "U:c", "A:" + "d" * 99)]
     )[0]
@@ -265,7 +265,7 @@ def test_a_template_that_writes_the_day_is_remarked(make_builder, tokenizer):
         (["S:be brief", "U:a", "A:b"], None, "data.override_system=true data.system=''"),
     ],
 )
-def test_what_a_template_cannot_show_is_left_out_with(make_builder, turns, tools, fix):
+def test_the_fix_for_content_that_a_template_cannot_show(make_builder, turns, tools, fix):
     source = TOOLS.replace("CALL", "").replace("m.content -}}", "(m.content if m.role != 'system' else '') -}}")
     outcome = make_builder(source).build([talk(*turns, tools=tools)])[0]
     assert "does not show" in outcome.problem.problem

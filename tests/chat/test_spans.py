@@ -103,7 +103,7 @@ QWEN_LIKE = """
 """
 
 
-def test_history_that_is_rewritten_makes_one_example_per_turn(make_builder, tokenizer):
+def test_rewritten_history_gives_one_example_per_turn(make_builder, tokenizer):
     """Each as it is served: the reasoning of its own turn, none of the turn before."""
     talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
     outcome = make_builder(QWEN_LIKE).build([talked])[0]
@@ -114,7 +114,7 @@ def test_history_that_is_rewritten_makes_one_example_per_turn(make_builder, toke
     )
 
 
-def test_history_that_stays_makes_one_example(make_builder, tokenizer):
+def test_unchanged_history_gives_one_example(make_builder, tokenizer):
     outcome = make_builder(QWEN_LIKE).build([TWO_TURNS])[0]
     assert trained(tokenizer, outcome) == ["yo<|im_end|>|!<|im_end|>"]
 
@@ -130,7 +130,7 @@ def test_a_second_closing_token_is_not_trained(make_builder, tokenizer):
     assert trained(tokenizer, make_builder(PHI_LIKE).build([TWO_TURNS])[0]) == ["yo<|im_end|>|!<|im_end|>"]
 
 
-def test_two_closing_tokens_that_stay_are_both_trained(make_builder, tokenizer):
+def test_two_closing_tokens_that_remain_are_both_trained(make_builder, tokenizer):
     source = PHI_LIKE.replace("else eos_token", "else ''").replace("<|im_end|>\\n", "</s><|im_end|>\\n")
     outcome = make_builder(source).build([TWO_TURNS])[0]
     assert trained(tokenizer, outcome) == ["yo</s><|im_end|>|!</s><|im_end|>"]
@@ -180,7 +180,7 @@ def test_generation_tags_around_something_else_are_rejected(make_builder):
     assert problem.problem.endswith("the template's own {% generation %} tags do not contain the assistant's text")
 
 
-def test_what_stood_between_tags_hangs_on_nothing_rendered_before(make_builder):
+def test_generation_text_does_not_depend_on_earlier_renderings(make_builder):
     template = make_builder(TAGGED.replace("TAGGED", "m.content")).span_finder.template
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 

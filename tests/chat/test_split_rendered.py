@@ -50,7 +50,7 @@ def known(build_tokenizer):
 
 
 @pytest.mark.parametrize(("template", "name"), PAIRS)
-def test_it_trains_what_the_conversation_itself_would(make_builder, known, template, name):
+def test_a_rendered_text_gives_the_example_of_its_conversation(make_builder, known, template, name):
     builder, conversation = make_builder(TEMPLATES[template], known), TALKS[name]
     expected = builder.build([conversation])[0]
     found = builder.build([rendered(shown(builder, conversation))])[0]
@@ -115,14 +115,14 @@ def test_the_bos_token_may_be_missing(make_builder, tokenizer, bos):
         ),
     ],
 )
-def test_what_the_template_would_not_write_is_rejected(make_builder, template, value, problem, fix):
+def test_a_text_that_the_template_would_not_write_is_rejected(make_builder, template, value, problem, fix):
     outcome = make_builder(template).build([rendered(value)])[0]
     assert outcome.problem is not None
     assert outcome.problem.problem.partition(": ")[2] == problem
     assert outcome.problem.fix.startswith(fix)
 
 
-def test_a_server_is_compared_on_its_prompt(make_builder, tokenizer, tmp_path):
+def test_a_rendered_text_has_a_golden_prompt(make_builder, tokenizer, tmp_path):
     builder = make_builder()
     golden = parity.golden_prompt(builder, rendered(shown(builder, TALKS["three turns"])))
     assert [message["content"] for message in golden.messages] == ["hi", "yo", "a\n\nb", "c\n", "d"]
@@ -130,7 +130,7 @@ def test_a_server_is_compared_on_its_prompt(make_builder, tokenizer, tmp_path):
     assert parity.check_parity(tmp_path / "server", [golden]) == 1
 
 
-def test_its_oldest_turns_can_be_dropped(make_builder, tokenizer):
+def test_oldest_turns_of_a_rendered_text_can_be_dropped(make_builder, tokenizer):
     builder = make_builder(max_length=60, overflow=Overflow.drop_oldest_turns)
     conversation = talk("U:" + "x" * 40, "A:yo", "U:q", "A:a")
     outcome = builder.build([rendered(shown(builder, conversation))])[0]
@@ -143,7 +143,7 @@ WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.
 
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
-def test_any_conversation_comes_back_or_is_rejected(make_builder, known, template, exchanges):
+def test_splitting_restores_a_conversation_or_rejects_it(make_builder, known, template, exchanges):
     """Never another example than that of the conversation it was rendered from, for texts without the tags."""
     builder = make_builder(TEMPLATES[template], known)
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))

@@ -69,7 +69,7 @@ def test_the_only_answer_cut_trains_no_stop_token(make_builder, tokenizer):
     assert (trained(tokenizer, outcome), outcome.stop_tokens) == (["bc"], frozenset())
 
 
-def test_a_row_of_which_no_trained_token_is_left_is_too_long(make_builder):
+def test_a_row_without_a_remaining_trained_token_is_too_long(make_builder):
     whole = make_builder().build([talk("U:" + "a" * 50, "A:bc")])[0].examples[0]
     first = next(i for i, weight in enumerate(whole.weights, 1) if weight)
     assert cut(make_builder, talk("U:" + "a" * 50, "A:bc"), first).problem is None
@@ -87,7 +87,7 @@ def test_a_row_of_which_no_trained_token_is_left_is_too_long(make_builder):
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=st.integers(8, 400), last=st.booleans())
-def test_what_is_left_is_the_beginning_of_the_proven_row(make_builder, template, conversation, max_length, last):
+def test_a_truncated_row_is_a_prefix_of_the_verified_row(make_builder, template, conversation, max_length, last):
     """Same ids, same weights, and every token accounted for, also of an unrolled row."""
     rules = {"train_on": TrainOn.last if last else TrainOn.assistant}
     whole = make_builder(template, max_length=100_000, **rules).build([conversation])[0]
@@ -165,7 +165,7 @@ def test_rows_of_token_ids(make_builder, tokenizer, weights, max_length, kept, r
     assert [list(one.input_ids) for one in outcome.examples] == ([] if kept is None else [ids[:max_length]])
 
 
-def test_the_loss_weight_of_a_source_stays_on_what_is_left(make_builder, tokenizer):
+def test_truncation_keeps_the_loss_weight(make_builder, tokenizer):
     rules = DataConfig(overflow=Overflow.truncate)
     quarter = ExampleBuilder(tokenizer, make_builder().span_finder.template, rules, 3, loss_weight=0.25)
     assert quarter.build([tokens([1, 2, 3, 4], [0, 2, 1, 1])])[0].examples[0].weights == (0.0, 0.5, 0.25)

@@ -20,7 +20,7 @@ from tests.lanes import examples
 @given(
     st.text(st.characters(max_codepoint=127)) | st.lists(st.sampled_from([x for x in HARD if x.isascii()])).map("".join)
 )
-def test_ascii_words_are_the_tokenizers(expression, text):
+def test_ids_of_ascii_words_equal_the_tokenizers(expression, text):
     backend, words = _by_expression(expression)
     assert words.encode(text) == backend.encode(text).ids
 
@@ -30,7 +30,7 @@ def test_ascii_words_are_the_tokenizers(expression, text):
 @given(st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join))
 @example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
 @example("caf\u00e9 \n x")
-def test_words_with_other_letters_are_the_tokenizers(expression, text):
+def test_ids_of_words_with_other_letters_equal_the_tokenizers(expression, text):
     """Also with white space of any kind, combining marks and clitics next to a space."""
     backend, words = _by_expression(expression)
     assert words.encode(text) in (None, backend.encode(text).ids)
@@ -40,7 +40,7 @@ def test_words_with_other_letters_are_the_tokenizers(expression, text):
 @pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3"])
 @settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join) | st.text())
-def test_words_are_those_of_real_tokenizers(name, text):
+def test_ids_equal_those_of_real_tokenizers(name, text):
     backend, words = _real(name)
     assert words.encode(text) in (None, backend.encode(text, add_special_tokens=False).ids)
 
@@ -54,7 +54,7 @@ def _real(name):
 
 
 @pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3])
-def test_only_what_holds_other_letters_is_given_to_the_tokenizer(expression):
+def test_only_words_with_other_letters_are_passed_to_the_tokenizer(expression):
     _, words = _by_expression(expression)
     text = "the caf\u00e9 is na\u00efve in the caf\u00e9"
     assert words.encode(text) is not None
@@ -75,18 +75,18 @@ def _by_expression(expression):
     return backend, WordIdCache.from_tokenizer(backend)
 
 
-def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
+def test_no_word_cache_for_an_expression_with_unknown_parts():
     for unknown in (r"\p{Greek}+|\s+", r"[\p{L}&&[a-z]]+", r"\p{N}{1,3}+", r"^a|\w+", r"(?<=a)b", r".+", "(a"):
         assert ascii_pattern(unknown) is None
     assert ascii_pattern(r"\p{Lt}+|[\p{M}\p{Lu}]+").findall("abCD") == ["CD"]
 
 
-def test_words_are_not_asked_of_tokenizers_that_merge_across_them():
+def test_no_word_cache_for_tokenizers_that_merge_across_words():
     for name in ("letters", "sentencepiece", "lowercase"):
         assert WordIdCache.from_tokenizer(chat_tokenizer(name).backend) is None
 
 
-def test_memory_of_words_and_pieces_is_bounded(monkeypatch):
+def test_caches_of_words_and_pieces_are_bounded(monkeypatch):
     tokenizer = chat_tokenizer("words")
     monkeypatch.setattr("sft_cli.chat.tokens.word_cache.MAX_WORDS", 8)
     segments = SegmentEncoder(tokenizer)

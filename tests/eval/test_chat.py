@@ -9,7 +9,7 @@ from sft_cli.errors import SftError
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_one_question_gets_its_answer_and_nothing_else_is_printed(run_of, capsys, kind):
+def test_one_question_prints_only_its_answer(run_of, capsys, kind):
     execute(["chat", str(run_of(kind)), "--prompt", "What is the capital of Japan?"])
     assert capsys.readouterr().out == "Tokyo\n"
 
@@ -22,12 +22,12 @@ def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):
     assert capsys.readouterr().out == "Lima\nHavana\n"
 
 
-def test_a_conversation_that_fills_the_context_is_told(run_of):
+def test_a_conversation_that_fills_the_context_is_an_error(run_of):
     with pytest.raises(SftError, match=r"the conversation has \d+ tokens, the model's context \d+"):
         execute(["chat", str(run_of("lora")), "--prompt", "long " * 2000])
 
 
-def test_words_that_change_nothing_are_refused(run_of):
+def test_settings_without_effect_are_refused(run_of):
     with pytest.raises(SftError, match="sft chat does not read this key"):
         execute(["chat", str(run_of("lora")), "trainer.lr=1"])
     with pytest.raises(SftError, match="no run is named"):

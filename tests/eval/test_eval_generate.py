@@ -37,7 +37,7 @@ def stops_of(model) -> list[int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_answers_are_those_of_the_argmax_loop(build, family, batch_size):
+def test_answers_equal_the_argmax_loop(build, family, batch_size):
     model = build(family)
     stops = stops_of(model)
     expected = [argmax_loop(model, ids, set(stops), 8) for ids in random_prompts()]
@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_argmax_loop(build, family, batch_size):
     assert told[-1] == (7, 7)
 
 
-def test_the_end_of_the_context_shortens_only_the_answers_it_must(build):
+def test_the_context_limit_shortens_only_long_answers(build):
     """The context is 128: prompts of 120, 126, 128 and 140 ids have room for 8, 2, 0 and 0 new ones."""
     prompts = random_prompts([120, 126, 128, 140, 4])
     found = generate_answers(build(), prompts, stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=16)
@@ -66,7 +66,7 @@ def test_the_end_of_the_context_shortens_only_the_answers_it_must(build):
     assert not any(answer.stopped for answer in found)
 
 
-def test_a_stop_token_inside_a_shortened_room_is_no_truncation(build):
+def test_a_stop_token_before_the_context_limit_is_no_truncation(build):
     prompt = random_prompts([126])[0]
     first = argmax_loop(build(), prompt, set(), 1).ids[0]
     assert generate_answers(build(), [prompt], stop_ids=[first], pad_id=0, max_new_tokens=8, batch_size=1) == [
@@ -74,7 +74,7 @@ def test_a_stop_token_inside_a_shortened_room_is_no_truncation(build):
     ]
 
 
-def test_what_the_models_own_generation_config_asks_for_is_left_out(build, caplog, recwarn, monkeypatch):
+def test_the_models_own_generation_config_is_ignored(build, caplog, recwarn, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     model = build()
     plain = generate_answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=4)
@@ -89,7 +89,7 @@ def test_what_the_models_own_generation_config_asks_for_is_left_out(build, caplo
     assert (caplog.records, list(recwarn)) == ([], [])
 
 
-def test_the_model_and_the_random_generators_are_left_as_they_were(build):
+def test_the_model_and_the_random_generators_are_unchanged(build):
     model = build()
     use_packed_attention(model)
     state = torch.get_rng_state()

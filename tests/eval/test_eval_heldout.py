@@ -74,7 +74,7 @@ def measured(model, split, packed, **options):
         pytest.param(False, 64, 1024, id="one-example-a-row"),
     ],
 )
-def test_the_loss_is_that_of_each_example_alone(build, split_of, monkeypatch, packed, budget, window):
+def test_the_loss_equals_that_of_each_example_alone(build, split_of, monkeypatch, packed, budget, window):
     monkeypatch.setattr(heldout, "EXAMPLES_PER_PLAN", window)
     alone = reference(build(), EXAMPLES)
     found = measured(build(), split_of(EXAMPLES), packed, max_tokens=budget)
@@ -89,7 +89,7 @@ def test_the_loss_is_that_of_each_example_alone(build, split_of, monkeypatch, pa
     assert found.sources["weighted"].trained_tokens == 23
 
 
-def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, split_of, monkeypatch):
+def test_common_prefixes_are_computed_once_with_the_same_loss(build, split_of, monkeypatch):
     computed = []
     losses_of = LossModel.token_losses
 
@@ -114,7 +114,7 @@ def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, sp
 
 
 @pytest.mark.parametrize(("share", "shared"), [(Choice.auto, True), (Choice.always, True), (Choice.never, False)])
-def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of, monkeypatch, share, shared):
+def test_an_evaluation_shares_prefixes_if_the_model_supports_it(build, split_of, monkeypatch, share, shared):
     computed = []
     losses_of = LossModel.token_losses
 
@@ -135,7 +135,7 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
     assert found.metrics.overall.loss == pytest.approx(sum(n for n, _ in alone) / sum(w for _, w in alone), abs=1e-5)
 
 
-def test_a_model_that_is_not_packed_shares_nothing(build, split_of):
+def test_an_unpacked_model_shares_nothing(build, split_of):
     split = split_of(begin_alike())
     assert measured(build(), split, False, max_tokens=256, share_prefixes=True) == measured(
         build(), split, False, max_tokens=256
@@ -168,7 +168,7 @@ def test_only_the_chosen_examples_count(build, split_of):
     assert told[-1] == (2, 2)
 
 
-def test_the_model_and_the_random_generators_are_left_as_they_were(build, split_of):
+def test_the_model_and_the_random_generators_are_unchanged(build, split_of):
     model = build()
     model.model.layers[0].eval()
     modes, state = [m.training for m in model.modules()], torch.get_rng_state()

@@ -17,7 +17,7 @@ def refusal(*words: str) -> SftError:
     return caught.value
 
 
-def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
+def test_missing_data_whose_source_changed_is_refused(run_of, tmp_path, world):
     run = run_of("lora")
     rows = tmp_path / "rows.jsonl"
     rows.write_text((world / "rows.jsonl").read_text().replace("Paris", "Lyon"))
@@ -34,7 +34,7 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     assert error.fix == f"restore it, or name rows: sft eval {run} data=FILE"
 
 
-def test_a_run_that_held_nothing_out(run_of, world):
+def test_a_run_without_held_out_rows_is_refused(run_of, world):
     run = run_of("lora")
     config = read_config(run / "config.yaml")
     config.data.mix["capitals"].validation_path = None
@@ -52,7 +52,7 @@ def test_a_run_that_held_nothing_out(run_of, world):
     assert error.fix == f"name rows: sft eval {run} data=FILE"
 
 
-def test_typical_mistakes(run_of):
+def test_typical_errors(run_of):
     run = run_of("lora")
     table = {
         (str(run), "--compare", "runs/other"): "--compare runs/other: 'runs/other' is not one of 'base'\n"
@@ -129,7 +129,7 @@ def test_another_base_is_refused(run_of, build, tmp_path):
         ("data.strategy=equal", "leave it out; keys that can be set: data=FILE"),
     ],
 )
-def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
+def test_settings_of_training_rows_are_refused(run_of, word, fix):
     run = run_of("lora")
     error = refusal(str(run), word)
     assert (error.where, error.problem) == (
@@ -139,13 +139,13 @@ def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
     assert error.fix.startswith(fix.format(run=run))
 
 
-def test_there_are_no_suites(run_of):
+def test_a_suite_is_refused(run_of):
     error = refusal(str(run_of("lora")), "eval.suite=mmlu")
     assert error.problem == "there is no key eval.suite"
     assert error.fix.startswith("leave it out: sft eval measures held-out rows, or those of data=FILE; ")
 
 
-def test_a_run_that_is_named_in_other_ways_is_named_in_the_fix(run_of, tmp_path, monkeypatch):
+def test_the_fix_names_the_run_as_typed(run_of, tmp_path, monkeypatch):
     run = run_of("lora")
     assert str(refusal(f"run={run}", "--compare", "base")) == (
         f"command line: run= is not a config key\n  fix: type sft eval {run} --compare base"

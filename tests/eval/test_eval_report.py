@@ -52,7 +52,7 @@ def test_the_table_without_answers_has_losses_only():
     assert score_table(silent) == (["source", "examples", "loss", "perplexity"], [["a", 4, 1.0, 2.0]])
 
 
-def test_scores_are_shares_per_source_and_over_all():
+def test_scores_per_source_and_overall():
     items = [Question("w", source, (1, 2), "q", "a") for source in "xxy"]
     said = [
         ScoredAnswer("a", True, True, False),
@@ -69,7 +69,7 @@ def test_scores_are_shares_per_source_and_over_all():
     ]
 
 
-def test_samples_are_spread_evenly_and_stand_on_one_line_each():
+def test_samples_are_spread_evenly_on_one_line_each():
     items = [Question(f"rows.jsonl:{i}", "s", (1, 2), f"Ask\n  {i}", f"is {i}") for i in range(6)]
     lines = sample_lines(items, {"base": ["\nno\n"] * 6, "tuned": [f"is\n{i}" for i in range(6)]}, 2)
     assert lines == [
@@ -88,12 +88,12 @@ def test_a_long_prompt_shows_its_end_and_a_long_answer_its_beginning():
     assert before == "  before    " + "c" * 160
 
 
-def test_a_sample_cannot_drive_the_terminal():
+def test_control_characters_in_samples_are_replaced():
     lines = sample_lines([Question("w", "s", (1, 2), "q", "a")], {"before": ["\x1b[2J\x0eno"], "after": ["a"]}, 1)
     assert lines[3] == "  before    \ufffd[2J\ufffdno"
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+def test_a_report_is_written_atomically(tmp_path):
     file = tmp_path / "eval" / "heldout.json"
     write_eval_report({"answer": "Zürich"}, file)
     assert json.loads(file.read_text(encoding="utf-8")) == {"answer": "Zürich"}

@@ -80,7 +80,7 @@ def test_options_of_eval_are_read(run_of):
     assert (silent["items"], silent["metrics"]["exact_match"], silent["metrics"]["stopped_share"]) == ([], None, None)
 
 
-def test_a_half_precision_evaluation_answers_alike(run_of):
+def test_a_half_precision_evaluation_gives_the_same_answers(run_of):
     report = evaluated(run_of("lora"), "trainer.dtype=bfloat16")
     assert report["metrics"]["exact_match"] == 1
     assert report["metrics"]["loss"] != evaluated(run_of("full"))["metrics"]["loss"]
@@ -108,7 +108,7 @@ def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
     assert (report["data"]["split"], report["metrics"]["examples"]) == ("validation", 2)
 
 
-def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
+def test_rows_that_were_trained_on_give_a_warning(run_of, world, capsys):
     rows = world / "rows.jsonl"
     evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
     sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): their scores"
@@ -119,7 +119,7 @@ def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
     assert "evaluated tokens" in out
 
 
-def test_rows_whose_prompt_was_trained_are_counted_apart(run_of, other_rows, capsys):
+def test_rows_whose_prompt_was_trained_are_counted_separately(run_of, other_rows, capsys):
     report = evaluated(run_of("lora"), f"data={other_rows}")
     out = capsys.readouterr().out
     assert "warning: the run was trained on 1 of the 2 examples (the first: other.jsonl:1): their scores" in out
@@ -127,14 +127,14 @@ def test_rows_whose_prompt_was_trained_are_counted_apart(run_of, other_rows, cap
     assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (1, 1)
 
 
-def test_rows_that_were_not_trained_on_bring_no_warning(run_of, tmp_path, capsys):
+def test_rows_that_were_not_trained_on_give_no_warning(run_of, tmp_path, capsys):
     (tmp_path / "new.jsonl").write_text('{"instruction": "What is the capital of Mali?", "output": "Bamako"}\n')
     report = evaluated(run_of("lora"), f"data={tmp_path / 'new.jsonl'}")
     assert "warning" not in capsys.readouterr().out
     assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (0, 0)
 
 
-def test_several_sources_are_told_apart(run_of, other_rows, world, capsys):
+def test_several_sources_are_scored_separately(run_of, other_rows, world, capsys):
     report = evaluated(
         run_of("lora"),
         "data=local",
@@ -158,7 +158,7 @@ def test_documents_have_a_loss_and_no_answers(run_of, tmp_path, capsys):
     assert sentence in capsys.readouterr().out
 
 
-def test_data_that_is_gone_is_prepared_again(run_of, tmp_path, capsys):
+def test_missing_data_is_prepared_again(run_of, tmp_path, capsys):
     run = run_of("lora")
     before = evaluated(run)
     known = json.loads((run / "data.json").read_text())
@@ -171,7 +171,7 @@ def test_data_that_is_gone_is_prepared_again(run_of, tmp_path, capsys):
     assert after == before
 
 
-def test_a_prepared_directory_that_now_holds_other_data_is_not_taken(run_of, tmp_path, world):
+def test_a_prepared_directory_with_other_data_is_not_used(run_of, tmp_path, world):
     run = run_of("lora")
     reused = Path(shutil.copytree(world / "prepared-lora", tmp_path / "reused"))
     manifest = json.loads((reused / "manifest.json").read_text())
@@ -184,7 +184,7 @@ def test_a_prepared_directory_that_now_holds_other_data_is_not_taken(run_of, tmp
     assert json.loads((reused / "manifest.json").read_text())["content"] == "another"
 
 
-def test_a_number_that_is_not_finite_becomes_null(run_of):
+def test_nonfinite_numbers_become_null(run_of):
     from safetensors.torch import load_file, save_file
 
     run = run_of("full")
@@ -195,7 +195,7 @@ def test_a_number_that_is_not_finite_becomes_null(run_of):
     assert (report["metrics"]["loss"], report["metrics"]["perplexity"]) == (None, None)
 
 
-def test_no_evaluation_overwrites_the_figures_of_another(run_of, other_rows):
+def test_an_evaluation_keeps_the_base_scores_of_an_earlier_report(run_of, other_rows):
     run = run_of("lora")
     kept = evaluated(run, "--compare", "base")
 

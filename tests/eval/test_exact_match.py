@@ -50,11 +50,11 @@ def test_the_reference_is_the_last_trained_span(split_of, text, mask, prompt, ex
 @pytest.mark.parametrize(
     "mask", [pytest.param("-xxxx", id="trained-whole"), pytest.param("-----", id="nothing-trained")]
 )
-def test_an_example_without_a_prompt_gives_no_item(split_of, mask):
+def test_an_example_without_a_prompt_gives_no_question(split_of, mask):
     assert extract_questions(split_of([example("text#", mask)]), by_character, [STOP]) == []
 
 
-def test_an_answer_that_truncation_cut_is_no_reference(split_of):
+def test_a_truncated_answer_is_no_reference(split_of):
     """An answer of just that length with its stop token is, and so is a whole one before the cut."""
     cut, whole, before = "U:hi.A:yoyo", "U:hi.A:yoy#", "U:a.A:b#U:c"
     rows = [example(cut, "-------xxxx"), example(whole, "-------xxxx"), example(before, "------xx---")]
@@ -66,7 +66,7 @@ def test_an_answer_that_truncation_cut_is_no_reference(split_of):
     assert count_truncated_answers(split, [STOP]) == 1
 
 
-def test_the_limit_counts_items_not_rows(split_of):
+def test_the_limit_counts_questions(split_of):
     rows = [example("text#", "-xxxx")] + [example(f"U:{c}.A:{c}#", "------xx") for c in "abcd"]
     split = split_of(rows)
     assert [i.expected for i in extract_questions(split, by_character, [STOP], limit=2)] == ["a", "b"]
@@ -111,7 +111,7 @@ def test_last_span(weights, span):
         pytest.param("", "Paris", False, id="silent"),
     ],
 )
-def test_what_counts_as_right(answer, expected, same):
+def test_is_exact_match(answer, expected, same):
     assert is_exact_match(answer, expected) is same
 
 

@@ -202,7 +202,7 @@ def test_card_contains_no_local_path(run, tmp_path):
     assert "license" not in card
 
 
-def test_the_licence_is_named_when_base_and_data_agree(run, tmp_path):
+def test_the_licence_is_named_if_base_and_data_agree(run, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nA base.\n")
@@ -252,7 +252,7 @@ def test_table_cell(value, expected):
     assert table_cell(value) == expected
 
 
-def test_text_of_the_user_cannot_break_out_of_the_front_matter(run):
+def test_user_text_in_the_front_matter_is_escaped(run):
     """Names are the user's; the metadata is written by a YAML library."""
     data = ModelCard(render_card(run, replace(CONFIG, run_name="x\n---\nlicense: mit"), MERGED)).data
 
@@ -263,7 +263,7 @@ def test_text_of_the_user_cannot_break_out_of_the_front_matter(run):
 @pytest.mark.parametrize(
     "text", ["no front matter", "---\nlicense: [a, b]\n---\n", "---\nlicense: {\n---\n", "---\n- x\n---\n"]
 )
-def test_a_base_whose_card_names_no_licence_is_of_unknown_licence(tmp_path, text):
+def test_base_licence_without_a_licence_in_the_card(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
 
     assert base_licence(str(tmp_path)) is None

@@ -267,7 +267,7 @@ def test_merged_directory_is_complete_without_local_paths(tmp_path, tokenizer):
 @pytest.mark.every_change("nf4-torch.float32-1e-10")
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 5e-3)], ids=str)
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
-def test_into_the_dequantized_base_keeps_what_was_trained(tmp_path, tokenizer, kind, dtype, limit, capsys):
+def test_merging_into_the_dequantized_base_keeps_the_logits(tmp_path, tokenizer, kind, dtype, limit, capsys):
     """Training computes with the very weights that are merged."""
     quant = QuantConfig(kind=kind)
     base = save_base(tmp_path / "base")
@@ -283,7 +283,7 @@ def test_into_the_dequantized_base_keeps_what_was_trained(tmp_path, tokenizer, k
     assert f"as trained ({kind.value}) and merged: quantization shift" in capsys.readouterr().out
 
 
-def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenizer, capsys):
+def test_merging_a_4bit_run_into_the_original_base_prints_the_shift(tmp_path, tokenizer, capsys):
     base = save_base(tmp_path / "base", torch.bfloat16)
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4)
 
@@ -345,7 +345,7 @@ def test_every_kind_merges_into_the_dequantized_base(tmp_path, tokenizer, kind):
     assert shift < 1e-8
 
 
-def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, tokenizer):
+def test_loftq_is_not_merged_into_the_original_base(tmp_path, tokenizer):
     adapter = AdapterConfig(rank=8, init=Init.loftq)
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer, quant=NF4, adapter=adapter)
     assert refused([str(run.path)]) == (
@@ -392,7 +392,7 @@ def test_pefts_merge_into_4bit_changes_the_model(tmp_path, tokenizer):
     assert kept.kl < 1e-10
 
 
-def test_a_base_keeps_its_type_when_its_config_names_none(tmp_path, tokenizer):
+def test_dtype_of_a_base_whose_config_names_none(tmp_path, tokenizer):
     base = save_base(tmp_path / "base", torch.bfloat16)
     run = make_run(tmp_path / "run", base, tokenizer)
     config = json.loads((base / "config.json").read_text())
@@ -410,7 +410,7 @@ def refused(words: list[str]) -> str:
     return str(error.value)
 
 
-def test_a_broken_adapter_fails_and_leaves_nothing(tmp_path, tokenizer):
+def test_a_nan_adapter_fails_and_leaves_nothing(tmp_path, tokenizer):
     """NaN compares false with everything, so a limit must not be passed by it."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     file = run.adapter / "adapter_model.safetensors"
@@ -426,7 +426,7 @@ def test_a_broken_adapter_fails_and_leaves_nothing(tmp_path, tokenizer):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_max_kl_decides(tmp_path, tokenizer):
+def test_max_kl(tmp_path, tokenizer):
     """Half precision rounds: below a strict limit it fails, and the same merge passes the default."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base", torch.bfloat16), tokenizer)
 
@@ -507,7 +507,7 @@ def test_nothing_is_overwritten(tmp_path, tokenizer):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, tokenizer):
+def test_runs_that_cannot_be_merged_are_refused_before_weights_are_read(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     shutil.rmtree(tmp_path / "base")
 

@@ -59,7 +59,7 @@ def test_a_dense_model_has_no_routers(build):
     assert router_layers(build("llama")) == []
 
 
-def test_experts_are_adapted_when_they_are_named(tmp_path):
+def test_named_experts_are_adapted(tmp_path):
     """They are stacks of matrices and no layers; untouched ones are said."""
     untouched = add_adapter(mixture("qwen3-moe"), AdapterConfig(rank=2), [], seed=0)
     assert untouched.notes == (

@@ -62,7 +62,7 @@ def gradients(model, made):
 @pytest.mark.parametrize("fused", [False, True], ids=["peft", "fused"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_recomputation_keeps_gradients_to_the_bit(build, lay, family, mode, fused, monkeypatch):
+def test_recomputation_keeps_gradients_bit_for_bit(build, lay, family, mode, fused, monkeypatch):
     """The layers' inputs are small here: all of them are sent away all the same."""
     monkeypatch.setattr(checkpointing, "Offloader", lambda device: Offloader(device, min_elements=1))
     made = lay([5, 3, 7])

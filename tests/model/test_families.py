@@ -129,7 +129,7 @@ def test_stateful_family_trains_with_one_document_per_row(family):
     assert_same_gradients(gradients(model), gradients(plain))
 
 
-def test_a_layer_that_an_adapter_would_not_change_is_refused_by_name():
+def test_bypassed_mamba_layers_are_refused():
     with pytest.raises(SftError) as refused:
         add_adapter(tiny("falcon-h1-hybrid"), AdapterConfig(target_modules=["q_proj", "out_proj"]), [], seed=0)
 

@@ -47,7 +47,7 @@ def test_kernel_options_by_card(card, widths, options):
 @pytest.mark.parametrize(
     ("tokens", "capability", "fits"), [(20, (8, 0), True), (1, (8, 0), False), (20, (7, 5), False)]
 )
-def test_which_rows_are_compiled(tokens, capability, fits, monkeypatch):
+def test_has_flex_kernel(tokens, capability, fits, monkeypatch):
     """A row of one token needs no kernel, and would be compiled on its own."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(flex, "find_spec", lambda _: object())
@@ -113,7 +113,7 @@ def test_each_kind_of_layer_has_its_own_limit():
     assert flex.flex_kernel(*kinds[0]) is flex.flex_kernel(*kinds[0])
 
 
-def test_beyond_the_limit_is_an_error(counter, monkeypatch):
+def test_exceeding_the_recompile_limit_is_an_error(counter, monkeypatch):
     """torch would compute all scores of the row instead, and say nothing."""
     monkeypatch.setattr(flex, "MAX_VARIANTS", 1)
     with torch._dynamo.config.patch(recompile_limit=1):  # monkeypatch would leave it deleted
@@ -122,7 +122,7 @@ def test_beyond_the_limit_is_an_error(counter, monkeypatch):
             compiled([7, 9])
 
 
-def test_what_torch_cannot_compile_ends_in_a_sentence(monkeypatch):
+def test_failed_compilation_is_an_sft_error(monkeypatch):
     def refuse(*_, **__):
         raise InductorError(RuntimeError("OutOfResources: shared memory, Required: 114688"), None)
 

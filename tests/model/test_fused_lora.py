@@ -110,7 +110,7 @@ def test_fuse_lora_with_different_scales_and_ranks(build, options):
     same(plainly(model), expected)
 
 
-def test_in_double_precision_nothing_but_rounding_differs(build):
+def test_double_precision_differs_only_by_rounding(build):
     model = adapted(build("qwen2")).double()
     expected = plainly(model)
     fuse_lora(model)

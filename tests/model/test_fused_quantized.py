@@ -37,7 +37,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
-def test_loss_and_gradients_are_those_of_the_dequantized_weights(saved, kind, checkpointed, monkeypatch):
+def test_loss_and_gradients_equal_those_of_dequantized_weights(saved, kind, checkpointed, monkeypatch):
     import bitsandbytes.functional
 
     expected = gradients(adapted(saved, kind, plain=True))
@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_those_of_the_dequantized_weights(saved, kind, ch
         assert (found[1][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_evaluation_in_between_leaves_the_weights_as_they_were_stored(saved):
+def test_evaluation_does_not_change_the_stored_weights(saved):
     model = adapted(saved, "nf4")
     fuse_lora(model)
     before = gradients(model)

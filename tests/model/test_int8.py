@@ -39,7 +39,7 @@ def load(saved, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("replaced", [True, False])
-def test_documents_of_a_row_do_not_touch(saved, as_on_cuda, replaced, caplog):
+def test_documents_of_a_row_are_independent(saved, as_on_cuda, replaced, caplog):
     """LLM.int8() picks its columns over all rows, and logs a line for every product."""
     model = load(saved, torch.bfloat16)
     if not replaced:
@@ -54,7 +54,7 @@ def test_documents_of_a_row_do_not_touch(saved, as_on_cuda, replaced, caplog):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [True, False])
-def test_the_product_is_that_of_the_dequantized_weights(saved, dtype, autocast):
+def test_the_product_equals_that_of_the_dequantized_weights(saved, dtype, autocast):
     """Output and gradient, also where rotary or norm layers hand over float32 under autocast."""
     layer = quantized_layers(load(saved, dtype))["model.layers.0.mlp.up_proj"]
     assert isinstance(layer.forward, Int8Forward)
@@ -76,7 +76,7 @@ def test_the_product_is_that_of_the_dequantized_weights(saved, dtype, autocast):
     assert layer.weight.grad is None
 
 
-def test_a_product_saves_the_stored_weights_alone(saved):
+def test_a_product_saves_only_the_stored_weights(saved):
     layer = quantized_layers(load(saved))["model.layers.0.mlp.up_proj"]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):

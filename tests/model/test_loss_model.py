@@ -130,7 +130,7 @@ def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
     assert_same(found, gradients(copy, expected))
 
 
-def test_kl_under_autocast_does_not_train_on_the_bases_weights(build, lay):
+def test_kl_under_autocast_has_a_gradient(build, lay):
     """Autocast keeps a converted weight by its parameter: the base's would be taken for the model's, without graph."""
     laid, model = lay(LENGTHS), build("llama")
     use_packed_attention(model)
@@ -252,7 +252,7 @@ def test_replay_term(build, lay):
     torch.testing.assert_close(terms["replay"], part["loss"].detach(), rtol=1e-6, atol=0)
 
 
-def test_terms_are_named_and_without_a_graph(build, lay):
+def test_terms_have_no_graph(build, lay):
     terms = documents_loss(adapted(build, "llama", "inner"), lay(LENGTHS), EVERY)
     assert list(terms) == ["loss", "nll", "smoothing", "z", "dft", "kl"]
     assert terms.pop("loss").requires_grad
@@ -292,7 +292,7 @@ def noise_of(model, lengths, alpha=5.0, seed=3):
     return (noisy - embedding(ids))[0].detach()
 
 
-def test_noise_is_bounded_by_each_documents_own_length(build):
+def test_embedding_noise_depends_on_the_length_of_the_document(build):
     model = build("llama")
     parts = noise_of(model, [4, 100, 1]).split([4, 100, 1])
     for part in parts:
@@ -304,7 +304,7 @@ def test_noise_is_bounded_by_each_documents_own_length(build):
     assert torch.equal(noise_of(model, [3, 2], alpha=0.0), torch.zeros(5, 128))
 
 
-def test_noise_only_while_training(build, lay):
+def test_embedding_noise_only_in_training(build, lay):
     laid, model = lay(LENGTHS), build("llama")
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=LossConfig(neftune=5.0))

@@ -36,7 +36,7 @@ def mixture(family, **own):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("path", [LogitsPath.chunks, LogitsPath.positions])
 @pytest.mark.parametrize("family", MIXTURES)
-def test_the_router_loss_is_the_models_own(lay, family, path, checkpointing):
+def test_load_balancing_loss_equals_the_models_own(lay, family, path, checkpointing):
     """Weighed with the share of the micro-batch; its gradient too."""
     laid = lay([9])
     model = mixture(family)

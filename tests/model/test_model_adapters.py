@@ -26,7 +26,7 @@ def trained_names(model):
     return {name for name, value in model.named_parameters() if value.requires_grad}
 
 
-def test_all_linear_adapts_every_projection_but_the_head(build):
+def test_all_linear_adapts_every_projection_except_the_head(build):
     report = add_adapter(build("llama"), AdapterConfig(rank=4), [2], seed=0)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained_names(report.model)}
 
@@ -49,7 +49,7 @@ def test_adapter_weights_are_float32(build, dtype):
     assert {value.dtype for value in model.parameters() if not value.requires_grad} == {dtype}
 
 
-def test_recomputing_layers_asks_no_gradient_of_the_frozen_embedding(build):
+def test_recomputation_needs_no_gradient_of_the_frozen_embedding(build):
     """transformers' switch makes the embedding's output carry one; without reentrance that is work for nothing."""
     model = add_adapter(build("llama"), AdapterConfig(), [], seed=0).model
     recompute_all(model)
@@ -58,7 +58,7 @@ def test_recomputing_layers_asks_no_gradient_of_the_frozen_embedding(build):
     assert not lm.get_input_embeddings()(torch.tensor([[1, 2]])).requires_grad
 
 
-def test_the_seed_decides_the_adapter_and_nothing_else_does(build):
+def test_the_adapter_depends_only_on_the_seed(build):
     """The process' own generator neither decides nor is used up."""
     models = []
     for seed, own in ((5, 0), (5, 1), (6, 0)):

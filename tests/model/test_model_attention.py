@@ -41,7 +41,7 @@ def test_packed_logits_equal_solo_logits(build, lay, family):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2"])
-def test_a_document_cannot_see_another(build, lay, family):
+def test_documents_do_not_attend_to_each_other(build, lay, family):
     model = build(family)
     ids = lay([6, 5, 9]).documents
     other = [(ids[0] + 1) % 160, *ids[1:]]
@@ -118,7 +118,7 @@ def call(**changes):
         ),
     ],
 )
-def test_packed_attention_refuses_arguments_that_matter(changes, message):
+def test_packed_attention_refuses_unsupported_arguments(changes, message):
     with pytest.raises(PackingUnsupported) as caught:
         call(**changes)
     assert str(caught.value) == message

@@ -43,7 +43,7 @@ def packed_loss(model, laid, chunk=1024):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
-def test_loss_and_gradients_are_those_of_each_document_alone(build, lay, family, chunk):
+def test_loss_and_gradients_equal_separate_documents(build, lay, family, chunk):
     laid = lay(LENGTHS)
     model = build(family)
     solo = reference(model, laid)
@@ -107,7 +107,7 @@ def test_all_logits_paths_agree(build, lay, family):
         assert_same(one, found[0])
 
 
-def test_solo_rows_sum_to_the_packed_row(build, lay):
+def test_separate_rows_sum_to_the_packed_row(build, lay):
     """A model that fails the probe is trained one document per row with its own attention: the same numbers."""
     laid, model = lay(LENGTHS), build("llama")
     loss_model = LossModel(model, packed=False, chunk=1024)
@@ -145,7 +145,7 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
 @pytest.mark.parametrize("stop_ids", [[], [2, 7]])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["llama", "llama-tied"])
-def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkpointing):
+def test_adapter_gradients_equal_plain_transformers(build, lay, family, stop_ids, checkpointing):
     """Also through trained embedding rows, a tied head and recomputed layers; only adapter parameters get any."""
     laid = lay(LENGTHS)
     config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always if stop_ids else TrainStopToken.never)

@@ -161,7 +161,7 @@ def test_estimate_memory_of_llama_8b_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_full_fine_tuning_is_sixteen_bytes_a_parameter(dtype):
+def test_full_fine_tuning_takes_sixteen_bytes_per_parameter(dtype):
     memory = of(llama(), FULL, dtype=dtype)
     assert (memory.weights, memory.training) == (0, 16 * memory.num_trained)
 
@@ -174,7 +174,7 @@ def test_full_fine_tuning_is_sixteen_bytes_a_parameter(dtype):
     ],
     ids=str,
 )
-def test_bytes_of_a_trained_parameter(settings, per_parameter):
+def test_bytes_per_trained_parameter(settings, per_parameter):
     """Value and gradient in float32, then what is kept beside them; an adapter needs no copy for KL."""
     memory = of(llama(), FULL, **settings)
     assert memory.training == per_parameter * memory.num_trained
@@ -186,7 +186,7 @@ def test_bytes_of_a_trained_parameter(settings, per_parameter):
     ("quant", "per_parameter"),
     [(QuantKind.none, 2.0), (QuantKind.int8, 1.0), (QuantKind.nf4, 0.5158691), (QuantKind.fp4, 0.5158691)],
 )
-def test_bytes_of_a_frozen_parameter(quant, per_parameter):
+def test_bytes_per_frozen_parameter(quant, per_parameter):
     """Four layers: 2 x 256 x 256 and 2 x 256 x 128 in attention, 3 x 256 x 640 in the MLP."""
     inner, other = 4 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 640), 2 * 512 * 256 + 9 * 256
     assert of(llama(), LORA, quant=quant).weights == pytest.approx(inner * per_parameter + other * 2, rel=1e-6)
@@ -196,7 +196,7 @@ def test_bytes_of_a_frozen_parameter(quant, per_parameter):
 @pytest.mark.parametrize("layers", [0, 3, 8], ids=["none", "three", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "peft", "fused"])
-def test_estimated_activations_equal_autograds_saved_tensors(kind, dtype, layers):
+def test_estimated_activations_equal_tensors_saved_by_autograd(kind, dtype, layers):
     """Within 5% of the real model with real packed attention, in training precision; 15% where only inputs are kept.
 
     What lives without being saved for a backward pass, such as positions that all layers are given, is not in what

@@ -47,7 +47,7 @@ def assert_untouched(before, after):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_lowers_the_loss_and_moves_only_the_adapter(saved, lay, kind, dtype):
+def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, lay, kind, dtype):
     base = load(saved, kind, dtype)
     frozen = {name: value.detach().clone() for name, value in base.named_parameters()}
     model = add_adapter(base, AdapterConfig(rank=8), [], seed=0).model
@@ -133,7 +133,7 @@ def test_plain_evaluation_repacks_weights(saved, lay, kind):
         (QuantKind.int8, True, 1e-5),
     ],
 )
-def test_dequantize_keeps_the_function(saved, lay, kind, double, tolerance, tmp_path):
+def test_dequantize_keeps_the_logits(saved, lay, kind, double, tolerance, tmp_path):
     """And it is a plain model: it saves, and opens without bitsandbytes."""
     ids = lay([12]).documents[0][None]
     original = load(saved, kind, double_quant=double)
@@ -150,7 +150,7 @@ def test_dequantize_keeps_the_function(saved, lay, kind, double, tolerance, tmp_
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
-def test_quantized_weights_are_not_the_original_ones(saved, lay):
+def test_quantization_changes_the_weights(saved, lay):
     """Guards the tests above against a quantization that did nothing."""
     ids = lay([12]).documents[0][None]
     logits = []

@@ -59,7 +59,7 @@ def plain_loss(model, ids):
 
 
 @pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "v_proj", "o_proj"]])
-def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_again(stored, tmp_path, targets):
+def test_one_step_trains_only_the_language_model_and_the_merged_model_loads(stored, tmp_path, targets):
     base = opened(stored)
     own, beside = type(base), non_language_modules(base)
     expected = plain_loss(base, row()[0])
@@ -102,7 +102,7 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
         assert not is_inside(name, beside) or torch.equal(value, before[name])
 
 
-def test_full_training_and_quantization_leave_the_towers(stored):
+def test_full_training_and_quantization_do_not_change_the_towers(stored):
     base = opened(stored, full=True)
     beside = non_language_modules(base)
     add_adapter(base, AdapterConfig(kind=AdapterKind.none), [], seed=0)
@@ -116,7 +116,7 @@ def test_full_training_and_quantization_leave_the_towers(stored):
     assert type(small.get_decoder().layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
 
 
-def test_a_name_that_only_the_vision_tower_has_is_refused(stored):
+def test_a_target_in_the_vision_tower_is_refused(stored):
     base = opened(stored)
     tower = non_language_modules(base)[0]
     layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)]
@@ -132,7 +132,7 @@ def test_a_name_that_only_the_vision_tower_has_is_refused(stored):
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
-def test_packed_rows_of_models_with_positions_of_three_axes_have_the_loss_they_have_alone(kind):
+def test_packed_rows_with_three_position_axes_have_the_loss_of_separate_rows(kind):
     model = built(kind).train()
     lengths, generator = (9, 4, 13), torch.Generator().manual_seed(2)
     rows = [torch.randint(3, 290, (length,), generator=generator) for length in lengths]

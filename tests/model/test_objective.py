@@ -152,7 +152,7 @@ def test_chunked_loss_equals_the_whole_head(options, setting, chunk):
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_small_weights_survive_float16(trained):
+def test_small_weights_in_float16(trained):
     """Weights hold the divisor of a step; their products with small probabilities are below float16's numbers."""
     head = head_of(16, 3000, trained=trained, chunk=4)
     task = task_of(9, 16, 3000, LossConfig())
@@ -168,7 +168,7 @@ def test_small_weights_survive_float16(trained):
 @pytest.mark.parametrize("loss", [LossConfig(), LossConfig(dft=True)], ids=["plain", "dft"])
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("trained", [False, True])
-def test_small_derivatives_survive_float16(trained, cap, loss):
+def test_small_derivatives_in_float16(trained, cap, loss):
     """Gradients in float16 are those of float32 to 0.5% in norm, however small the derivatives of 5,000 words are."""
     module = torch.nn.Linear(128, 5000, bias=False).half().float().requires_grad_(trained)
     head = OutputHead(module, LogitsRescaling(factor=0.5, cap=cap), 64)
@@ -184,7 +184,7 @@ def test_small_derivatives_survive_float16(trained, cap, loss):
         assert (own.float() / 65536.0 - wanted).norm() <= 0.005 * wanted.norm()
 
 
-def test_small_probabilities_survive_float16():
+def test_small_probabilities_in_float16():
     """Of 4,000 words each but one has 1.5e-8: together they are what the derivative at the target is balanced by."""
     module = torch.nn.Linear(2, 4000, bias=False).half().requires_grad_(False)
     module.weight.zero_()[:, 1] = 1

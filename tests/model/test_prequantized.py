@@ -41,7 +41,7 @@ def packed(request, saved, tmp_path_factory):
     return directory, QuantKind(request.param), saved
 
 
-def test_a_checkpoint_of_bitsandbytes_is_what_it_was_made_from(packed):
+def test_a_checkpoint_of_bitsandbytes_equals_its_source(packed):
     directory, kind, source = packed
     found, expected = load(directory), load(source, kind)
     assert quantized_layers(found).keys() == quantized_layers(expected).keys() != set()

@@ -50,7 +50,7 @@ def logits(model, ids=IDS):
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "mistral-window", "gemma2", "gpt2"])
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT])
-def test_virtual_tokens_start_as_the_text(build, family, kind):
+def test_virtual_tokens_are_initialized_from_the_text(build, family, kind):
     """Exactly: what its vectors stand for is the text itself, at the positions before the example."""
     base, text = build(family), [9, 8, 7]
     with evaluation_mode(base):
@@ -163,7 +163,7 @@ def test_has_prepended_vectors(build):
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
-def test_vectors_stay_float32_on_a_half_precision_base(build, tmp_path, kind):
+def test_vectors_are_float32_on_a_half_precision_base(build, tmp_path, kind):
     model = adapted(build("llama").to(torch.bfloat16), kind)
     with torch.no_grad():
         for value in model.parameters():

@@ -72,7 +72,7 @@ def test_match_rms_norm_skips_other_norms(kind):
     assert replace_rms_norms(frozen(kind)) == 0
 
 
-def test_trained_weights_keep_their_gradient():
+def test_norms_with_trained_weights_are_not_replaced():
     norm = frozen(LlamaRMSNorm)
     replace_rms_norms(norm)
     norm.requires_grad_(True)

@@ -55,7 +55,7 @@ def packed_logits(model, documents):
 @pytest.mark.parametrize("kind", CONFIGS)
 @settings(max_examples=examples(10), deadline=None)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=5), data=st.data())
-def test_logits_of_a_document_are_the_same_in_every_row(kind, lengths, data):
+def test_logits_do_not_depend_on_other_documents_of_the_row(kind, lengths, data):
     """Rows on one side of the original length, on both, and at it; one after the other in the same model."""
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
     documents = [torch.randint(VOCABULARY, (length,), generator=generator) for length in lengths]
@@ -72,7 +72,7 @@ def test_logits_of_a_document_are_the_same_in_every_row(kind, lengths, data):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_transformers_alone_would_mix_lengths(kind):
+def test_transformers_mixes_lengths(kind):
     """Guards the test above: the frequencies of the longer document change the logits of the shorter one."""
     documents = [torch.arange(9), torch.arange(50)]
     model = build(kind)
@@ -102,7 +102,7 @@ def test_unpacked_rows_do_not_depend_on_earlier_rows(kind):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_probe_packing_crosses_the_original_length(kind, monkeypatch):
+def test_probe_packing_tests_lengths_beyond_the_original(kind, monkeypatch):
     """Documents of the probe itself are short."""
     model = build(kind)
     assert probe_packing(model).packed_ok
@@ -133,7 +133,7 @@ def test_a_prefix_of_documents_on_both_sides_is_refused():
         embedding.token_groups(pack_row([4, 40, 20], [-1, 0, 0]))
 
 
-def test_a_copied_model_follows_its_own_rows():
+def test_a_copied_model_uses_its_own_rows():
     model = build("longrope")
     (embedding,) = install_document_rotary(model)
     assert install_document_rotary(model) == [embedding]

@@ -138,7 +138,7 @@ def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks,
 
 
 @pytest.mark.parametrize("window", [5, 12, 13])
-def test_a_window_longer_than_any_segment_still_cuts(window):
+def test_a_window_longer_than_any_segment_still_applies(window):
     """Three segments of four, one after the other: the last token has twelve keys."""
     row = pack_row([4, 4, 4], [-1, 0, 1])
     query, key, value, _ = states(row)
@@ -210,7 +210,7 @@ def test_causal_mask_cache_is_small():
     assert before.maxsize == 16
 
 
-def test_a_mask_of_inference_serves_training():
+def test_a_mask_created_in_inference_mode_works_in_training():
     kernels._square_mask.cache_clear()
     row = pack_row([4])
     *parts, sink = states(row)
@@ -284,7 +284,7 @@ def reference_kernel(monkeypatch):
 
 
 @pytest.mark.parametrize("window", [None, 1, 4])
-def test_gathered_keys_give_the_same_gradients(window, reference_kernel):
+def test_shared_prefix_attention_gradients(window, reference_kernel):
     row, spec = pack_row(*TREE), AttentionSpec(0.3, window)
     ours, theirs = ([part.clone().requires_grad_() for part in states(row)[:3]] for _ in range(2))
     out, expected = packed_varlen_attention(*ours, row, spec), attention_by_length(*theirs, row, spec)
@@ -309,14 +309,14 @@ def test_gathered_keys_are_not_saved(reference_kernel):
     assert max(floating) == 70
 
 
-def test_the_gradient_of_a_prefix_keeps_its_digits():
+def test_the_gradient_of_a_prefix_is_summed_in_float32():
     """A thousand documents read it; counted in bfloat16 they are 256."""
     total = sum_rows(torch.ones(1000, 2, 4, dtype=torch.bfloat16), torch.arange(1000) % 2, 2)
 
     assert total.tolist() == [[[500.0] * 4] * 2] * 2
 
 
-def test_autocast_computes_in_its_type(monkeypatch):
+def test_packed_attention_computes_in_the_autocast_dtype(monkeypatch):
     """Rotary embeddings leave queries and keys in float32 beside values in bfloat16, which no CUDA kernel takes."""
     given = []
 
@@ -351,7 +351,7 @@ def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
-def test_gradients_are_the_same_when_layers_are_computed_again():
+def test_recomputation_of_shared_rows_keeps_gradients():
     """Checkpointing hands the same documents to a layer's second forward."""
     segments, found = tree((6, 5, 4, 7), (-1, 0, 1, 1)), []
     for again in (False, True):

@@ -56,7 +56,7 @@ def test_lr_warning(words, lr):
 
 def test_template_and_holdout_warnings():
     assert set(warnings([])) == set()
-    assert set(warnings(["template=llama2"], beside=True, held_out=False)) == {"template", "held out"}
-    assert "but template=llama2 is used" in warnings(["template=llama2"], beside=True)["template"].text
+    assert set(warnings(["template=llama2"], other_template=True, held_out=False)) == {"template", "held out"}
+    assert "but template=llama2 is used" in warnings(["template=llama2"], other_template=True)["template"].text
     warning = warnings(["data.val_fraction=0"], held_out=False)["held out"]
     assert warning.text == "no rows are held out: overfitting will not be visible"
