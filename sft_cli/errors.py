@@ -10,11 +10,12 @@ class SftError(Exception):
     Attributes:
         where: Place of the problem, e.g. ``data/train.jsonl:17`` or ``recipe alpaca_lora, adapter.rank``.
         problem: Description of the problem, with the offending value.
-        fix: Words to type, or a change to make.
+        fix: Words to type, or a change to make; one alternative per line.
     """
 
     def __init__(self, *, where: str, problem: str, fix: str) -> None:
-        super().__init__(f"{where}: {problem}\n  fix: {fix}")
+        alternatives = fix.replace("\n", "\n   or: ")
+        super().__init__(f"{where}: {problem}\n  fix: {alternatives}")
         self.where, self.problem, self.fix = where, problem, fix
 
     def __reduce__(self) -> tuple[Any, ...]:

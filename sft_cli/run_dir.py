@@ -10,6 +10,11 @@ from typing import Any
 
 from sft_cli.errors import SftError
 
+SWEEP_RECORD = "sweep.json"
+"""File in the directory of a sweep."""
+MAX_MEMBERS = 8
+"""Runs of a sweep that an error names."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
@@ -180,6 +185,8 @@ def open_run(path: str, command: str) -> RunDir:
 
 def _not_a_run(typed: str, path: Path, command: str) -> SftError:
     """Return the error for a path that is not a run directory, but may be inside one, or a merged model."""
+    if (path / SWEEP_RECORD).is_file():
+        return _is_a_sweep(typed, path, command)
     parent_run = next((parent for parent in path.parents if (parent / "config.yaml").is_file()), None)
     model = path.is_dir() and (path / "config.json").is_file()
     problem = "this is a model, not a run directory" if model else "not a run directory (it has no config.yaml)"
@@ -195,6 +202,17 @@ def _not_a_run(typed: str, path: Path, command: str) -> SftError:
     else:
         fix = "name the directory that sft train printed"
     return SftError(where=typed, problem=problem, fix=fix)
+
+
+def _is_a_sweep(typed: str, path: Path, command: str) -> SftError:
+    """Return the error for the directory of a sweep; its fix names the members."""
+    runs = [RunDir(file.parent) for file in sorted(path.glob("*/config.yaml"))]
+    finished = [run for run in runs if run.adapter.is_dir() or run.model.is_dir()]
+    commands = [f"{command} {shlex.quote(str(run.path))}" for run in finished[:MAX_MEMBERS]]
+    if not commands or command.endswith("--resume"):
+        commands = [f"sft sweep --resume {shlex.quote(str(path))}"]
+    problem = f"this is a sweep of {len(runs)} runs, {len(finished)} of them finished; name one of its runs"
+    return SftError(where=typed, problem=problem, fix="\n".join(commands))
 
 
 def run_folders() -> list[Path]:

@@ -22,8 +22,8 @@ _PATH, _OPTION = r"[\w.+-]*/[\w./+-]*\w", r"--?[a-z-]+(?:\ [\w./+-]*\w)?"
 _COMMAND = rf"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|{_PATH}|{_OPTION}))+"""
 _ROW = r"""\{".*\}"""
 _PIECE = re.compile(rf"(?P<space>\s*)(?P<word>{_COMMAND}|{_ROW}|\(?[\d.,]*\d\ [A-Za-z%/]+\S*|\S+)")
-_LABELS = re.compile(r"^(error:|warning:|  fix:)", re.MULTILINE)
-_LABEL_COLORS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan"}
+_LABELS = re.compile(r"^(error:|warning:|  fix:|   or:)", re.MULTILINE)
+_LABEL_COLORS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan", "   or:": "cyan"}
 
 
 def supports_color(stream: IO[str]) -> bool:
@@ -37,7 +37,7 @@ def colorize(text: str, color: str) -> str:
 
 
 def colorize_labels(text: str) -> str:
-    """Color ``error:``, ``warning:`` and ``fix:`` at the start of lines."""
+    """Color ``error:``, ``warning:``, ``fix:`` and ``or:`` at the start of lines."""
     return _LABELS.sub(lambda found: colorize(found[0], _LABEL_COLORS[found[0]]), text)
 
 

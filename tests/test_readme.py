@@ -23,8 +23,9 @@ COMMANDS = typer.main.get_command(app).commands
 COMPOSED = ("train", "prepare", "check", "submit", "show")
 PRINTING = ("show", "recipes", "formats", "docs")
 """Commands that only print."""
-OF_OTHERS = {"--nproc-per-node", "--inputs", "--logdir", "--container-image", "--install-completion"}
-"""Options of torchrun, scripts/fuzz, TensorBoard and srun, and the one that Typer adds."""
+OF_OTHERS = {"--nproc-per-node", "--inputs", "--logdir", "--container-image", "--install-completion",
+             "--dry", "--list", "--only"}  # fmt: skip
+"""Options of torchrun, scripts/fuzz, TensorBoard and srun, the one that Typer adds, and scripts/gpu_acceptance.py."""
 FIVE = sft_commands(README)[1:]
 """The README's five commands on rows.jsonl."""
 

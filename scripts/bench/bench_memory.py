@@ -14,14 +14,11 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-LLAMA = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
-         "num_key_value_heads": 8, "vocab_size": 32000}  # fmt: skip
+from step_model import Case, everything, make_base, make_row, make_trained, settings_of
+
 WIDE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "num_attention_heads": 16,
         "num_key_value_heads": 4, "vocab_size": 32000}  # fmt: skip
 QWEN = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 4,
@@ -29,24 +26,6 @@ QWEN = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "n
 EXPERTS = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
            "num_key_value_heads": 2, "vocab_size": 32000, "num_experts": 8, "num_experts_per_tok": 2,
            "moe_intermediate_size": 256, "head_dim": 64}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and its training settings."""
-
-    family: str = "llama"
-    shape: dict[str, Any] = field(default_factory=lambda: LLAMA)
-    dtype: str = "bfloat16"
-    mode: str = "none"
-    adapter: str = "lora"
-    quant: str = "none"
-    tokens: int = 2048
-    document: int = 256
-    optimizer: str = "adamw"
-    fused: bool = True
-
-
 CASES = {
     "58M bf16": Case(),
     "58M bf16, half recomputed": Case(mode="layers"),
@@ -69,101 +48,6 @@ CASES = {
     "8 experts bf16": Case("qwen3_moe", EXPERTS),
     "8 experts float32, full": Case("qwen3_moe", EXPERTS, dtype="float32", mode="full"),
 }
-TRAINED = 0.5
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a case, as the package takes them."""
-
-    config: Any
-    machine: Any
-    adapter: Any
-    quant: Any
-    trainer: Any
-    speed: Any
-    full: bool
-
-
-def settings_of(case: Case) -> Settings:
-    """Return the settings of a case."""
-    import torch
-    from transformers import AutoConfig
-
-    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken
-    from sft_cli.config.schema.speed import SpeedConfig
-    from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
-    from sft_cli.model.device import DTYPES, ComputeSetup
-
-    return Settings(
-        config=AutoConfig.for_model(case.family, **case.shape),
-        machine=ComputeSetup(torch.device("cpu"), DTYPES[case.dtype]),  # pyright: ignore[reportArgumentType]
-        adapter=AdapterConfig(kind=AdapterKind(case.adapter), train_stop_token=TrainStopToken.never),
-        quant=QuantConfig(kind=QuantKind(case.quant)),
-        trainer=TrainerConfig(optimizer=OptimizerName(case.optimizer), lr=1e-4),
-        speed=SpeedConfig(fused=case.fused),
-        full=case.adapter == "none",
-    )
-
-
-def make_base(case: Case, settings: Settings) -> tuple[Any, int]:
-    """Make the base model; return it and the resident bytes of the process before."""
-    import psutil
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from sft_cli.config.schema.config import ModelConfig
-    from sft_cli.model.load import load_model
-
-    config, machine = settings.config, settings.machine
-    if case.quant == "none":
-        torch.zeros(1) @ torch.zeros(1)  # allocates the memory that torch itself needs
-        before = psutil.Process().memory_info().rss
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32 if settings.full else machine.dtype), before
-    with tempfile.TemporaryDirectory() as folder:
-        AutoModelForCausalLM.from_config(config, dtype=machine.dtype).save_pretrained(folder)
-        before = psutil.Process().memory_info().rss
-        model = ModelConfig(path=folder)
-        return load_model(model, settings.quant, full=False, device=machine.device, compute_dtype=machine.dtype), before
-
-
-def make_trained(case: Case, settings: Settings, base: Any, plan: Any) -> tuple[Any, Any]:
-    """Add the adapter and the speed-ups as training does; return the model and its loss model."""
-    from sft_cli.model.adapter.add import add_adapter
-    from sft_cli.model.attention.packing import use_packed_attention
-    from sft_cli.model.head.loss_model import LossModel
-    from sft_cli.model.memory.checkpointing import apply_checkpointing
-    from sft_cli.model.speed.fused_lora import fuse_lora
-    from sft_cli.model.speed.last_block import skip_unused_positions
-    from sft_cli.model.speed.rms_norm import replace_rms_norms
-
-    model = add_adapter(base, settings.adapter, [], seed=0).model.train()
-    use_packed_attention(model)
-    with settings.machine.precision():
-        if case.fused:
-            replace_rms_norms(model)
-            if not settings.full:
-                fuse_lora(model)
-        loss_model = LossModel(model, packed=True, chunk=settings.speed.logits_chunk)
-        if case.fused:
-            skip_unused_positions(model)
-    apply_checkpointing(model, plan)
-    return model, loss_model
-
-
-def make_row(case: Case, vocab_size: int) -> tuple[Any, ...]:
-    """Return the arguments of the loss model for one row of random documents."""
-    import torch
-
-    from sft_cli.batching.packed_row import pack_row
-
-    number = case.tokens // case.document
-    trained = int(case.tokens * TRAINED)
-    ids = torch.randint(vocab_size, (1, case.tokens))
-    positions = torch.arange(case.document).repeat(number)[None]
-    at = torch.cat([torch.arange(case.document // 2, case.document) + case.document * n for n in range(number)])
-    row = pack_row([case.document] * number, None, at)
-    return ids, positions, row, ids[0, (at + 1) % case.tokens], at, torch.full((trained,), 1 / trained)
 
 
 def peak_of_step(step: Callable[[], None]) -> int:
@@ -227,18 +111,6 @@ def child(case: Case) -> dict[str, float]:
         "tensors": static + most, "step": most, "static": static, "estimate": total - space,
         "resident": peak - before, "estimate_resident": total, "seconds": seconds,
     }  # fmt: skip
-
-
-def everything(model: Any) -> list[Any]:
-    """Return parameters, buffers, and the quantization state of bitsandbytes."""
-    found = [*model.parameters(), *model.buffers()]
-    for value in model.parameters():
-        state = vars(value).get("quant_state")
-        if state is not None:
-            found += [state.absmax, state.code]
-            if state.nested:
-                found += [state.state2.absmax, state.state2.code]
-    return found
 
 
 def main() -> None:

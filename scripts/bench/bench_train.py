@@ -13,6 +13,7 @@ of cores used by other processes during a run: it should be near 0.
 - trl_best: its fastest settings here: packed by best fit to 1,024 tokens, no checkpointing
 - trl_free: padding-free, no checkpointing
 - trainer: transformers' Trainer around a PEFT model, padded
+- loop, loop_free: a loop by hand (train_loop.py) that packs rows, with and without checkpointing
 - --also runs another command in the same rounds; it writes a Result (train_work.py) to the file named by $RESULT
 
 The floor is the time of the operations that LoRA on frozen weights requires, at the speed of one matrix product
@@ -32,7 +33,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_work import Result, floor_flops, make_adapter, make_model, make_rows, product_rate, write_rows
+from train_work import (
+    Result,
+    floor_flops,
+    make_adapter,
+    make_model,
+    make_rows,
+    make_tokenizer,
+    product_rate,
+    training_words,
+    write_rows,
+)
 
 HERE = Path(__file__).parent
 PEERS = {
@@ -40,6 +51,8 @@ PEERS = {
     "trl_best": {"who": "trl", "mode": "packing", "checkpointing": False},
     "trl_free": {"who": "trl", "mode": "padding_free", "checkpointing": False},
     "trainer": {"who": "trainer", "mode": "padded", "checkpointing": False},
+    "loop": {"who": "loop", "mode": "packed", "checkpointing": True},
+    "loop_free": {"who": "loop", "mode": "packed", "checkpointing": False},
 }
 SEED, LR, PACKED_TO = 42, 1e-4, 1024
 
@@ -52,9 +65,9 @@ def main() -> None:
     write_rows(rows, scratch / "rows.jsonl")
     cuda = options.device == "cuda"
     # On a CPU the other trainers are fastest with float32 weights and autocast; sft train rounds weights on loading.
-    make_model(options.model, scratch / "model", options.dtype if cuda else "float32")
+    make_model(options.model, scratch / "model", options.dtype if cuda else "float32", options.device)
     make_adapter(scratch / "model", scratch / "adapter")
-    tokenizer(scratch / "tokenizer")
+    make_tokenizer(scratch / "tokenizer")
     order = np.random.default_rng([SEED, 0, 0]).permutation(len(rows)).tolist()
     trainers = selected_trainers(options)
     results: dict[str, list[tuple[Result, float]]] = {name: [] for name in trainers}
@@ -65,6 +78,9 @@ def main() -> None:
             results[name].append(run_trainer(name, command, options, scratch, order))
     steps = [order[at : at + options.examples] for at in range(0, len(rows), options.examples)][options.warm :]
     work = [[(len(rows[place][0]), len(rows[place][0]) - rows[place][1]) for place in step] for step in steps]
+    if options.json:
+        every = {name: [vars(result) for result, _ in runs] for name, runs in results.items()}
+        options.json.write_text(json.dumps(every))
     print_results(results, floor_flops(options.model, work), statistics.median(rates), work)
 
 
@@ -85,24 +101,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--through", help="module that runs the trainers: python -m THROUGH MODULE ARGUMENTS")
+    parser.add_argument("--json", type=Path, help="file for the results of every run")
     parser.add_argument("--ours", action="append", default=[], help="NAME: words of sft train")
     parser.add_argument("--also", action="append", default=[], help="NAME: command")
     return parser.parse_args()
-
-
-def tokenizer(directory: Path) -> None:
-    """Save a tokenizer that has the ids of the rows; it encodes no text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from train_work import IDS
-    from transformers import PreTrainedTokenizerFast
-
-    names = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    names += [f"w{place}" for place in range(len(names), IDS)]
-    inner = Tokenizer(models.BPE({name: place for place, name in enumerate(names)}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    fast.save_pretrained(directory)
 
 
 def selected_trainers(options: argparse.Namespace) -> dict[str, Any]:
@@ -124,7 +127,10 @@ def run_trainer(
     """Run a trainer once, and return its result and the cores used by other processes."""
     out = scratch / f"{name}.json"
     out.unlink(missing_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "SFT_HOME": str(scratch / "home")}
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": str(options.threads), "SFT_HOME": str(scratch / "home"), "PYTHONPATH": path,
+    }  # fmt: skip
     if isinstance(what, str):
         command, environment["RESULT"] = shlex.split(what), str(out)
     elif isinstance(what, dict):
@@ -134,9 +140,10 @@ def run_trainer(
             "scratch": str(scratch / "peer"), "result": str(out),
             "warm": options.warm, "examples": options.examples, "dtype": options.dtype, "threads": options.threads,
             "longest": options.packed_to, "packs": options.packs, "lr": LR, "quant": options.quant,
+            "budget": options.budget,
         }  # fmt: skip
         (scratch / "work.json").write_text(json.dumps(work))
-        command = [sys.executable, str(HERE / "train_peers.py"), str(scratch / "work.json")]
+        command = [*python(options), "train_peers", str(scratch / "work.json")]
     else:
         command = our_command(name, what, options, scratch)
     started = time.time()
@@ -163,17 +170,19 @@ def our_command(name: str, words: list[str], options: argparse.Namespace, scratc
     run = scratch / f"run-{name}"
     if run.exists():
         subprocess.run(["rm", "-r", str(run)], check=True)
+    usual = training_words(scratch / "rows.jsonl", scratch / "model", scratch / "tokenizer", run)
     return [
-        str(Path(sys.executable).parent / "sft"), "train", "data=local",
-        f"data.mix.local.path={scratch / 'rows.jsonl'}",
-        f"model.path={scratch / 'model'}", f"model.tokenizer={scratch / 'tokenizer'}", "template=plain", "adapter=lora",
-        f"adapter.start_from={scratch / 'adapter'}",
-       
-        f"quant={options.quant}", f"run_dir={run}", f"trainer.seed={SEED}", f"trainer.lr={LR}",
-        "trainer.schedule=constant", "trainer.warmup_ratio=0", f"trainer.examples_per_step={options.examples}",
+        *python(options), "sft_cli", "train", *usual, f"adapter.start_from={scratch / 'adapter'}",
+        f"quant={options.quant}", f"trainer.seed={SEED}", f"trainer.lr={LR}",
+        f"trainer.examples_per_step={options.examples}",
         "trainer.max_length=4096", f"speed.tokens_per_micro_batch={options.budget}",
-        f"trainer.dtype={options.dtype}", f"trainer.device={options.device}", "clean.steps=[]", *words,
+        f"trainer.dtype={options.dtype}", f"trainer.device={options.device}", *words,
     ]  # fmt: skip
+
+
+def python(options: argparse.Namespace) -> list[str]:
+    """Return the command that runs a module, to be followed by its name."""
+    return [sys.executable, "-m", *([options.through] if options.through else [])]
 
 
 def read_ours(run: Path, options: argparse.Namespace, started: float) -> Result:

@@ -1,4 +1,4 @@
-"""The other trainers of bench_train.py, each in its own process: TRL's SFTTrainer and a plain transformers Trainer.
+"""The other trainers of bench_train.py, each in its own process: TRL's SFTTrainer, a plain Trainer, a loop by hand.
 
 Called by bench_train.py with a JSON file of settings.
 """
@@ -20,6 +20,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from peft import PeftModel  # noqa: E402
+from train_loop import train_by_hand  # noqa: E402
 from train_work import Result  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: E402
 
@@ -71,6 +72,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(work["tokenizer"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     adapted = PeftModel.from_pretrained(model, work["adapter"], is_trainable=True)
+    if work["who"] == "loop":
+        return train_by_hand(work, adapted, rows, half, BORN).write(Path(work["result"]))
     train = trl_trainer if work["who"] == "trl" else plain_trainer
     clock = Clock()
     trainer = train(work, adapted, tokenizer, Dataset.from_list(rows), clock, half)

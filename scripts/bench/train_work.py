@@ -24,11 +24,27 @@ SHAPES: dict[str, dict[str, Any]] = {
         "family": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
         "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
     },
+    "llama3-1b": {
+        "family": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True,
+    },
+    "qwen3-4b": {
+        "family": "qwen3", "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
     "llama3-8b": {
         "family": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
     },
 }  # fmt: skip
+TINY = {
+    "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 8192,
+}  # fmt: skip
+SHAPES |= {
+    f"tiny-{family}": {"family": family, **TINY, "tie_word_embeddings": False} for family in ("llama", "qwen2", "qwen3")
+}
 IDS = 8000
 """Rows use only ids below this one, which all models have."""
 
@@ -60,18 +76,48 @@ class Result:
         file.write_text(json.dumps(asdict(self)))
 
 
-def make_model(shape: str, directory: Path, dtype: str) -> None:
-    """Save a model with random weights (seed 0), as ``save_pretrained`` does."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def model_config(shape: str) -> Any:
+    """Return the configuration of a model of transformers."""
+    from transformers import AutoConfig
 
     values = dict(SHAPES[shape])
-    config = AutoConfig.for_model(
+    return AutoConfig.for_model(
         values.pop("family"), **values, max_position_embeddings=16384, bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
+
+
+def make_model(shape: str, directory: Path, dtype: str, device: str = "cpu") -> None:
+    """Save a model with random weights (seed 0), made on ``device``, as ``save_pretrained`` does."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(model_config(shape), dtype=getattr(torch, dtype))
     model.save_pretrained(directory)
+
+
+def make_tokenizer(directory: Path) -> None:
+    """Save a tokenizer that has the ids of the rows; it encodes no text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    names += [f"w{place}" for place in range(len(names), IDS)]
+    inner = Tokenizer(models.BPE({name: place for place, name in enumerate(names)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    fast.save_pretrained(directory)
+
+
+def training_words(rows: Path, model: Path, tokenizer: Path, run: Path) -> list[str]:
+    """Return the words of `sft train` that every comparison has: LoRA of these rows at a constant rate."""
+    return [
+        "data=local", f"data.mix.local.path={rows}", f"model.path={model}", f"model.tokenizer={tokenizer}",
+        "template=plain", "adapter=lora", f"run_dir={run}", "trainer.schedule=constant", "trainer.warmup_ratio=0",
+        "clean.steps=[]",
+    ]  # fmt: skip
 
 
 def make_adapter(model: Path, directory: Path) -> None:

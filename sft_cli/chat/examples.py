@@ -129,7 +129,7 @@ class ExampleBuilder:
             weights = validate_token_ids(tokens, self._vocab_size)
         except InvalidTokenIds as invalid:
             problem = f"its token ids cannot be trained on: {invalid}"
-            fix = "prepare the row with this tokenizer, or leave such rows out with data.on_bad_row=drop"
+            fix = "prepare the row with this tokenizer"
             return EncodeResult(problem=SftError(where=conversation.where, problem=problem, fix=fix))
         example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
         proven = ProvenExample(
@@ -209,14 +209,15 @@ class ExampleBuilder:
             else []
         )
         if others := self.template_check.fitting_templates(features):
-            choice = f"choose template={', '.join(others)}"
+            more = f"  # or {', '.join(others[1:])}" if others[1:] else ""
+            choice = f"template={others[0]}{more}"
         else:
             names = describe_features(features) or "all of it"
-            choice = f"name a template that shows {names} with template.path=FILE.jinja"
+            choice = f"template.path=FILE.jinja  # a template that shows {names}"
         return SftError(
             where=conversation.where,
             problem=f"its mask cannot be proven with {template.label}: {error}",
-            fix=f"{advice or 'correct the row'}, {choice}, or leave such rows out with data.on_bad_row=drop",
+            fix=f"{advice or 'correct the row'}\n{choice}",
         )
 
 

@@ -30,7 +30,7 @@ class CheckResult:
         name: The subject, in a word.
         status: The outcome.
         text: The finding, with figures.
-        fix: Words to type, or an action; empty if there is nothing to do.
+        fix: Words to type, or an action, one alternative per line; empty if there is nothing to do.
         more: Further lines.
     """
 
@@ -42,7 +42,11 @@ class CheckResult:
 
     def __str__(self) -> str:
         """Return ``ok    data      …``, followed by indented details and the fix."""
-        below = [*self.more, *([f"do: {self.fix}"] if self.fix else [])]
+        labels = ("do: ", *["or: "] * self.fix.count("\n"))
+        actions = (
+            [f"{label}{text}" for label, text in zip(labels, self.fix.split("\n"), strict=True)] if self.fix else []
+        )
+        below = [*self.more, *actions]
         return "\n".join([f"{self.status.value:<5} {self.name:<9} {self.text}", *(INDENT + text for text in below)])
 
 

@@ -3,8 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Annotated, Any
 
 import typer
@@ -78,13 +78,30 @@ def _root(
 
 @cache
 def _commands() -> Any:
-    """Return Typer's group of commands; its help shows no Python types for flags and arguments."""
+    """Return Typer's group of commands; its help shows no Python types for flags, and arguments without braces."""
     group: Any = typer.main.get_command(app)
     for command in (group, *group.commands.values()):
+        command.get_help_option = partial(_without_type, command.get_help_option)
         for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                parameter.get_usage_pieces = partial(_usage_pieces, parameter)
             if parameter.param_type_name == "argument" or parameter.is_flag:
                 parameter.display_type_rich = _no_type
     return group
+
+
+def _without_type(get_help_option: Callable[[Any], Any], ctx: Any) -> Any:
+    """Return the option ``--help`` of a command, whose help shows no type."""
+    option = get_help_option(ctx)
+    if option is not None:
+        option.display_type_rich = _no_type
+    return option
+
+
+def _usage_pieces(argument: Any, ctx: Any) -> list[str]:
+    """Return an argument as the usage line shows it: ``RUN``, ``[KEY=VALUE]...``."""
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return [name if argument.nargs == 1 else f"{name}..."]
 
 
 def _no_type(ctx: Any) -> None:

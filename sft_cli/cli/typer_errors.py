@@ -40,13 +40,20 @@ def _bad_value(message: str, parameter: Any, command: Command, words: Sequence[s
         if known
         else [value for value in suggest_values(kind, limits, typed) if value is not None]
     )
+    problem = f"it must be {_expected(kind, least)}" if message.startswith("Input should") else _sentence(message)
     if suggestions:
         fix = f"did you mean {' or '.join(f'{name} {shell_quote(format_typed(value))}' for value in suggestions)}?"
     elif known:
         fix = f"choose one of {', '.join(f'{name} {choice}' for choice in known)}"
     else:
         fix = f"write {name} {parameter.metavar or 'VALUE'}, or leave it out"
-    return SftError(where=f"{name} {typed}".strip(), problem=_sentence(message), fix=fix)
+    return SftError(where=f"{name} {typed}".strip(), problem=problem, fix=fix)
+
+
+def _expected(kind: Any, least: float | None) -> str:
+    """Return what the value of an option must be, in words."""
+    noun = "a whole number" if kind is int else "a number"
+    return f"{noun} of at least {least}" if least is not None else f"{noun} above 0"
 
 
 def _sentence(message: str) -> str:

@@ -160,7 +160,7 @@ def _indented(key: Key) -> str:
 
 
 def key_doc(key: Key) -> str:
-    """Return the string under the key's field in the schema."""
+    """Return the string under the key's field in the schema, as Markdown."""
     lines = _documentation()
     field = key.section.__name__, key.name.split(".")[-1]
     assert field in lines, f"{key.name} has no line under it in config/schema/config.py"
@@ -178,7 +178,7 @@ def _documentation() -> dict[tuple[str, str], str]:
         for field, below in zip(section.body, [*section.body[1:], ast.Pass()], strict=True):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    lines[section.name, name] = " ".join(text.split())
+                    lines[section.name, name] = " ".join(text.split()).replace("``", "`")
     return lines
 
 

@@ -219,7 +219,7 @@ class Ledger:
             yield SftError(
                 where=f"{key}.{name}",
                 problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
-                fix=f"{length_fix or repair}, or set {key}.{name}={round_up_share(share)}",
+                fix=f"{length_fix or repair}\n{key}.{name}={round_up_share(share)}",
             )
 
     def _truncated_summary(self, source: str | None, data: DataConfig) -> str:

@@ -1,6 +1,7 @@
 """Measure the lengths of rows, and advise a ``trainer.max_length`` that keeps them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,10 +51,12 @@ class RowLengths:
 
     def describe(self) -> str:
         """Return ``12 of 300 rows are longer than trainer.max_length=512; the longest has …``."""
-        are = "row is" if len(self.tokens) == 1 else "rows are"
+        longest = int(self.tokens.max())
+        rows, are = "row" if len(self.tokens) == 1 else "rows", "is" if self.too_long == 1 else "are"
         return (
-            f"{self.too_long:,} of {len(self.tokens):,} {are} longer than trainer.max_length={self.max_length};"
-            f" the longest has {int(self.tokens.max()):,} tokens ({self.longest})"
+            f"{self.too_long:,} of {len(self.tokens):,} {rows} {are} longer than trainer.max_length={self.max_length};"
+            f" the longest has {longest:,} tokens ({self.longest})"
+            + (f", and the model takes at most {self.context:,}" if self.context and longest > self.context else "")
         )
 
     def length_keeping(self, share: float) -> int | None:
@@ -76,7 +79,7 @@ class RowLengths:
         )
 
     def advice(self, budget: BudgetConfig, overflow: Overflow) -> str:
-        """Return settings that pass, with the share of the rows that each keeps.
+        """Return settings that pass, one alternative per line, each with the share of rows that it keeps as comment.
 
         Args:
             budget: ``data.budget``.
@@ -93,19 +96,29 @@ class RowLengths:
             candidates = [length for length in (uncut, *candidates) if length is not None and length > self.limit]
         candidates += [] if dropping and self.limit == self.max_length else [self.limit]
         options = []
-        for length in dict.fromkeys(candidates):
+        for length in self._distinct(candidates, rows):
             kept = rows.kept_share(length)
             settings = [f"trainer.max_length={length}"] if length != self.max_length else []
             settings += ["data.overflow=drop"] if kept < 1 and not dropping else []
             settings += rows.dropped_budget(length, budget)
             if kept and settings:
                 cut = self.count_truncated(length)[1] if overflow is Overflow.truncate else 0
-                options.append(f"{' '.join(settings)} keeps {_share(kept)}{f', {cut:,} of them cut' if cut else ''}")
+                options.append(f"{' '.join(settings)}  # keeps {_share(kept)}{f', {cut:,} of them cut' if cut else ''}")
         options += [] if dropping else self._truncating(budget)
-        options = options or ["shorten the rows"]
-        if self.context is not None and all_rows is None:
-            options.append(f"the model takes at most {self.context:,} tokens")
-        return "; ".join(options)
+        too_long = f": the model takes at most {self.context:,} tokens" if all_rows is None else ""
+        return "\n".join(options) or f"shorten the rows{too_long}"
+
+    def _distinct(self, lengths: Sequence[int], rows: "RowLengths") -> list[int]:
+        """Return the lengths, one of those that keep the same rows: the current one, or else the shortest.
+
+        Args:
+            lengths: Lengths for ``trainer.max_length``.
+            rows: The lengths of the rows that decide whether a row is kept.
+        """
+        chosen: dict[tuple[float, int], int] = {}
+        for length in sorted(lengths, key=lambda length: (length != self.max_length, length)):
+            chosen.setdefault((rows.kept_share(length), self.count_truncated(length)[1]), length)
+        return [length for length in dict.fromkeys(lengths) if length in chosen.values()]
 
     def dropped_budget(self, max_length: int, budget: BudgetConfig) -> list[str]:
         """Return the setting that allows the loss of rows longer than a length; empty if it is allowed."""
@@ -129,7 +142,7 @@ class RowLengths:
         settings += replace(self, tokens=self.min_lengths).dropped_budget(length, budget)
         if budget.truncated is not None and cut > budget.truncated * used:
             settings.append(f"data.budget.truncated={round_up_share(cut / used)}")
-        return [f"{' '.join(settings)} keeps {_share(used / len(self.tokens))}, {cut:,} of them cut"]
+        return [f"{' '.join(settings)}  # keeps {_share(used / len(self.tokens))}, {cut:,} of them cut"]
 
     def count_truncated(self, max_length: int) -> tuple[int, int]:
         """Return how many rows are kept when truncated to a length, and how many of them are cut."""
@@ -141,7 +154,7 @@ class RowLengths:
         for length in (self.length_keeping(1 - limit), self.length_keeping(1.0), self.context):
             used, cut = self.count_truncated(length) if length is not None else (0, 0)
             if length is not None and length > self.max_length and cut <= limit * used + TOLERANCE:
-                return f"trainer.max_length={length} cuts {f'{cut:,} of {used:,} rows' if cut else 'no row'}"
+                return f"trainer.max_length={length}  # cuts {f'{cut:,} of {used:,} rows' if cut else 'no row'}"
         return ""
 
 

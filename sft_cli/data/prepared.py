@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_cli.config.paths import cache_home
 from sft_cli.config.schema.data import Overflow
 from sft_cli.data.mixing import curriculum
 from sft_cli.data.mixing.curriculum import Stage
@@ -199,6 +200,10 @@ class PreparedData:
         return self.directory / "tokenizer"
 
 
+MAX_NAMED = 3
+"""Prepared directories that an error names."""
+
+
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """Return the manifest of a prepared directory; None if there is none, or the directory is something else."""
     file = directory / "manifest.json"
@@ -221,6 +226,39 @@ def unknown_files(directory: Path) -> list[str]:
     return sorted({file.name for file in directory.iterdir()} - FILE_NAMES)
 
 
+def _not_prepared(directory: Path) -> SftError:
+    """Return the error for a path that is no prepared directory; its fix names the prepared data that exist."""
+    runs = [directory] if is_run(directory) else [file.parent for file in sorted(directory.glob("*/data.json"))]
+    data = [json.loads((run / "data.json").read_text(encoding="utf-8"))["prepared_dir"] for run in runs if is_run(run)]
+    if data:
+        problem = "it is a run" if is_run(directory) else f"it holds {len(data)} run{'s' * (len(data) > 1)}"
+        problem += ", not a prepared directory"
+    elif not directory.exists():
+        problem = "there is no such directory"
+    elif directory.is_file():
+        problem = "it is a file, not a directory that sft prepare wrote"
+    else:
+        problem = "not a prepared directory (no manifest.json)"
+    known = list(dict.fromkeys(data)) or _newest_prepared(directory)
+    commands = [f"sft inspect {shlex.quote(path)}" for path in known[:MAX_NAMED]]
+    if not data and (directory.is_file() or not commands):
+        rows = shlex.quote(str(directory)) if directory.is_file() else "FILE"
+        commands.insert(0, f"sft prepare {rows} model=DIR_OR_HUB_ID prepared_dir=DIR")
+    return SftError(where=str(directory), problem=problem, fix="\n".join(commands))
+
+
+def _newest_prepared(near: Path) -> list[str]:
+    """Return the prepared directories next to a path, in the working directory and in the cache, newest first."""
+    folders = dict.fromkeys((near.parent, Path(), cache_home() / "prepared"))
+    times = {
+        file.parent: file.stat().st_mtime
+        for folder in folders
+        for file in folder.glob("*/manifest.json")
+        if read_manifest(file.parent) is not None
+    }
+    return [str(path) for path in sorted(times, key=lambda path: -times[path])]
+
+
 def open_prepared(directory: Path) -> PreparedData:
     """Open a prepared directory.
 
@@ -228,16 +266,8 @@ def open_prepared(directory: Path) -> PreparedData:
         SftError: It is not a prepared directory, or cannot be read.
     """
     manifest = read_manifest(directory)
-    if is_run(directory):
-        data = json.loads((directory / "data.json").read_text(encoding="utf-8"))["prepared_dir"]
-        problem = "it is a run, not a prepared directory"
-        raise SftError(where=str(directory), problem=problem, fix=f"sft inspect {shlex.quote(data)}")
     if manifest is None:
-        raise SftError(
-            where=str(directory),
-            problem="not a prepared directory (no manifest.json)",
-            fix="name the directory that sft prepare printed",
-        )
+        raise _not_prepared(directory)
     encoded = manifest["inputs"].get("encode", {})  # an earlier version's manifest may have none
     cut = encoded["max_length"] if encoded.get("rules", {}).get("overflow") == Overflow.truncate.value else None
     train, validation = Split(directory / "train", cut), Split(directory / "validation", cut)

@@ -151,7 +151,7 @@ def encode_rows(
     rules: EncodeRules,
     rule_inputs: dict[str, Any],
     processes: int,
-    check_errors: Callable[[Iterable[RowError]], None],
+    check_part: Callable[[int, list[RowError]], None],
 ) -> EncodedSource:
     """Return the examples of the chosen rows of a store, from the cache if they are there.
 
@@ -162,12 +162,11 @@ def encode_rows(
         rules: The rules by which rows become examples.
         rule_inputs: The inputs of the rules, as JSON values.
         processes: Number of worker processes.
-        check_errors: Called with the errors of the rows, part by part; raises the errors that stop the run.
+        check_part: Called with the number of rows of each new part, and their errors; may raise to stop.
     """
     inputs = {**rule_inputs, "rows": rows.content_key(row_numbers)}
     with stage_cache.stage_dir("encoded", inputs) as (directory, is_finished):
         if not is_finished:
-            check_errors(EncodedSource(directory).errors())  # of an interrupted run
             sizes = rows.store.payload_sizes()[row_numbers]
             processes = processes if sizes.sum() >= SMALL_BYTES else 1
             chunks = _chunks(row_numbers, sizes)
@@ -177,12 +176,10 @@ def encode_rows(
                 for num_rows, errors in workers.run(
                     _PartWriter, (directory, rows.reader(), rules), _PartWriter.write, tasks, processes
                 ):
-                    check_errors(errors)
+                    check_part(num_rows, errors)
                     bar.advance(num_rows)
             stage_cache.mark_done(directory, {"inputs": inputs})
-    encoded = EncodedSource(stage_cache.final_dir(directory))
-    check_errors(encoded.errors())
-    return encoded
+    return EncodedSource(stage_cache.final_dir(directory))
 
 
 def _chunks(chosen: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:

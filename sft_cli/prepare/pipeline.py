@@ -1,8 +1,6 @@
 """Run the stages before the last: rows, filters, selection, examples, mix. Finished stages come from the cache."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +12,7 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.automatic import held_out_rows, stays_in_training
 from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.data import DataConfig, OnBadRow, Order, Role
+from sft_cli.config.schema.data import DataConfig, Order, Role
 from sft_cli.config.schema.fields import Auto
 from sft_cli.data.formats.unread_columns import UnreadColumns
 from sft_cli.data.lengths import RowLengths
@@ -22,16 +20,11 @@ from sft_cli.data.mixing import epoch_draw, holdout
 from sft_cli.data.mixing.epoch_draw import EpochDraw, Pool
 from sft_cli.data.mixing.mix_report import Tag
 from sft_cli.data.row_errors import RowError
-from sft_cli.errors import SftError, raise_all
 from sft_cli.prepare import encode_stage, filter_stage, rows_stage, write_stage
 from sft_cli.prepare.encode_stage import EncodedSource, EncodeRules
+from sft_cli.prepare.refused_rows import RefusedRows
 from sft_cli.prepare.source_split import SourceSplit
 from sft_cli.utils import workers
-
-MAX_KINDS = 5
-"""Kinds of row errors that are reported."""
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\d,]+")
-"""The variable parts of messages of one kind: quoted texts and numbers."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +91,12 @@ def run_stages(
     ]
     reports = filter_stage.run_filters(splits, filter_stage.resolve_scorer_model(config), inputs["clean"], processes)
     _select_rows(splits, data, seed)
-    if data.on_bad_row is OnBadRow.error:
-        _refuse(error for split in splits for error in write_stage.invalid_rows(split))
+    refused = RefusedRows(splits, data)
     for split in splits:
-        split.encoded = _encode(split, config, tokenizer, template, inputs["encode"], processes)
+        split.encoded = _encode(split, config, tokenizer, template, inputs["encode"], processes, refused.check_part)
     context = read_context_length(config.model.path, config.model.revision)
     lengths = write_stage.measure_lengths(splits, config.trainer.max_length, context)
-    _refuse(write_stage.too_long_errors(lengths, data))
+    refused.check(lengths)
     draw = _draw_epoch(splits, data, seed)
     formats = {name: rows.format for name, rows in converted.items()}
     unread = {name: rows.unread for name, rows in converted.items()}
@@ -174,6 +166,7 @@ def _encode(
     template: ChatTemplate,
     inputs: Mapping[str, Any],
     processes: int,
+    check_part: Callable[[int, list[RowError]], None],
 ) -> EncodedSource:
     """Return the encoded chosen rows of a split, from the cache if they are there.
 
@@ -184,9 +177,7 @@ def _encode(
         template: The chat template.
         inputs: The inputs of the encoding of every source.
         processes: Number of worker processes.
-
-    Raises:
-        SftError: A row stops the run.
+        check_part: Called with the number of rows of each new part, and their errors.
     """
     source, data = split.config, config.data
     replay = source.role is Role.replay
@@ -194,11 +185,7 @@ def _encode(
     rules = EncodeRules(tokenizer, replace(template), data, config.trainer.max_length, replay, source.loss_weight)
     own_inputs = {**inputs, "replay": replay, "loss_weight": source.loss_weight}
     numbers = np.flatnonzero(split.chosen & split.rows.kept)
-
-    def check_errors(errors: Iterable[RowError]) -> None:
-        _refuse(write_stage.fatal_errors(errors, data))
-
-    return encode_stage.encode_rows(split.source, split.rows, numbers, rules, own_inputs, processes, check_errors)
+    return encode_stage.encode_rows(split.source, split.rows, numbers, rules, own_inputs, processes, check_part)
 
 
 def _draw_epoch(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> EpochDraw:
@@ -230,33 +217,3 @@ def _set_usable(split: SourceSplit, data: DataConfig) -> None:
         scores={name: values[is_usable] for name, values in encoded.scores(sorted(scores)).items()},
     )
     split.tags = {tag: Tag(tuple(values), codes[is_usable]) for tag, (values, codes) in encoded.tags().items()}
-
-
-def _refuse(errors: Iterable[SftError]) -> None:
-    """Raise one error per kind, with its first row and the number of other rows; return if there are no errors."""
-    first: dict[str, SftError] = {}
-    counts: Counter[str] = Counter()
-    for error in errors:
-        kind = _kind(error)
-        counts[kind] += 1
-        if kind in first or len(first) < MAX_KINDS:
-            first.setdefault(kind, error)
-    reported = [_with_count(error, counts[kind] - 1) for kind, error in first.items()]
-    if others := sum(number for kind, number in counts.items() if kind not in first):
-        last_error = reported[-1]
-        reported[-1] = SftError(
-            where=last_error.where, problem=f"{last_error.problem} (and {others} other rows)", fix=last_error.fix
-        )
-    raise_all(reported)
-
-
-def _kind(error: SftError) -> str:
-    """Return the reason and the message without quoted texts and numbers, equal for errors of one kind."""
-    reason = error.reason if isinstance(error, RowError) else ""
-    return f"{reason}: {_QUOTED.sub('', error.problem)}"
-
-
-def _with_count(error: SftError, others: int) -> SftError:
-    """Return the error with the number of other rows that have it."""
-    more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
-    return SftError(where=error.where, problem=f"{error.problem}{more}", fix=error.fix)

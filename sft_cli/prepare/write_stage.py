@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.config.schema.data import DataConfig, OnBadRow, Overflow
-from sft_cli.data.ledger import TOO_LONG_REASONS, Ledger, LedgerEntry
+from sft_cli.config.schema.data import DataConfig, Overflow
+from sft_cli.data.ledger import Ledger, LedgerEntry
 from sft_cli.data.lengths import RowLengths
 from sft_cli.data.prepared_writer import SplitWriter
 from sft_cli.data.remarks import RemarkCounts
@@ -147,21 +147,6 @@ def _entry(
         truncated_messages=outcome.truncated_messages,
         truncated_tokens=outcome.truncated_tokens,
     )
-
-
-def invalid_rows(split: SourceSplit) -> Iterator[SftError]:
-    """Yield the errors of the chosen rows that are not conversations."""
-    if (split.chosen & ~split.store.is_valid()).any():
-        for row, (_, error) in enumerate(split.store.locations()):
-            if error is not None and split.chosen[row]:
-                yield error
-
-
-def fatal_errors(errors: Iterable[RowError], data: DataConfig) -> Iterator[RowError]:
-    """Yield the errors of encoded rows that stop the run: masks that cannot be proven."""
-    for error in errors:
-        if error.reason not in TOO_LONG_REASONS and data.on_bad_row is OnBadRow.error:
-            yield error
 
 
 def measure_lengths(splits: Iterable[SourceSplit], max_length: int, context: int | None) -> RowLengths:

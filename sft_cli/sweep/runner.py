@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.sweep.page import write_sweep_page
 from sft_cli.sweep.plan import Member
 from sft_cli.sweep.ranking import print_ranking
@@ -63,7 +63,7 @@ def run_members(
     Returns:
         The signal that stopped the sweep, or 0.
     """
-    waiting, live = list(members), list[RunningMember]()
+    waiting, live, announced = list(members), list[RunningMember](), False
     with _forward_signals(live) as signals:
         try:
             while live or (waiting and not signals):
@@ -75,12 +75,20 @@ def run_members(
                     live.remove(ended)
                     callbacks.end(ended.member, _failure_reason(ended))
                 callbacks.running([running.member for running in live])
+                if signals and live and not announced:
+                    announced = True
+                    say(f"stopping  {_saving(len(live))}; a second {signal.Signals(signals[0]).name} ends at once")
                 time.sleep(POLL)
         finally:
             for running in live:  # after an error of the sweep itself
                 running.process.terminate()
                 running.process.wait()
     return signals[0] if signals else 0
+
+
+def _saving(number: int) -> str:
+    """Return that the running members save a checkpoint."""
+    return "the running member saves a checkpoint" if number == 1 else f"{number} running members save checkpoints"
 
 
 def wait_for_saving(record: SweepRecord, members: Sequence[Member]) -> None:
@@ -170,7 +178,11 @@ def run_sweep(record: SweepRecord, environments: Sequence[Mapping[str, str]], er
     status.close()
     finish_sweep(record, outcomes)
     if stopped:
-        say(f"stopped   resume with: sft sweep --resume {shlex.quote(str(record.directory))}")
+        finished = sum(outcome.state is MemberState.finished for outcome in outcomes.values())
+        say(
+            f"stopped   by {signal.Signals(stopped).name}, {finished} of {counted(len(outcomes), 'member')} finished;"
+            f" continue with: sft sweep --resume {shlex.quote(str(record.directory))}"
+        )
         return 128 + stopped
     return int(any(outcome.state is not MemberState.finished or outcome.error for outcome in outcomes.values()))
 

@@ -10,19 +10,19 @@ from enum import Enum
 from pathlib import Path
 
 from sft_cli.errors import SftError
-from sft_cli.run_dir import RunDir
+from sft_cli.run_dir import SWEEP_RECORD, RunDir
 from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value, read_metrics
 from sft_cli.sweep.plan import Member
 from sft_cli.utils.atomic import write_atomic
 
-NAME = "sweep.json"
+NAME = SWEEP_RECORD
 LOG = "train.log"
 """File in the run directory with the output of a member."""
 
 
 SAVED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 """Exit codes of a member that saved a checkpoint after a signal."""
-_MISTAKES = re.compile(r"(?:^error: .*\n  fix: .*\n?)+\Z", re.MULTILINE)
+_MISTAKES = re.compile(r"(?:^error: .*\n  fix: .*\n?(?:^   or: .*\n?)*)+\Z", re.MULTILINE)
 _SRUN = re.compile(r"(?:^(?:srun|slurmstepd): .*\n?)+\Z", re.MULTILINE)
 
 

@@ -94,7 +94,7 @@ def test_a_question_with_rendered_turns_is_rejected(make_builder, texts):
     assert "contains turns that a template has already rendered ('<|im_start|>" in refusal(outcome)
     assert outcome.problem.fix == (
         "data.mix.mine.format=rendered reads a text column with the whole conversation; otherwise write the"
-        " messages without the template's tags, or leave such rows out with data.on_bad_row=drop"
+        " messages without the template's tags"
     )
 
 
@@ -174,9 +174,7 @@ def test_a_header_without_special_tokens_is_remarked(make_builder, template, mes
             f"a message contains {header!r}, a header of the template, which looks real to the model"
             " (data.delimiters=error)"
         )
-        assert strict.problem.fix == (
-            "correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop"
-        )
+        assert strict.problem.fix == ("correct the row, or set data.delimiters=warn")
     else:
         assert strict == outcome
 

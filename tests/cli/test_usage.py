@@ -105,7 +105,16 @@ def test_help_shows_no_python_types(name, capsys):
     execute([name, "--help"])
     shown = capsys.readouterr().out
     assert "--help" in shown
-    assert not re.search(r"<list\[|<Path|<str", shown)
+    assert not re.search(r"<list\[|<Path|<str|<bool", shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("eval", "RUN [KEY=VALUE]..."), ("inspect", "DIR"), ("runs", "[FOLDER]..."), ("docs", "[TOPIC]")],
+)
+def test_the_usage_line_names_the_arguments(name, arguments, capsys):
+    execute([name, "--help"])
+    assert f"Usage: sft {name} [OPTIONS] {arguments} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

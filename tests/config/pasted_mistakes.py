@@ -53,6 +53,8 @@ show | num_train_epochs=3.0
 show | num_epochs=3
 show | epochs=3
 show | trainer.max_steps=-1
+show | trainer.max_steps=0
+show | data.val_rows=0
 show | trainer.max_steps=none
 show | max_steps=-1
 show | trainer.eval_every=0
@@ -200,6 +202,9 @@ eval runs/s2 | --comprae base
 eval runs/s2 | step=5
 eval nowhere |
 eval runs/s2/adapter |
+eval sweep |
+chat sweep | --prompt hello
+train | --resume sweep
 eval | model=runs/s2
 eval |
 merge | run=runs/s2
@@ -216,6 +221,12 @@ inspect prepared | --worst longst
 inspect prepared | -n 0
 inspect prepared | longest
 inspect runs/s2 |
+inspect sweep |
+inspect nowhere |
+inspect rows.jsonl |
+inspect prepared | -n x
+eval runs/s2 | --step x
+train | --resume runs/s2 trainer.max_steps=50
 eval runs/s2 | data.mix.q.path=rows.jsonl
 eval runs/s2 | trainer.lr=1
 check data.mix.a.path=rows.jsonl | gpu=24GB price=2 rows=10
@@ -225,6 +236,7 @@ check data.mix.a.path=rows.jsonl | --gpu rtx9
 check data.mix.a.path=rows.jsonl | --tokens-per-second 5 --like runs/s2
 sweep trainer.lr=1e-4,2e-4 | parallel=2 sweep_dir=s
 sweep trainer.lr=1e-4,2e-4 | --parallel two
+sweep trainer.lr=1e-4,2e-4 | --parallel 0
 sweep trainer.lr=1e-4,2e-4 | --mode largest
 sweep | sweep=runs/s2
 sweep | --resume runs/s2

@@ -7,6 +7,7 @@ again, and none about the same key.
 import json
 import re
 import shlex
+import shutil
 import sys
 from typing import NamedTuple
 
@@ -52,6 +53,9 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "prepared").mkdir()
     (tmp_path / "runs/s2/config.yaml").write_text("run_name: s2\n")
     (tmp_path / "runs/s2/data.json").write_text(json.dumps({"prepared_dir": "prepared"}))
+    (tmp_path / "sweep/001-lr=1e-4").mkdir(parents=True)
+    (tmp_path / "sweep/sweep.json").write_text("{}")
+    shutil.copytree(tmp_path / "runs/s2", tmp_path / "sweep/001-lr=1e-4", dirs_exist_ok=True)
     return tmp_path
 
 

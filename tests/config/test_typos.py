@@ -84,6 +84,7 @@ def test_meaningless_text_gets_no_suggestion(key: Key):
         (int, {"ge": 1}, 0, []),
         (int, {"ge": 8}, 4, [8]),
         (int | None, {"ge": 1}, -1, [None]),
+        (int | None, {"ge": 1}, 0, []),
         (int | None, {"ge": 1}, "none", [None]),
         (bool, {}, "Yes", [True]),
         (bool, {}, "OFF", [False]),

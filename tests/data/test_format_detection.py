@@ -19,14 +19,14 @@ from tests.data.format_helpers import convert, row
         pytest.param(
             {"instruction": "question", "output": "answer", "input": "context"},
             "rows.jsonl:7: there is no field 'context'; the row has question, answer\n"
-            "  fix: give every row 'context', or leave data.mix.mine.columns.input out",
+            "  fix: add 'context' to the row, or leave data.mix.mine.columns.input out",
             id="optional-but-mapped",
         ),
         pytest.param(
             {"instruction": "question", "outptu": "answer"},
             "data.mix.mine.columns: unknown name 'outptu'; "
-            "the format reads instruction, output, input, system, system_prompt, history, tools\n  fix: did "
-            "you mean output?",
+            "the format reads instruction, output, input, system, system_prompt, history, tools\n"
+            "  fix: 'data.mix.mine.columns={instruction: question, output: answer}'",
             id="unknown-name",
         ),
         pytest.param(
@@ -164,8 +164,27 @@ LISTS = "`sft formats` lists what each format needs"
         ),
         pytest.param(
             ["q", "a"], {"instrution": "q"},
-            "columns maps 'instrution', a name no format reads\n  fix: did you mean instruction?",
+            "columns maps 'instrution', a name no format reads\n"
+            "  fix: 'data.mix.mine.columns={instruction: q}'",
             id="unknown-name",
+        ),
+        pytest.param(
+            ["frage", "antwort", "topic"], {"prompt": "frage", "completion": "antwrt"},
+            "columns maps completion to 'antwrt', which the first row does not have; it has frage, antwort, topic\n"
+            "  fix: 'data.mix.mine.columns={prompt: frage, completion: antwort}'",
+            id="misspelt-column",
+        ),
+        pytest.param(
+            ["frage", "response", "id"], {"prompt": "frage", "completion": "zzz"},
+            "columns maps completion to 'zzz', which the first row does not have; it has frage, response, id\n"
+            "  fix: 'data.mix.mine.columns={prompt: frage, completion: response}'",
+            id="column-that-does-not-exist",
+        ),
+        pytest.param(
+            ["frage", "antwort"], {"prompt": "zzz", "completion": "yyy"},
+            "columns maps prompt to 'zzz', which the first row does not have; it has frage, antwort\n"
+            "  fix: 'data.mix.mine.columns={prompt: frage, completion: antwort}'",
+            id="two-columns-that-do-not-exist",
         ),
         pytest.param(
             ["q", "a"], {"zzz": "q"},
@@ -196,5 +215,5 @@ def test_a_format_that_does_not_exist():
         "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, xlam, alpaca, "
         "instruction_response, prompt_completion, prompt_response, query_response, question_response, "
         "problem_solution, question_answer, user_assistant, responses, chosen, tokens, text, lines, rendered, content, "
-        "document, response\n  fix: did you mean alpaca?"
+        "document, response\n  fix: data.mix.mine.format=alpaca"
     )

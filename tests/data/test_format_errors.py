@@ -7,7 +7,7 @@ import pytest
 from sft_cli.data.row_errors import RowError
 from tests.data.format_helpers import USER, convert, row
 
-DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
+DROP = "fill it in or remove the row"
 
 
 @pytest.mark.parametrize(
@@ -22,24 +22,26 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         pytest.param(
             "text", {}, "missing field text",
             "there is no field 'text'; the row has no fields\n"
-            "  fix: give every row 'text', or leave such rows out with data.on_bad_row=drop",
+            "  fix: add 'text' to the row, or remove the row",
             id="no-fields",
         ),
         pytest.param(
             "alpaca", {"instruction": "Q", "output": 42}, "output of the wrong type",
             "field 'output' is 42 (a number); expected text\n"
-            "  fix: write it as text, or point columns at another column",
+            '  fix: write it in quotes: "output": "42"\n'
+            """   or: 'data.mix.mine.format={instruction: "{{ instruction }}", output: "{{ output | string if output"""
+            """ is integer or output is float else output }}"}'  # reads the numbers as text""",
             id="number",
         ),
         pytest.param(
             "text", {"text": None}, "text of the wrong type",
-            "field 'text' is None (null); expected text\n  fix: write it as text, or point columns at another column",
+            "field 'text' is None (null); expected text\n  fix: fill it in or remove the row",
             id="null",
         ),
         pytest.param(
             "alpaca", {"instruction": " ", "output": "A"}, "empty instruction",
             "field 'instruction' is ' '; expected non-empty text\n"
-            "  fix: fill in the instruction or remove the row; data.on_bad_row=drop leaves such rows out",
+            "  fix: fill in 'instruction' or remove the row",
             id="empty-instruction",
         ),
         pytest.param(
@@ -107,7 +109,7 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         pytest.param(
             "sharegpt", {"conversations": [{"from": "function_call", "value": "{}"}]}, "function_call turn",
             "field 'conversations[0].value' of a function_call turn is '{}'; expected the JSON of a tool call\n"
-            "  fix: write {\"name\": …, \"arguments\": {…}}, or leave such rows out with data.on_bad_row=drop",
+            "  fix: write {\"name\": …, \"arguments\": {…}}",
             id="function-call-turn",
         ),
         pytest.param(
@@ -136,7 +138,7 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
             "messages", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
             "content part of type image_url",
             "field 'messages[0].content[0].type' is 'image_url'; only text can be trained on\n"
-            "  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
+            "  fix: write it as text",
             id="image",
         ),
         pytest.param(

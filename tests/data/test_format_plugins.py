@@ -150,12 +150,12 @@ def test_the_list_of_formats_names_them(packages):
         (
             "medical", {"a": "A"}, "format medical failed",
             "the format medical raised KeyError: 'q'\n"
-            "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
+            "  fix: correct the row or the format",
         ),
         (
             "anything", {"value": [{("a", "b"): 1}]}, "format anything failed",
             "the format anything raised TypeError: keys must be str, int, float, bool or None, not tuple\n"
-            "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
+            "  fix: correct the row or the format",
         ),
         (
             "anything", {"value": None}, "format anything returned no messages",
@@ -239,7 +239,7 @@ def test_format_name_of_two_packages_is_refused(packages):
 def test_unknown_format_suggests_a_name(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="medicl"), "mine", "\n\n", ())
-    assert caught.value.fix == "did you mean medical?"
+    assert caught.value.fix == "data.mix.mine.format=medical"
 
 
 def test_columns_are_the_packages_own(packages):

@@ -191,8 +191,7 @@ def test_unread_fields_of_shapes_are_noted():
         pytest.param(
             {"prompt": [ASKED, SAID], "completion": [SAID]},
             "field 'prompt' ends with a message of the assistant that 'completion' continues; only whole "
-            "messages can be trained\n  fix: put the whole answer into 'completion', or leave such rows out with "
-            "data.on_bad_row=drop",
+            "messages can be trained\n  fix: put the whole answer into 'completion'",
             id="a-prompt-that-begins-the-answer",
         ),
         pytest.param(
@@ -209,7 +208,7 @@ def test_unread_fields_of_shapes_are_noted():
                 ]
             },
             "field 'messages[1].content[0].type' is 'redacted_thinking'; encrypted reasoning cannot be trained on\n"
-            "  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
+            "  fix: write it as text",
             id="encrypted",
         ),
         pytest.param(
@@ -222,14 +221,12 @@ def test_unread_fields_of_shapes_are_noted():
         pytest.param(
             {"input": "Q", "output": [{"type": "web_search_call", "id": "w"}, SAID]},
             "field 'output[0].type' is 'web_search_call'; no chat template has a counterpart for such an item\n"
-            "  fix: keep items of type message, reasoning, function_call, function_call_output, or leave such rows out "
-            "with data.on_bad_row=drop",
+            "  fix: keep items of type message, reasoning, function_call, function_call_output",
             id="another-item",
         ),
         pytest.param(
             {**XLAM, "answers": "[]"},
-            "field 'answers' has no call; there is nothing to train on\n"
-            "  fix: add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
+            "field 'answers' has no call; there is nothing to train on\n  fix: add the answer or remove the row",
             id="no-call",
         ),
         pytest.param(
@@ -241,32 +238,31 @@ def test_unread_fields_of_shapes_are_noted():
             {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R"}]},
             "field 'messages': the analysis 'R' is followed by no answer\n  fix: write reasoning as "
             "reasoning_content and "
-            "calls as tool_calls, or set data.on_bad_row=drop",
+            "calls as tool_calls",
             id="analysis-alone",
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "commentary", "content": "C"}, SAID]},
             "field 'messages[1].channel' (assistant) is 'commentary'; chat templates have no commentary without a "
-            "tool call\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set "
-            "data.on_bad_row=drop",
+            "tool call\n  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="commentary",
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "inner", "content": "C"}, SAID]},
             "field 'messages[1].channel' (assistant) is 'inner'; chat templates have no such channel or recipient\n"
-            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="channel",
         ),
         pytest.param(
             {"messages": [{"role": "user", "channel": 3, "content": "Q"}, SAID]},
             "field 'messages[0].channel' (user) is 3; a user message has no channel\n"
-            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="channel-of-a-user",
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R", "weight": 0}, SAID]},
             "field 'messages': the analysis 'R' has another training weight than the message after it\n"
-            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="analysis-of-another-weight",
         ),
     ],

@@ -137,7 +137,7 @@ def test_a_turn_that_should_be_a_call(value):
     assert str(caught.value) == (
         f"rows.jsonl:7: field 'conversations[0].value' of a function_call turn is {value!r}; "
         "expected the JSON of a tool call\n"
-        '  fix: write {"name": …, "arguments": {…}}, or leave such rows out with data.on_bad_row=drop'
+        '  fix: write {"name": …, "arguments": {…}}'
     )
 
 
@@ -233,7 +233,7 @@ def test_the_weight_of_a_message_of_parts():
         pytest.param(
             {"role": "user", "content": [part("reasoning", "R")]},
             "field 'messages[0].content[0].type' is 'reasoning'; a user message may have only parts of type text\n"
-            "  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
+            "  fix: write it as text",
             id="a-user-who-reasons",
         ),
         pytest.param(
@@ -244,14 +244,14 @@ def test_the_weight_of_a_message_of_parts():
         pytest.param(
             {"role": "assistant", "content": [part("tool_call", "f()")]},
             "field 'messages[0].content[0].value' of a tool_call turn is 'f()'; expected the JSON of a tool call\n"
-            '  fix: write {"name": …, "arguments": {…}}, or leave such rows out with data.on_bad_row=drop',
+            '  fix: write {"name": …, "arguments": {…}}',
             id="no-call",
         ),
         pytest.param(
             {"role": "assistant", "content": [part("reasoning", "R")]},
             "field 'messages[0].content' (assistant) is [{'type': 'reasoning', 'value': 'R'}]; "
             "expected non-empty text\n"
-            "  fix: fill it in or remove the row; data.on_bad_row=drop leaves such rows out",
+            "  fix: fill it in or remove the row",
             id="reasoning-alone",
         ),
     ],

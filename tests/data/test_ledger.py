@@ -97,7 +97,7 @@ def test_the_refusal_names_share_reasons_and_setting():
     assert refusal(entries, 0.01) == (
         "data.budget.dropped: 5 of 100 rows (5.00%) were dropped, more than 1.00%: "
         "2 too long (rows.jsonl:96), 1 empty answer (rows.jsonl:97), 1 x (rows.jsonl:99), and 1 more reasons\n"
-        "  fix: repair the rows, or set data.budget.dropped=0.05"
+        "  fix: repair the rows\n   or: data.budget.dropped=0.05"
     )
 
 
@@ -134,9 +134,9 @@ def test_filtered_rows_have_their_own_budget():
     check(entries, 0.2)
     assert refusal(entries, 0.1, filtered=0.2) == (
         "data.budget.dropped: 1 of 7 rows (14.29%) were dropped, more than 10.00%: 1 x (3)\n"
-        "  fix: repair the rows, or set data.budget.dropped=0.15\n"
+        "  fix: repair the rows\n   or: data.budget.dropped=0.15\n"
         "data.budget.filtered: 3 of 10 rows (30.00%) were filtered out, more than 20.00%: 3 near duplicate (2)\n"
-        "  fix: repair the rows, or set data.budget.filtered=0.3"
+        "  fix: repair the rows\n   or: data.budget.filtered=0.3"
     )
 
 
@@ -144,9 +144,9 @@ def test_budgets_for_truncated_and_unproven_rows():
     entries = [used("1", truncated_messages=2), used("2"), dropped("3", "mask not proven"), dropped("4", "x")]
     assert refusal(entries, 0.5, truncated=0.1, unproven=0.0) == (
         "data.budget.unproven: 1 of 4 rows (25.00%) were not proven, more than 0.00%: 1 mask not proven (3)\n"
-        "  fix: repair the rows, or set data.budget.unproven=0.25\n"
+        "  fix: repair the rows\n   or: data.budget.unproven=0.25\n"
         "data.budget.truncated: 1 of 2 rows (50.00%) were truncated, more than 10.00%: 1 too long for all turns (1)\n"
-        "  fix: raise trainer.max_length, or set data.budget.truncated=0.5"
+        "  fix: raise trainer.max_length\n   or: data.budget.truncated=0.5"
     )
 
 
@@ -162,7 +162,7 @@ def test_a_source_has_a_budget_of_its_own():
     check(entries, 0.01, sources={"a": {"dropped": 0.0}, "b": {}})
     assert refusal(entries, 0.01, sources={"b": {"dropped": 0.1}}) == (
         "data.mix.b.budget.dropped: 1 of 2 rows (50.00%) were dropped, more than 10.00%: 1 x (b:2)\n"
-        "  fix: repair the rows, or set data.mix.b.budget.dropped=0.5"
+        "  fix: repair the rows\n   or: data.mix.b.budget.dropped=0.5"
     )
 
 

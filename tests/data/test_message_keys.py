@@ -10,8 +10,6 @@ from sft_cli.data.formats import loss_flags, message_keys
 from sft_cli.data.row_errors import RowError
 from tests.data.helpers import ASK, SAY, convert, messages, summarize
 
-DROP = "or leave such rows out with data.on_bad_row=drop"
-
 
 @pytest.mark.parametrize("key", [*message_keys.REASONING_KEYS, "Thought", "chainOfThought", "chain-of-thought"])
 def test_reasoning_under_any_of_its_names(key):
@@ -36,44 +34,43 @@ def test_equal_reasoning_keys_are_merged():
         ({**SAY, "reasoning": "R", "thought": "S"}, "field 'messages[1].thought' is 'S'; 'reasoning' holds different "
          "reasoning\n  fix: keep one of them"),
         ({**SAY, "thinking": ["R"]}, "field 'messages[1].thinking' is ['R']; reasoning must be text\n"
-         f"  fix: write it as one text, {DROP}"),
+         "  fix: write it as one text"),
         ({**ASK, "thought": "R"}, "field 'messages[1].thought' is 'R'; a user message has no reasoning\n"
-         f"  fix: remove it, {DROP}"),
+         "  fix: remove it"),
         ({**SAY, "hidden_thoughts": "R"}, "field 'messages[1].hidden_thoughts' is 'R'; it seems to be reasoning\n"
-         f"  fix: rename it reasoning_content, or remove it, {DROP}"),
+         "  fix: rename it reasoning_content, or remove it"),
         ({**SAY, "explanation": "R"}, "field 'messages[1].explanation' is 'R'; it seems to be reasoning\n"
-         f"  fix: rename it reasoning_content, or remove it, {DROP}"),
+         "  fix: rename it reasoning_content, or remove it"),
         ({**ASK, "image": "cat.jpg"}, "field 'messages[1].image' is 'cat.jpg'; only text can be trained on\n"
-         f"  fix: describe it in the content, {DROP}"),
+         "  fix: describe it in the content"),
         ({**ASK, "videos": ["a.mp4"]}, "field 'messages[1].videos' is ['a.mp4']; only text can be trained on\n"
-         f"  fix: describe it in the content, {DROP}"),
+         "  fix: describe it in the content"),
         ({**SAY, "audio": {"id": 1}}, "field 'messages[1].audio' is {'id': 1}; only text can be trained on\n"
-         f"  fix: describe it in the content, {DROP}"),
+         "  fix: describe it in the content"),
         ({**SAY, "label": False}, "field 'messages[1].label' is False; a message is trained by its weight, not by its "
-         f"label\n  fix: write weight: 1 or 0, or remove the key, {DROP}"),
+         "label\n  fix: write weight: 1 or 0, or remove the key"),
         ({**SAY, "rejected": "B"}, "field 'messages[1].rejected' is 'B'; a message is trained by its weight, not by "
-         f"its label\n  fix: write weight: 1 or 0, or remove the key, {DROP}"),
+         "its label\n  fix: write weight: 1 or 0, or remove the key"),
         ({**SAY, "summary": "S"}, "field 'messages[1].summary' is 'S'; no template reads it in a message\n"
-         f"  fix: write it into the content, or as its own message, {DROP}"),
+         "  fix: write it into the content, or as its own message"),
         ({**SAY, "tools": [{"name": "f"}]}, "field 'messages[1].tools' is [{'name': 'f'}]; no template reads it in a "
-         f"message\n  fix: move them to the row's own 'tools', {DROP}"),
+         "message\n  fix: move them to the row's own 'tools'"),
         ({**SAY, "text": "B"}, "field 'messages[1].text' is 'B'; the message has another content\n"
-         f"  fix: keep one of them, {DROP}"),
+         "  fix: keep one of them"),
         ({**SAY, "refusal": "No."}, "field 'messages[1].refusal' is 'No.'; the message has another content\n"
-         f"  fix: keep one of them, {DROP}"),
+         "  fix: keep one of them"),
         ({"role": "system", "text": "S"}, "field 'messages[1].text' is 'S'; the message has no content\n"
-         f"  fix: write it under 'content', {DROP}"),
+         "  fix: write it under 'content'"),
         ({"role": "tool", "result": "S"}, "field 'messages[1].content' (tool) is None; expected non-empty text\n"
-         "  fix: write the text of result under 'content' or remove the row; data.on_bad_row=drop leaves "
-         "such rows out"),
+         "  fix: write the text of result under 'content' or remove the row"),
         ({"role": "system"}, "field 'messages[1].content' (system) is None; expected non-empty text\n"
-         "  fix: fill it in or remove the row; data.on_bad_row=drop leaves such rows out"),
+         "  fix: fill it in or remove the row"),
         ({**ASK, "tool_calls": [{"name": "f", "arguments": {}}]},
          "field 'messages[1]' (user) calls tools; only messages of the assistant do\n"
-         f"  fix: correct its role, {DROP}"),
+         "  fix: correct its role"),
         ({"role": "assistant", "output": "A", "tool_calls": [{"name": "f", "arguments": {}}]},
          "field 'messages[1].output' is 'A'; the message has no content\n"
-         f"  fix: write it under 'content', {DROP}"),
+         "  fix: write it under 'content'"),
     ],
 )  # fmt: skip
 def test_keys_that_are_refused(message, expected):

@@ -89,8 +89,7 @@ def test_a_null_without_a_schema_is_refused(tools):
     assert str(caught.value) == (
         "rows.jsonl:7: the call of f has null for x, and the row has no schema of the tool: it may be "
         "meant, or padding "
-        "of a Parquet file\n  fix: add the tool to the row's tools, or write the arguments as JSON text; "
-        "data.on_bad_row=drop leaves such rows out"
+        "of a Parquet file\n  fix: add the tool to the row's tools, or write the arguments as JSON text"
     )
 
 

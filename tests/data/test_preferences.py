@@ -106,13 +106,13 @@ def test_a_bad_answer_is_left_out_and_counted(label):
          "  fix: write it as true or false, or point columns at another column"),
         ({"prompt": "Q", "completion": "A", "label": None},
          "the row has no prompt with a chosen answer; it has prompt, completion\n"
-         "  fix: add the column chosen, or a label of true to the answer; data.on_bad_row=drop leaves such rows out"),
+         "  fix: add the column chosen, or a label of true to the answer"),
         ({"prompt": "Q", "chosen": "", "rejected": "B"},
          "the row has no prompt with a chosen answer; it has prompt, rejected\n"
-         "  fix: add the column chosen, or a label of true to the answer; data.on_bad_row=drop leaves such rows out"),
+         "  fix: add the column chosen, or a label of true to the answer"),
         ({"prompt": "Q", "chosen": [{"role": "user", "content": "R"}, GOOD], "rejected": [BAD]},
          "the chosen conversation begins with another question than the row's own\n"
-         "  fix: remove one of the two columns, or leave such rows out with data.on_bad_row=drop"),
+         "  fix: remove one of the two columns"),
     ],
 )  # fmt: skip
 def test_rows_without_a_good_answer(row, expected):

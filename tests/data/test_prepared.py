@@ -174,11 +174,54 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
     )
 
 
-def test_a_directory_of_something_else(tmp_path):
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A working directory without prepared data."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    return tmp_path / "work"
+
+
+def write_manifest(directory):
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text('{"fingerprint": "a", "content": "b", "inputs": {}}')
+
+
+@pytest.mark.parametrize(
+    ("path", "problem", "first"),
+    [
+        ("other", "not a prepared directory (no manifest.json)", "sft prepare FILE"),
+        ("absent", "there is no such directory", "sft prepare FILE"),
+        ("rows.jsonl", "it is a file, not a directory that sft prepare wrote", "sft prepare rows.jsonl"),
+    ],
+)
+def test_a_path_of_something_else(empty, tmp_path, path, problem, first):
+    """The fix names the prepared data that exist, in the working directory and in the cache."""
+    (empty / "other").mkdir()
+    (empty / "rows.jsonl").touch()
     with pytest.raises(SftError) as caught:
-        open_prepared(tmp_path)
+        open_prepared(Path(path))
+    prepare = f"{first} model=DIR_OR_HUB_ID prepared_dir=DIR"
+    assert str(caught.value) == f"{path}: {problem}\n  fix: {prepare}"
+    write_manifest(tmp_path / "home" / "prepared" / "0123")
+    write_manifest(empty / "mine")
+    os.utime(empty / "mine" / "manifest.json", (0, 0))
+    with pytest.raises(SftError) as caught:
+        open_prepared(Path(path))
+    known = [f"sft inspect {tmp_path}/home/prepared/0123", "sft inspect mine"]
+    assert caught.value.fix.split("\n") == ([prepare] if path == "rows.jsonl" else []) + known
+
+
+def test_the_directory_of_a_sweep_is_not_a_prepared_one(empty):
+    for number, data in enumerate(("/data/a", "/data/b", "/data/a")):
+        (empty / "sweep" / str(number)).mkdir(parents=True)
+        (empty / "sweep" / str(number) / "config.yaml").touch()
+        (empty / "sweep" / str(number) / "data.json").write_text(json.dumps({"prepared_dir": data}))
+    with pytest.raises(SftError) as caught:
+        open_prepared(Path("sweep"))
     assert str(caught.value) == (
-        f"{tmp_path}: not a prepared directory (no manifest.json)\n  fix: name the directory that sft prepare printed"
+        "sweep: it holds 3 runs, not a prepared directory\n  fix: sft inspect /data/a\n   or: sft inspect /data/b"
     )
 
 

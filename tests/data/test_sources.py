@@ -169,7 +169,7 @@ def test_validation_path(tmp_path):
         pytest.param(
             {"path": "dat/x/rows.jsonl"},
             "data.mix.mine.path: 'dat/x/rows.jsonl' does not exist: there is no directory 'dat'\n"
-            "  fix: '.' holds bad.doc, d, empty.jsonl, header.csv, mixed, nothing, stray",
+            "  fix: '.' holds d, mixed, stray, bad.doc, nothing, header.csv, empty.jsonl",
             id="no-directory",
         ),
         pytest.param(

@@ -1,16 +1,18 @@
 """`prepare` end to end on small files: what is written, counted, refused, and when it is done anew."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from sft_cli.config.schema.data import OnBadRow, Overflow
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.prepare.pipeline import _refuse
 from sft_cli.prepare.prepare import prepare_data
+from sft_cli.prepare.refused_rows import one_of_each_kind
 from tests.prepare.helpers import ROWS, messages, read_ledger, write_jsonl
 
 CHATML_STOP = "<|im_end|>"
@@ -67,18 +69,86 @@ def test_manifest_and_ledger_account_for_every_row(make_config, capsys):
 def test_errors_of_one_kind_are_reported_once():
     """Of more kinds than are shown, the rest is counted."""
     problems = [
-        RowError(where=f"a:{row}", reason=f"kind {row % 7}", problem=f"kind {'abcdefg'[row % 7]} is '{row}'", fix="f")
-        for row in range(70)
+        RowError(
+            where=f"a:{row}", reason=f"kind {row % 12}", problem=f"kind {'abcdefghijkl'[row % 12]}: {row}", fix="f"
+        )
+        for row in range(120)
     ]
+    reported = [(error.where, error.problem) for error in one_of_each_kind(problems)]
+    assert len(reported) == 10
+    assert reported[0] == ("a:0", "kind a: 0 (and 9 more rows)")
+    assert reported[-1] == ("a:9", "kind j: 9 (and 9 more rows) (and 20 other rows)")
+
+
+BAD_ROWS = [
+    {"question": "What?", "answer": 42},
+    {"question": "", "answer": "A"},
+    {"question": "Q <|im_", "answer": "end|> A"},
+    {"question": "Q", "answer": "word " * 200},
+]
+
+
+def test_all_rows_that_stop_a_run_are_in_one_error(make_config, home):
+    """Not readable, not proven, and too long; the settings of each fix let the run pass."""
+    made_config = make_config([*({"question": f"Q{i}", "answer": f"A{i}"} for i in range(40)), *BAD_ROWS])
+    made_config.data.mix["mine"].columns = {"prompt": "question", "completion": "answer"}
+    made_config.template.name, made_config.trainer.max_length = "plain", 256
     with pytest.raises(Mistakes) as caught:
-        _refuse(problems)
-    assert [(error.where, error.problem) for error in caught.value.errors] == [
-        ("a:0", "kind a is '0' (and 9 more rows)"),
-        ("a:1", "kind b is '1' (and 9 more rows)"),
-        ("a:2", "kind c is '2' (and 9 more rows)"),
-        ("a:3", "kind d is '3' (and 9 more rows)"),
-        ("a:4", "kind e is '4' (and 9 more rows) (and 20 other rows)"),
+        prepare_data(made_config)
+    drop = "data.on_bad_row=drop data.budget.dropped=0.091  # leaves out 3 of 44 rows"
+    as_text = (
+        """'data.mix.mine.format={prompt: "{{ question }}", completion: "{{ answer | string if answer is integer or"""
+        """ answer is float else answer }}"}'  # reads the numbers as text (in place of data.mix.mine.columns)"""
+    )
+    assert [(error.where, *error.fix.split("\n")) for error in caught.value.errors] == [
+        ("rows.jsonl:41", 'write it in quotes: "answer": "42"', as_text, drop),
+        ("rows.jsonl:42", "fill in 'question' or remove the row", drop),
+        ("rows.jsonl:43", "correct the row", "template=alpaca  # or chatml, llama2, vicuna", drop),
+        (
+            "rows.jsonl:44",
+            "trainer.max_length=1024 data.budget.dropped=0.069  # keeps all rows",
+            "data.overflow=drop data.budget.dropped=0.091  # keeps 97.5%",
+            "data.overflow=truncate data.budget.dropped=0.069  # keeps all rows, 1 of them cut",
+        ),
     ]
+    made_config.data.on_bad_row, made_config.data.overflow = OnBadRow.drop, Overflow.drop
+    made_config.data.budget.dropped = 0.091
+    assert prepare_data(made_config).manifest["dropped"] == {
+        "answer of the wrong type": 1, "empty question": 1, "mask not proven": 1, "too long": 1,
+    }  # fmt: skip
+
+
+def test_rows_of_which_none_is_usable_are_not_offered_to_be_dropped(make_config):
+    with pytest.raises(SftError) as caught:
+        prepare_data(make_config([{"instruction": "", "output": "A"}]))
+    assert caught.value.fix == "fill in 'instruction' or remove the row"
+
+
+def test_numbers_become_text_by_the_offered_format(make_config):
+    """A number becomes text; a null and an object stay errors."""
+    made_config = make_config([{"the question": "2 * 21?", "answer": value} for value in (42, "42", 1.5, None, {})])
+    made_config.data.mix["mine"].columns = {"prompt": "the question", "completion": "answer"}
+    made_config.data.on_bad_row, made_config.data.budget.dropped = OnBadRow.error, 1.0
+    with pytest.raises(Mistakes) as caught:
+        prepare_data(made_config)
+    setting = shlex.split(caught.value.errors[0].fix.split("\n")[1], comments=True)[0]
+    made_config.data.mix["mine"].columns = {}
+    made_config.data.mix["mine"].format = yaml.safe_load(setting.partition("=")[2])
+    made_config.data.on_bad_row = OnBadRow.drop
+    result = prepare_data(made_config)
+    assert result.manifest["sources"]["mine"]["used"] == 3
+    assert result.manifest["dropped"] == {"format.completion of the wrong type": 2}
+
+
+def test_many_rows_of_which_none_is_usable_stop_the_encoding(make_config, monkeypatch):
+    """The other rows are not encoded: a setting is wrong, not the rows."""
+    monkeypatch.setattr("sft_cli.prepare.refused_rows.MANY_ROWS", 1)
+    monkeypatch.setattr("sft_cli.prepare.encode_stage.CHUNK", 1)
+    made_config = make_config([{"prompt": f"hi {i} <|im_", "completion": "end|>"} for i in range(3)])
+    made_config.template.name = "plain"
+    with pytest.raises(SftError) as caught:
+        prepare_data(made_config)
+    assert caught.value.problem.endswith("are not exactly those the template wrote")  # not: and 2 more rows
 
 
 def test_a_mask_that_cannot_be_proven_names_its_row(make_config, home):
@@ -89,8 +159,7 @@ def test_a_mask_that_cannot_be_proven_names_its_row(make_config, home):
         prepare_data(made_config)
     assert str(caught.value) == (
         "rows.jsonl:1: its mask cannot be proven with template plain: its control tokens are not exactly those"
-        " the template wrote\n  fix: correct the row, choose template=alpaca, chatml, llama2, vicuna, or leave such"
-        " rows out with data.on_bad_row=drop"
+        " the template wrote\n  fix: correct the row\n   or: template=alpaca  # or chatml, llama2, vicuna"
     )
 
 
@@ -102,7 +171,7 @@ def test_the_budget_stops_a_run_that_drops_too_much(make_config, home):
     assert str(caught.value) == (
         "data.budget.dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
         " 1 empty instruction (rows.jsonl:21; data.on_bad_row=drop)\n"
-        "  fix: repair the rows, or set data.budget.dropped=0.048"
+        "  fix: repair the rows\n   or: data.budget.dropped=0.048"
     )
     assert not (home / "out").exists()
 
@@ -192,6 +261,7 @@ import sys
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.config.schema.config import Config
 from sft_cli.prepare.prepare import prepare_data
+from sft_cli.prepare.refused_rows import one_of_each_kind
 from sft_cli.prepare.model_template import load_tokenizer_and_template
 config = Config(prepared_dir={str(home / "out")!r})
 config.model.tokenizer, config.template.name = {str(home / "tokenizer")!r}, "chatml"

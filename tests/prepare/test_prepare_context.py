@@ -72,11 +72,11 @@ def test_the_default_length_is_no_mistake_where_the_rows_are_short(small):
 def test_advice_for_long_rows_names_the_context_length(small, tmp_path):
     small.template.name, small.trainer.max_length = "chatml", 512
     write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Q", "output": "x" * (9 if i else 900)} for i in range(30)])
-    with pytest.raises(SftError, match=r"1 of 42 rows are longer than trainer\.max_length=512") as caught:
+    with pytest.raises(SftError, match=r"1 of 42 rows is longer than trainer\.max_length=512") as caught:
         prepare_data(small)
     assert caught.value.fix == (
-        "data.overflow=drop data.budget.dropped=0.024 keeps 97.6%; data.overflow=truncate keeps all rows, 1 of them"
-        " cut; the model takes at most 512 tokens"
+        "data.overflow=drop data.budget.dropped=0.024  # keeps 97.6%\n"
+        "data.overflow=truncate  # keeps all rows, 1 of them cut"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,7 +146,10 @@ def test_signal_lets_members_save_and_prints_how_to_resume(home, number):
     output, _ = process.communicate(timeout=200)
 
     assert process.returncode == 128 + number
-    assert output.endswith("stopped   resume with: sft sweep --resume s\n")
+    assert "stopping  2 running members save checkpoints; a second " in output
+    assert re.search(
+        r"\nstopped   by SIG[A-Z]+, 0 of 3 members finished; continue with: sft sweep --resume s\n\Z", output
+    )
     assert "2 interrupted, 1 waiting" in output
     record = json.loads((home / "s" / "sweep.json").read_text())
     assert [member["state"] for member in record["members"]] == ["interrupted", "interrupted", "waiting"]
@@ -158,7 +162,7 @@ def test_signal_lets_members_save_and_prints_how_to_resume(home, number):
     ("words", "sentence"),
     [
         (["recipe=quickstart"], "error: command line: no word has several values, so there is nothing to sweep over\n"),
-        (["trainer.lr=1,2", "--parallel", "0"], "error: --parallel 0: input should be greater than or equal to 1\n"),
+        (["trainer.lr=1,2", "--parallel", "0"], "error: --parallel 0: it must be a whole number of at least 1\n"),
         (["trainer.lr=1,2", "--metric", ""], "error: --metric: the option has no value\n"),
         (["--resume", "nowhere"], "error: --resume nowhere: not the directory of a sweep (it has no sweep.json)\n"),
         (

@@ -89,7 +89,7 @@ class DelimiterFinder:
             where=conversation.where,
             problem=f"a message contains {header!r}, a header of the template, which looks real to the model"
             " (data.delimiters=error)",
-            fix="correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop",
+            fix="correct the row, or set data.delimiters=warn",
         )
 
     def _rendered_turn_error(self, conversation: Conversation) -> SftError | None:
@@ -105,7 +105,7 @@ class DelimiterFinder:
                         where=conversation.where,
                         problem=f"{name} contains turns that a template has already rendered ({found[:60]!r})",
                         fix=f"{key} reads a text column with the whole conversation; otherwise write the messages"
-                        " without the template's tags, or leave such rows out with data.on_bad_row=drop",
+                        " without the template's tags",
                     )
         return None
 

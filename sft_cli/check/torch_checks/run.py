@@ -42,7 +42,9 @@ def run_model_checks(report: CheckReport, config: Config, sample: DataSample, op
         architecture = load_model_config(config.model)
         with report.section("parity"):
             number = preflight.check_golden_prompts(config, architecture, sample.prepared)
-            report.add(ok("parity", f"{number} complete rows, of every kind: a server computes the trained ids"))
+            report.add(
+                ok("parity", f"{number} rows, at least one of each kind: a server produces the trained token ids")
+            )
         elsewhere = options.gpu is not None or trains_on_cluster(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if elsewhere else config.trainer
         local = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
@@ -52,7 +54,9 @@ def run_model_checks(report: CheckReport, config: Config, sample: DataSample, op
         )
         with report.section("model"):
             raise_all(problems)
-            report.add(ok("model", f"{architecture.model_type}: supports adapter, storage, context and vocabulary"))
+            report.add(
+                ok("model", f"{architecture.model_type}: adapter, quantization, lengths and vocabulary fit this model")
+            )
         if not countable:
             return
         typical, shared = preflight.typical_length(sample.prepared), count_shared_keys(config, sample.prepared)

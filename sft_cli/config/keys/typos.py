@@ -156,9 +156,9 @@ def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[
 
 
 def _means_null(kinds: Sequence[Any], typed: Any) -> bool:
-    """Return whether a value means "no limit" for a number that may be null: none, -1, or 0 where 0 is invalid."""
+    """Return whether a value means "no limit" for a number that may be null: none or -1; 0 may mean none at all."""
     numbers = any(kind in (int, float) for kind in kinds)
-    return numbers and (_plain(typed).lower() in _NOTHING or typed is False or (typed == 0 and typed is not True))
+    return numbers and (_plain(typed).lower() in _NOTHING or typed is False)
 
 
 def suggest_choices(values: Sequence[str], typed: Any) -> list[str]:

@@ -72,7 +72,8 @@ class ColumnPlanner:
         """
         plan = self.plan(row)
         if plan.missing is not None:
-            raise missing_column(row, *plan.missing, plan.not_read, self._mapped)
+            is_required = plan.missing[0] in self._required
+            raise missing_column(row, *plan.missing, plan.not_read, self._mapped, is_required=is_required)
         return Fields({name: row.values[column] for name, column in plan.taken.items()}, plan.taken, row)
 
     def without_ignored(self, row: Row) -> Row:
@@ -109,7 +110,13 @@ def replay_advice(source: str, columns: Sequence[str]) -> str:
 
 
 def missing_column(
-    row: Row, name: str, column: str, unread: tuple[str, ...] = (), mapped: Mapping[str, str] | None = None
+    row: Row,
+    name: str,
+    column: str,
+    unread: tuple[str, ...] = (),
+    mapped: Mapping[str, str] | None = None,
+    *,
+    is_required: bool = True,
 ) -> RowError:
     """Return the error for a required or mapped column that a row lacks.
 
@@ -119,16 +126,16 @@ def missing_column(
         column: The column's name in the file.
         unread: Columns of the row that nothing reads.
         mapped: The source's ``columns``.
+        is_required: Whether every row must have the column; otherwise it is missing because ``columns`` names it.
     """
     similar = similar_column(column, unread) or similar_column(name, unread)
-    fix = f"give every row {column!r}, or leave such rows out with data.on_bad_row=drop"
-    if mapped and name in mapped:
-        fix = f"give every row {column!r}, or leave data.mix.{row.source}.columns.{name} out"
+    otherwise = "remove the row" if is_required else f"leave data.mix.{row.source}.columns.{name} out"
+    fix = f"add {column!r} to the row, or {otherwise}"
     if similar is not None:
         fix = format_override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: similar})
     return RowError(
         where=row.where,
-        reason=f"missing field {name}",
+        reason=f"missing field {column}",
         problem=f"there is no field {column!r}; the row has {format_list(row.values) or 'no fields'}",
         fix=fix,
     )

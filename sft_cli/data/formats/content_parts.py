@@ -159,7 +159,7 @@ def _kind(part: Any, role: str, place: str, context: RowContext) -> str:
         where=context.where,
         reason=reason,
         problem=f"field '{place}.type' is {short_repr(type_name)}; {problem}",
-        fix="write it as text, or leave such rows out with data.on_bad_row=drop",
+        fix="write it as text",
     )
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.formats import plugins
-from sft_cli.data.formats.column_advice import advise_columns
-from sft_cli.data.formats.column_names import find_columns, fold_name
+from sft_cli.data.formats.column_advice import METADATA_NAMES, advise_columns
+from sft_cli.data.formats.column_names import find_columns, fold_name, similar_column
+from sft_cli.data.formats.fields import rename_mapped
 from sft_cli.data.formats.registry import FORMATS, Format
 from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
@@ -43,7 +44,7 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
     raise SftError(
         where=where,
         problem=f"unknown format {format!r}; known are {format_list(known, limit=30)}",
-        fix=f"did you mean {near}?" if near else "set format=auto to detect it from the columns",
+        fix=f"{where}={near}" if near else f"{where}=auto  # detects it from the columns",
     )
 
 
@@ -72,7 +73,11 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
     unknown = next((name for name in mapped if name not in known), None)
     if unknown is not None:
         near, target = closest_name(unknown, known), mapped[unknown]
-        fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names that they read"
+        fix = (
+            rename_mapped(mapped, unknown, near, source)
+            if near
+            else "`sft formats` lists the formats and the names that they read"
+        )
         if unknown in present and target in known:
             right = format_override(f"data.mix.{source}.columns", {target: unknown})
             fix = f"the format's name comes first, the file's second: {right}"
@@ -80,9 +85,32 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
     if not present:
         problem = "no row has columns, so no format can be detected"
         raise SftError(where=where, problem=problem, fix=_UNREADABLE)
+    _refuse_absent_columns(present, mapped, source)
     offered = [name for name in candidates if name != "responses"]  # it fits too many files to be proposed
     more, fix = advise_columns(present, mapped, offered, source)
     raise SftError(where=where, problem=f"no format fits the columns {format_list(present, limit=12)}{more}", fix=fix)
+
+
+def _refuse_absent_columns(present: list[str], mapped: Mapping[str, str], source: str) -> None:
+    """Refuse a map of columns that the row does not have, with the map that was probably meant."""
+    absent = [name for name, column in mapped.items() if column not in present]
+    if not absent:
+        return
+    right, unused = dict(mapped), [column for column in present if column not in mapped.values()]
+    for name in absent:
+        guess = similar_column(mapped[name], unused) or similar_column(name, unused)
+        others = [column for column in unused if fold_name(column) not in METADATA_NAMES]
+        guess = guess or next(iter(others), None)
+        if guess is not None:
+            right[name] = guess
+            unused.remove(guess)
+    columns = format_override(f"data.mix.{source}.columns", right)
+    raise SftError(
+        where=f"data.mix.{source}.format",
+        problem=f"columns maps {absent[0]} to {mapped[absent[0]]!r}, which the first row does not have; it has "
+        f"{format_list(present, limit=12)}",
+        fix=columns if right != mapped else "name columns that the rows have; `sft formats` lists what each needs",
+    )
 
 
 def _refuse_unlike(

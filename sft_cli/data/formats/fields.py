@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import TreeConfig
 from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.errors import SftError
@@ -45,25 +46,51 @@ class Fields:
 
     def answer(self, name: str) -> str:
         """Return the text of an answer, which may be empty: the filters of clean/ judge empty answers."""
-        return checked_text(self.values[name], self.columns[name], self.row.where)
+        return self._checked(name)
 
     def text(self, name: str) -> str:
         """Return a text that must not be empty."""
-        value = checked_text(self.values[name], self.columns[name], self.row.where)
+        value = self._checked(name)
         if not value.strip():
             raise RowError(
                 where=self.row.where,
-                reason=f"empty {name}",
+                reason=f"empty {self.columns[name]}",
                 problem=f"field {self.columns[name]!r} is {value!r}; expected non-empty text",
-                fix=f"fill in the {name} or remove the row; data.on_bad_row=drop leaves such rows out",
+                fix=f"fill in {self.columns[name]!r} or remove the row",
             )
         return value
 
     def optional(self, name: str) -> str:
         """Return a text, or an empty one when the row has none."""
         value = self.values.get(name)
-        return "" if value is None else checked_text(value, self.columns[name], self.row.where)
+        return "" if value is None else self._checked(name)
 
+    def _checked(self, name: str) -> str:
+        """Return the text of a column, which may be empty."""
+        value, column = self.values[name], self.columns[name]
+        if is_number(value) and not column.startswith(JINJA):
+            error = wrong_type(value, column, "text", self.row.where)
+            raise RowError(
+                where=error.where, reason=error.reason, problem=error.problem, fix=f"{error.fix}\n{self._as_text(name)}"
+            )
+        return checked_text(value, column, self.row.where)
+
+    def _as_text(self, name: str) -> str:
+        """Return the setting that reads the numbers of a column as text."""
+        texts = {}
+        for field_name, column in self.columns.items():
+            value = column if column.isidentifier() else f"row[{column!r}]"
+            if field_name == name:
+                value = f"{value} | string if {value} is integer or {value} is float else {value}"
+            texts[field_name] = f"{{{{ {value} }}}}"
+        key = f"data.mix.{self.row.source}"
+        is_mapped = any(field_name != column for field_name, column in self.columns.items())
+        instead = f" (in place of {key}.columns)" if is_mapped else ""
+        return f"{format_override(f'{key}.format', texts)}  # reads the numbers as text{instead}"
+
+
+JINJA = "format."
+"""Beginning of the names that the fields of a user's Jinja texts have in messages."""
 
 Builder = Callable[[Fields, FormatOptions], tuple[Conversation, ...]]
 """Builds the conversations of a row from its fields: one, unless the row is a tree."""
@@ -77,8 +104,16 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
             raise SftError(
                 where=f"data.mix.{source}.columns",
                 problem=f"unknown name {name!r}; the format reads {format_list(names)}",
-                fix=f"did you mean {near}?" if near else "write the format's name first, then the name in the file",
+                fix=rename_mapped(columns, name, near, source)
+                if near
+                else "write the format's name first, then the name in the file",
             )
+
+
+def rename_mapped(columns: Mapping[str, str], name: str, right: str, source: str) -> str:
+    """Return the ``columns`` of a source with one of the format's names replaced, ready to be pasted."""
+    renamed = {right if known == name else known: column for known, column in columns.items()}
+    return format_override(f"data.mix.{source}.columns", renamed)
 
 
 def parse_list(value: Any) -> Any:
@@ -119,8 +154,23 @@ def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
         where=where,
         reason=f"{field.split('[')[0]} of the wrong type",
         problem=f"field {field!r} is {short_repr(value)} ({_kind(value)}); expected {expected}",
-        fix=f"write it as {expected}, or point columns at another column",
+        fix=_type_fix(value, field, expected),
     )
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number, not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _type_fix(value: Any, field: str, expected: str) -> str:
+    """Return what to do about a value of another type."""
+    if expected == "text" and is_number(value):
+        key = field.rpartition(".")[2]
+        return f'write it in quotes: "{key}": "{value}"'
+    if value is None:
+        return "fill it in or remove the row"
+    return f"write it as {expected}, or point columns at another column"
 
 
 def too_deep(row: Row) -> RowError:
@@ -129,7 +179,7 @@ def too_deep(row: Row) -> RowError:
         where=row.where,
         reason="values nested too deeply",
         problem="the values of the row are nested too deeply to be read",
-        fix="remove the row; data.on_bad_row=drop leaves such rows out",
+        fix="remove the row",
     )
 
 

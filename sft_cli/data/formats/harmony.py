@@ -9,7 +9,7 @@ from sft_cli.data.row_errors import RowError, short_repr
 from sft_cli.types import Message
 
 ANALYSIS, COMMENTARY, FINAL = "analysis", "commentary", "final"
-_FIX = "write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop"
+_FIX = "write reasoning as reasoning_content and calls as tool_calls"
 
 
 def apply_channel(

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
 
-from sft_cli.data.formats.fields import Fields
+from sft_cli.data.formats.fields import JINJA, Fields
 from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.sandbox.budget import BudgetExceeded
@@ -51,10 +51,10 @@ def evaluate_fields(expressions: Mapping[str, Expression], row: Row) -> Fields:
             fix = f"the row has {available}; write column | default('') for one that may be missing"
             raise _failed(name, error, fix, row) from error
         except Exception as error:  # a user's template may raise anything
-            fix = "correct the text, or leave such rows out with data.on_bad_row=drop"
+            fix = "correct the text"
             raise _failed(name, error, fix, row) from error
         values[name] = _parse_rendered(value, name, row) if name in LIST_FIELDS and isinstance(value, str) else value
-    return Fields(values, {name: f"format.{name}" for name in values}, row)
+    return Fields(values, {name: f"{JINJA}{name}" for name in values}, row)
 
 
 def columns_read(texts: Mapping[str, str]) -> frozenset[str] | None:

@@ -42,7 +42,6 @@ _MISPLACED = {
     "function_calls": 'write them as "tool_calls": [{"type": "function", "function": {…}}]',
     "summary": "write it into the content, or as its own message",
 }
-_DROP = "or leave such rows out with data.on_bad_row=drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +135,19 @@ def _why_refused(key: str, value: Any, entry: Mapping[str, Any], read: Collectio
     name, words = "_".join(key_words(key)), set(key_words(key))
     has_payload = not isinstance(value, bool | int | float)
     if has_payload and not words.isdisjoint(_MEDIA):
-        return "only text can be trained on", f"describe it in the content, {_DROP}"
+        return "only text can be trained on", "describe it in the content"
     if not words.isdisjoint(_PREFERENCE_WORDS):
         problem = "a message is trained by its weight, not by its label"
-        return problem, f"write weight: 1 or 0, or remove the key, {_DROP}"
+        return problem, "write weight: 1 or 0, or remove the key"
     if name in _MISPLACED:
-        return "no template reads it in a message", f"{_MISPLACED[name]}, {_DROP}"
+        return "no template reads it in a message", f"{_MISPLACED[name]}"
     if name in CONTENT_KEYS and isinstance(value, str | list):
         contents = [entry[alias] for alias in read if alias in CONTENT_KEYS and has_value(entry.get(alias))]
         if not contents:
-            return "the message has no content", f"write it under 'content', {_DROP}"
-        return None if value in contents else ("the message has another content", f"keep one of them, {_DROP}")
+            return "the message has no content", "write it under 'content'"
+        return None if value in contents else ("the message has another content", "keep one of them")
     if has_payload and not words.isdisjoint(_REASON_WORDS) and words.isdisjoint(_NO_REASONING):
-        return "it seems to be reasoning", f"rename it reasoning_content, or remove it, {_DROP}"
+        return "it seems to be reasoning", "rename it reasoning_content, or remove it"
     return None
 
 
@@ -156,14 +155,10 @@ def _merge_reasoning(reasoning: Mapping[str, Any], role: str, field: str, contex
     """Return the reasoning text of a message; its reasoning keys must agree."""
     if role != "assistant":
         key = next(iter(reasoning))
-        raise _refused_key(
-            f"{field}.{key}", reasoning[key], f"a {role} message has no reasoning", f"remove it, {_DROP}", context
-        )
+        raise _refused_key(f"{field}.{key}", reasoning[key], f"a {role} message has no reasoning", "remove it", context)
     for key, value in reasoning.items():
         if not isinstance(value, str):
-            raise _refused_key(
-                f"{field}.{key}", value, "reasoning must be text", f"write it as one text, {_DROP}", context
-            )
+            raise _refused_key(f"{field}.{key}", value, "reasoning must be text", "write it as one text", context)
     if len({value.strip() for value in reasoning.values()}) > 1:
         first, second = list(reasoning)[:2]
         raise _refused_key(

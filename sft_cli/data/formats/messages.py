@@ -211,7 +211,7 @@ def _build_message(
             where=context.where,
             reason=f"tool calls of a {role} message",
             problem=f"field {field!r} ({role}) calls tools; only messages of the assistant do",
-            fix="correct its role, or leave such rows out with data.on_bad_row=drop",
+            fix="correct its role",
         )
     if calls:
         extra["tool_calls"] = calls
@@ -246,7 +246,7 @@ def _check_content(message: Message, value: Any, field: str, entry: Mapping[str,
             where=context.where,
             reason=names.get(role, f"{role} message without content"),
             problem=f"field '{field}' ({role}) is {short_repr(value)}; expected non-empty text",
-            fix=f"{hint} or remove the row; data.on_bad_row=drop leaves such rows out",
+            fix=f"{hint} or remove the row",
         )
     return message
 

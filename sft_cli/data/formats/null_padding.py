@@ -181,6 +181,5 @@ def _ambiguous_null(call: Mapping[str, Any], context: RowContext) -> RowError:
         reason="null arguments without a schema",
         problem=f"the call of {function['name']} has null for {format_list(empty)}, and the row has no schema of the "
         "tool: it may be meant, or padding of a Parquet file",
-        fix="add the tool to the row's tools, or write the arguments as JSON text; data.on_bad_row=drop leaves such "
-        "rows out",
+        fix="add the tool to the row's tools, or write the arguments as JSON text",
     )

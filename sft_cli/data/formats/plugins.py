@@ -79,7 +79,7 @@ def call_format(function: Function, row: Row, name: str) -> Fields:
             where=row.where,
             reason=f"format {name} failed",
             problem=f"the format {name} raised {describe_exception(error)}",
-            fix="correct the row or the format, or leave such rows out with data.on_bad_row=drop",
+            fix="correct the row or the format",
         ) from error
     if isinstance(value, list):
         value = {"messages": value}

@@ -107,7 +107,7 @@ def _join_answer(
             where=context.where,
             reason="two questions",
             problem="the chosen conversation begins with another question than the row's own",
-            fix="remove one of the two columns, or leave such rows out with data.on_bad_row=drop",
+            fix="remove one of the two columns",
         )
     return [*prompt_messages, *answer_messages], len(prompt_messages)
 
@@ -200,5 +200,5 @@ def _no_answer(fields: Fields, context: RowContext) -> RowError:
         where=context.where,
         reason="no chosen answer",
         problem=f"the row has no prompt with a chosen answer; it has {available or 'nothing'}",
-        fix="add the column chosen, or a label of true to the answer; data.on_bad_row=drop leaves such rows out",
+        fix="add the column chosen, or a label of true to the answer",
     )

@@ -38,7 +38,7 @@ def from_token_ids(fields: Fields, options: FormatOptions) -> tuple[Conversation
             where=fields.row.where,
             reason="no trained token",
             problem="no token of the row carries loss; there is nothing to train on",
-            fix="remove the row; data.on_bad_row=drop leaves such rows out",
+            fix="remove the row",
         )
     where, source = fields.row.where, fields.row.source
     places = [f"{where}#{number}" for number in range(1, len(documents) + 1)] if len(documents) > 1 else [where]

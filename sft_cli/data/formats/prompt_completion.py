@@ -83,7 +83,7 @@ def prompt_and_answer(fields: Fields, question: str, answer: str, context: RowCo
             reason="answer starts in the prompt",
             problem=f"field {fields.columns[question]!r} ends with a message of the assistant that {column!r}"
             " continues; only whole messages can be trained",
-            fix=f"put the whole answer into {column!r}, or leave such rows out with data.on_bad_row=drop",
+            fix=f"put the whole answer into {column!r}",
         )
     return [*prompt_messages, *answer_messages]
 

@@ -52,7 +52,7 @@ def item_as_message(item: Mapping[str, Any], field: str, names: str, context: Ro
         where=context.where,
         reason=f"item of type {kind}",
         problem=f"field '{field}.type' is {kind!r}; no chat template has a counterpart for such an item",
-        fix=f"keep items of type {', '.join(ITEM_TYPES)}, or leave such rows out with data.on_bad_row=drop",
+        fix=f"keep items of type {', '.join(ITEM_TYPES)}",
     )
 
 

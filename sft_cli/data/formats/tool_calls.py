@@ -89,7 +89,7 @@ def parse_call_text(value: Any, role: str, field: str, names: str, context: RowC
             where=context.where,
             reason=f"{role} turn",
             problem=f"field {field!r} of a {role} turn is {short_repr(value)}; expected the JSON of a tool call",
-            fix='write {"name": …, "arguments": {…}}, or leave such rows out with data.on_bad_row=drop',
+            fix='write {"name": …, "arguments": {…}}',
         )
     return parse_tool_calls(calls, field, names, context)
 

@@ -29,7 +29,7 @@ def from_xlam(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...
             where=context.where,
             reason="empty answer",
             problem=f"field {column!r} has no call; there is nothing to train on",
-            fix="add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
+            fix="add the answer or remove the row",
         )
     calls = parse_call_text(value, "tool_call", column, f"{column}[]", context)
     messages = [Message("user", fields.text("query")), Message("assistant", "", extra={"tool_calls": calls})]

@@ -1,9 +1,11 @@
 """Locate the files of a source's path, and the labels of their rows."""
 
+import difflib
 import glob
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -127,10 +129,15 @@ def path_not_found(location: SourceLocation) -> SftError:
     if near is not None:
         fix = f"did you mean {str(path.parent / near)!r}?"
     elif names and not location.given.startswith(BUILTIN):
-        fix = f"{str(path.parent)!r} holds {format_list(sorted(names))}"
+        fix = f"{str(path.parent)!r} holds {format_list(_by_similarity(names, path.name))}"
     else:
         fix = "set it to a file, a glob, a directory or the owner/name of a hub data set"
     return SftError(where=location.key, problem=problem, fix=fix)
+
+
+def _by_similarity(names: Iterable[str], typed: str) -> list[str]:
+    """Return the names, those most like the typed one first."""
+    return sorted(names, key=lambda name: (-difflib.SequenceMatcher(None, typed, name).ratio(), name))
 
 
 def _directory_files(path: Path, location: SourceLocation) -> list[FileGroup]:

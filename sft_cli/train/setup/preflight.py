@@ -49,8 +49,8 @@ def run_preflight(config: Config, prepared: PreparedData, machine: ComputeSetup,
     if (disk_error := disk_problem(config, memory, run_dir)) is not None:
         problems.append(disk_error)
     raise_all(problems)
-    num_prompts = check_golden_prompts(config, architecture, prepared)
-    say(f"parity    {num_prompts} rows, one of each kind: transformers makes the same token ids")
+    compared = check_golden_prompts(config, architecture, prepared)
+    say(f"parity    {compared} rows, at least one of each kind: a server produces the trained token ids")
     return _check_memory(config, memory, machine)
 
 
