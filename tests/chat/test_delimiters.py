@@ -114,9 +114,7 @@ def test_a_document_with_rendered_turns_is_rejected(make_builder):
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_bracketed_turns_are_rejected_as_tokens_and_as_text(
-    make_builder, build_tokenizer, asked, refused, known
-):
+def test_bracketed_turns_are_rejected_as_tokens_and_as_text(make_builder, build_tokenizer, asked, refused, known):
     """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""
     tokenizer = build_tokenizer(special=(*SPECIAL, "[INST]", "[/INST]") if known else SPECIAL)
     outcome = make_builder(MISTRAL, tokenizer).build([talk(f"U:{asked}", "A:a")])[0]

@@ -191,7 +191,9 @@ LAW = settings(max_examples=examples(25), deadline=None, suppress_health_check=[
 @pytest.mark.parametrize("template", ["chatml", TRIMMING, PLAIN], ids=["chatml", "trimming", "tagged"])
 @LAW
 @given(results=st.lists(TEXTS, min_size=1, max_size=3), answers=st.lists(TEXTS, min_size=3, max_size=3))
-def test_training_results_changes_only_weights(make_builder, build_tokenizer, template, decoder, merges, results, answers):
+def test_training_results_changes_only_weights(
+    make_builder, build_tokenizer, template, decoder, merges, results, answers
+):
     """The ids are those of before; what is trained as well are the results, in order, less shared tokens.
 
     With bytes of tokens that are known, and read by the decoder alone.

@@ -57,9 +57,7 @@ def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(make_builder, tokenize
         (BRACKETS, "hi", "hi| a</s>"),
     ],
 )
-def test_the_stop_token_that_closes_a_question_is_trained(
-    make_builder, tokenizer, template, asked, expected
-):
+def test_the_stop_token_that_closes_a_question_is_trained(make_builder, tokenizer, template, asked, expected):
     assert trained(tokenizer, contents(make_builder, template).build([talk(f"U:{asked}", "A:a")])[0]) == [expected]
 
 

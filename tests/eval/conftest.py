@@ -51,7 +51,7 @@ CONFIGS = {
 
 
 def tiny(family: str = "llama", **sizes: int) -> PreTrainedModel:
-    """A float32 model of the family, the same weights every time."""
+    """Return a float32 model of the family, always with the same weights."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[family](**sizes))
     for module in model.modules():

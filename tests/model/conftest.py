@@ -45,7 +45,7 @@ CONFIGS = {
 
 
 def tiny(family: str) -> PreTrainedModel:
-    """A float32 model of the family, the same weights every time."""
+    """Return a float32 model of the family, always with the same weights."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[family]())
     # Dropout, where a family's default has it, would hide what is compared.
@@ -57,7 +57,7 @@ def tiny(family: str) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents with two trained tokens of weight 1 and 0.5 each, and the row they make."""
+    """Documents with two trained tokens of weight 1 and 0.5 each, and their packed row."""
 
     documents: list[torch.Tensor]
     row: tuple[torch.Tensor, torch.Tensor, segments.PackedRow]
@@ -67,7 +67,7 @@ class Documents:
 
 
 def documents(lengths: list[int], seed: int = 0) -> Documents:
-    """Random documents of at least three tokens; each trains its second and its last token."""
+    """Return random documents of at least three tokens; the second and the last token of each are trained."""
     generator = torch.Generator().manual_seed(seed)
     ids = [torch.randint(VOCABULARY, (length,), generator=generator) for length in lengths]
     bounds = torch.tensor([0, *lengths]).cumsum(0)
@@ -81,7 +81,7 @@ def documents(lengths: list[int], seed: int = 0) -> Documents:
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """The tiny Llama as a directory that ``from_pretrained`` opens."""
+    """The tiny Llama as a directory for ``from_pretrained``."""
     directory = tmp_path_factory.mktemp("base")
     tiny("llama").save_pretrained(directory)
     return directory

@@ -1,4 +1,4 @@
-"""Tiny random models of the families that are tested, and the plain computation they are compared with."""
+"""Tiny random models of the tested families, and reference computations by plain transformers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ FAMILIES = {
         },
     ),
 }  # fmt: skip
-"""What ``AutoConfig`` is told: family and what differs from ``SIZES``. Windows are smaller than shared beginnings."""
+"""For each name: model type and settings that differ from ``SIZES``. Windows are smaller than shared prefixes."""
 
 STATES = {
     "falcon-h1-hybrid": (
@@ -92,7 +92,7 @@ STATES = {
 
 
 def tiny(family: str) -> PreTrainedModel:
-    """A float32 model of the family, the same weights every time; norms, biases and sinks are not as initialized."""
+    """Return a float32 model of the family, always with the same weights; norms, biases and sinks are randomized."""
     kind, special = (FAMILIES | STATES)[family]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **special}))
@@ -104,19 +104,19 @@ def tiny(family: str) -> PreTrainedModel:
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """The gradients by parameter name, taken off the model."""
+    """Return the gradients by parameter name and remove them from the model."""
     taken = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad(set_to_none=True)
     return taken
 
 
 def padded_loss(model: PreTrainedModel, ids: Sequence[Tensor], trained: Sequence[Tensor]) -> Tensor:
-    """Sum of the cross-entropies in nats as transformers computes it: padded rows, a mask, all logits.
+    """Return the sum of the cross-entropies in nats by transformers: padded rows, a mask, all logits.
 
-    Args:
-        model: With its own attention.
-        ids: ``(length,)`` each.
-        trained: ``(length,)`` bool each: which tokens are predicted.
+        Args:
+    model: The model with its own attention.
+    ids: ``(length,)`` ids of each document.
+    trained: ``(length,)`` bool of each document: whether a token is predicted.
     """
     rows = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
@@ -127,7 +127,7 @@ def padded_loss(model: PreTrainedModel, ids: Sequence[Tensor], trained: Sequence
 
 
 def assert_same_gradients(ours: dict[str, Tensor], reference: dict[str, Tensor], tolerance: float = 1e-5) -> None:
-    """Each tensor within ``tolerance`` of its largest number; where that is next to nothing, of the model's."""
+    """Check each tensor to ``tolerance`` of its largest number, or of the model's largest if that is tiny."""
     assert ours.keys() == reference.keys()
     largest = max(gradient.abs().max().item() for gradient in reference.values())
     for name, gradient in reference.items():
@@ -138,28 +138,28 @@ def assert_same_gradients(ours: dict[str, Tensor], reference: dict[str, Tensor],
 
 @dataclass(frozen=True)
 class Tree:
-    """Segments of a row: their own ids, what each continues, and which of their own tokens are trained."""
+    """Segments of a row: their own ids, the segment that each continues, and which of their tokens are trained."""
 
     ids: tuple[Tensor, ...]
     parents: tuple[int, ...]
     trained: tuple[Tensor, ...]
 
     def row(self) -> PackedRow:
-        """What lies where."""
+        """Return the layout of the row."""
         return pack_row([len(own) for own in self.ids], self.parents)
 
     def chains(self) -> list[tuple[int, ...]]:
-        """For each document, which is a segment that nobody continues, its segments."""
+        """Return the segments of each document; a document ends in a segment that no other continues."""
         return [(*self.row().ancestors(leaf), leaf) for leaf in range(len(self.ids)) if leaf not in self.parents]
 
     def apart(self) -> "Tree":
-        """The same documents, sharing nothing."""
+        """Return the same documents without shared segments."""
         whole = tuple(torch.cat([self.ids[segment] for segment in chain]) for chain in self.chains())
         trained = tuple(torch.cat([self.trained[segment] for segment in chain]) for chain in self.chains())
         return Tree(whole, (-1,) * len(whole), trained)
 
     def arguments(self) -> dict[str, Tensor | PackedRow]:
-        """What ``LossModel.forward`` takes: every trained token, predicted by the token before it in the row."""
+        """Return the arguments of ``LossModel.forward``; every trained token is predicted by the token before it."""
         joined, row = torch.cat(self.ids), self.row()
         at = torch.cat(self.trained).nonzero().flatten()
         return {
@@ -173,7 +173,7 @@ class Tree:
 
 
 def tree(lengths: Sequence[int], parents: Sequence[int], seed: int = 0) -> Tree:
-    """Random ids; of a document's last segment two thirds of the tokens behind the first are trained."""
+    """Return segments with random ids; two thirds of the tokens after the first of each last segment are trained."""
     generator = torch.Generator().manual_seed(seed)
     ids = tuple(torch.randint(3, VOCABULARY, (length,), generator=generator) for length in lengths)
     trained = [torch.rand(length, generator=generator) < 0.67 for length in lengths]

@@ -1,4 +1,4 @@
-"""Adapted models, and losses of documents that are computed alone."""
+"""Objectives of the loss tests, and their values and gradients by autograd."""
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div
@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 def by_autograd(logits, targets, loss, base):
-    """The objective of each position, ``(C,)``, as its formulas say, left to autograd."""
+    """Return the objective of each position, ``(C,)``, by its formulas, for autograd."""
     logp = logits.log_softmax(-1)
     nll = cross_entropy(logits, targets, reduction="none")
     smoothed = cross_entropy(logits, targets, reduction="none", label_smoothing=loss.label_smoothing)
@@ -40,7 +40,7 @@ def gradients(model, loss):
 
 
 def assert_same(found, expected):
-    """Every gradient, to 1e-5 of its norm."""
+    """Check every gradient to 1e-5 of its norm."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert (found[name] - value).norm() <= 1e-5 * max(value.norm().item(), 1e-3), name

@@ -1,4 +1,4 @@
-"""What adapters cannot sit on together, told before training; and merging where embedding and head share a matrix."""
+"""Conflicting adapter settings are errors before training; merging adapters on tied embeddings."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ IDS = torch.tensor([[3, 1, 4, 1, 5]])
 
 
 def tiny(*, tied: bool = True) -> LlamaForCausalLM:
-    """A random Llama of 64 tokens and 32 inputs a layer."""
+    """Return a random Llama with 64 tokens and 32 inputs per layer."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}

@@ -1,4 +1,4 @@
-"""What a LoRA begins with: parts of the base, directions of the data, another adapter, adapters that lie beneath."""
+"""Initial values of LoRA: from the base, the data, or another adapter; and frozen adapters."""
 
 import json
 
@@ -52,7 +52,7 @@ def learn(model, steps=5):
 
 
 def saved_run(build, directory, config):
-    """An adapter that was trained a little; its logits."""
+    """Save an adapter after a few steps of training and return its logits."""
     model = adapted(build, config)
     learn(model)
     save_adapter(model, directory)
@@ -62,7 +62,7 @@ def saved_run(build, directory, config):
 @pytest.mark.parametrize("init", [Init.pissa, Init.olora])
 @pytest.mark.parametrize("stabilized", [False, True])
 def test_initial_offset_trains_like_a_changed_base(build, init, stabilized):
-    """PEFT changes the base's weights instead; the curve is the same."""
+    """PEFT changes the base's weights instead; the loss curve is the same."""
     ours = adapted(build, lora(init=init, rank_stabilized=stabilized))
     config = LoraConfig(
         r=4, lora_alpha=8, use_rslora=stabilized, target_modules="all-linear", init_lora_weights=init.value,
@@ -76,7 +76,7 @@ def test_initial_offset_trains_like_a_changed_base(build, init, stabilized):
 
 
 def test_base_is_unchanged_with_the_adapter_disabled(build):
-    """So that KL to the base and a comparison with the base are with the base, and all of it trains on afterwards."""
+    """KL and comparisons with the base need this; afterwards the same parameters are trained."""
     model = adapted(build, lora(init=Init.pissa))
     names = {name for name, value in model.named_parameters() if value.requires_grad}
     learn(model)
@@ -88,7 +88,7 @@ def test_base_is_unchanged_with_the_adapter_disabled(build):
 
 @pytest.mark.parametrize("init", [Init.pissa, Init.olora, Init.eva, Init.loftq])
 def test_inits_are_reproducible(saved, init):
-    """A resumed run makes the same beginning again and loads the trained tensors into it, as a checkpoint does."""
+    """A resumed run builds the same initial model and loads the trained tensors of a checkpoint into it."""
     stored = QuantConfig(kind=QuantKind.nf4 if init is Init.loftq else QuantKind.none)
 
     def begun(own):
@@ -120,7 +120,7 @@ def test_top_singular_triples_of_large_matrices():
 
 
 def test_loftq_reduces_the_rounding_error(saved):
-    """By hand: the best product of rank 4 for the lost part; alpha / rank = 2 is divided out."""
+    """By hand: the best product of rank 4 for the rounding error, divided by alpha / rank = 2."""
     source = ModelConfig(path=str(saved))
     stored = QuantConfig(kind=QuantKind.nf4)
     base = load_model(source, stored, full=False, device=CPU, compute_dtype=torch.float32)
@@ -137,7 +137,7 @@ def test_loftq_reduces_the_rounding_error(saved):
 
 
 def test_eva_uses_leading_directions_of_the_inputs(build):
-    """The inputs of one layer decomposed by hand: A spans the same space, and B is 0."""
+    """A spans the leading directions of a layer's inputs, computed by hand, and B is 0."""
     rows = [{"input_ids": [1, *range(3 + i, 60 + i), 2]} for i in range(8)]
     model = adapted(build, lora(init=Init.eva), rows=rows)
     base = build("llama")
@@ -230,7 +230,7 @@ def test_start_from_refuses_a_missing_adapter(tmp_path):
 
 
 def test_frozen_adapters_are_part_of_the_saved_adapter(build, tmp_path):
-    """One on q_proj only, one on everything; the exported adapter alone is all three."""
+    """The exported adapter includes both frozen adapters, one on q_proj and one on two layers."""
     saved_run(build, tmp_path / "one/adapter", lora(rank=3, target_modules=["q_proj"]))
     below = saved_run(build, tmp_path / "two", lora(rank=2, rank_stabilized=True, target_modules=["q_proj", "up_proj"]))
     both = lora(

@@ -1,4 +1,4 @@
-"""Every kind of adapter: it begins where the base is, learns, is saved and opened, merges, and packs exactly."""
+"""Every kind of adapter: it starts at the base, learns, is saved and loaded, merges, and packs exactly."""
 
 import copy
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ SEED = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table."""
+    """A row of the table of adapters."""
 
     config: AdapterConfig
     stored: QuantKind = QuantKind.none
     keeps: bool = True
-    """The model says at first what the base says."""
+    """Whether the initial logits are those of the base."""
 
 
 def lora(**values):
@@ -83,7 +83,7 @@ table = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, c
 
 @pytest.fixture
 def base(saved):
-    """Opens the tiny Llama, stored as a case says."""
+    """Load the tiny Llama with the storage of a case."""
 
     def load(stored=QuantKind.none, dtype=torch.float32) -> PreTrainedModel:
         return load_model(
@@ -95,7 +95,7 @@ def base(saved):
 
 @pytest.fixture
 def adapt(base, saved):
-    """A fresh base with the adapter of a case."""
+    """Load a new base and add the adapter of a case."""
 
     def make(case: Case, dtype=torch.float32) -> PeftModel:
         source = ModelConfig(path=str(saved))
@@ -114,7 +114,7 @@ def trained(model):
 
 
 def train(model, case, steps=8) -> list[float]:
-    """The loss of each step of learning one row by heart."""
+    """Train on one row and return the loss of each step."""
     optimizer = torch.optim.AdamW(trained(model).values(), lr=LEARNING_RATE[case.config.kind])
     losses = []
     for _ in range(steps):
@@ -147,7 +147,7 @@ def test_adapter_starts_at_the_base_learns_and_loads_again(case, base, adapt, tm
 
 @table
 def test_adapter_merges(case, base, adapt, tmp_path):
-    """Into the base as it was computed with; quantized weights dequantized first."""
+    """The base is that of training; quantized weights are dequantized first."""
     model = adapt(case)
     train(model, case)
     save_adapter(model, tmp_path / "adapter")
@@ -161,7 +161,7 @@ def test_adapter_merges(case, base, adapt, tmp_path):
 
 
 def gradients(model, loss) -> dict[str, torch.Tensor]:
-    """The gradient of a loss, by parameter; the model's own are left empty."""
+    """Return the gradient of a loss by parameter, without setting the gradients of the model."""
     named = trained(model)
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {name: torch.zeros(()) if value is None else value for name, value in zip(named, found, strict=True)}
@@ -169,7 +169,7 @@ def gradients(model, loss) -> dict[str, torch.Tensor]:
 
 @table
 def test_packed_gradients_are_the_sum_of_solo_gradients(case, adapt, lay):
-    """Solo is plain transformers, a document at a time with its own labels."""
+    """The reference is plain transformers, one document at a time."""
     model = adapt(case)
     train(model, case, steps=2)  # B is not 0 any more
     # PiSSA's two large terms cancel, which leaves noise of 1.4e-5 in float32; 4-bit layers have no double.

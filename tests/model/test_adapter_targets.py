@@ -1,4 +1,4 @@
-"""Where an adapter sits: routers and experts of mixtures, sizes, names and patterns, told before weights are read."""
+"""The adapted layers: routers and experts of mixtures, sizes, names and patterns, checked before loading weights."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_a_dense_model_has_no_routers(build):
 
 
 def test_named_experts_are_adapted(tmp_path):
-    """They are stacks of matrices and no layers; untouched ones are said."""
+    """Experts are stacks of matrices, not layers; a note names those without an adapter."""
     untouched = add_adapter(mixture("qwen3-moe"), AdapterConfig(rank=2), [], seed=0)
     assert untouched.notes == (
         "the experts stay frozen: adapter.target_parameters=[mlp.experts.down_proj,mlp.experts.gate_up_proj]"

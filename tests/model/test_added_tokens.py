@@ -1,4 +1,4 @@
-"""Rows of added tokens: where they begin, what grows, what is trained, and the way through save, open and merge."""
+"""Rows of added tokens: initial values, matrix sizes, training, saving, loading and merging."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_missing_rows_are_appended_at_the_mean(build, family):
 
 
 def test_spare_rows_are_used_before_the_matrix_grows(build):
-    """Of 160 rows the tokenizer knows 150: the spare ones neither count for the mean nor change unless they are new."""
+    """Of 160 rows the tokenizer uses 150: spare rows do not count for the mean and change only if they are new."""
     model, before = build("llama"), [value.detach().clone() for value in embedding_matrices(build("llama"))]
     add_token_rows(model, [150, 151])
     assert vocabulary(model) == 160

@@ -1,4 +1,4 @@
-"""BitFit and training by pattern: what is trained, what is frozen and how it is stored, and that it learns."""
+"""BitFit and training by pattern: trained and frozen weights, their dtypes, and that the loss falls."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def trained(model, config):
 
 
 def test_bitfit_trains_the_biases_of_qwen2(build):
-    """By hand: its query, key and value projections have one each, and nothing else does."""
+    """By hand: only the query, key and value projections have a bias."""
     names = trained(build("qwen2"), BITFIT)
     assert names == [f"model.layers.{i}.self_attn.{part}_proj.bias" for i in range(2) for part in "qkv"]
 
@@ -115,7 +115,7 @@ def test_routers_stay_frozen_by_default(made, router):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_selected_weights_learn_and_others_stay(build, lay, family, config, dtype):
-    """Under autocast the frozen matrices are in its type, what is trained is float32."""
+    """Under autocast frozen matrices have its dtype and trained weights are float32."""
     model = build(family)
     names = set(trained(model, config))
     base_weights.cast_frozen(model, dtype)

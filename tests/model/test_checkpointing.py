@@ -1,4 +1,4 @@
-"""Recomputing changes memory and time, never a gradient."""
+"""Recomputation changes memory and time, but no gradient."""
 
 from collections import Counter
 from dataclasses import replace
@@ -38,7 +38,7 @@ def recompute(mode, layers):
 
 
 def adapted(base, *, fused=False, seed=0):
-    """A model with LoRA whose B is not zero, in packed attention."""
+    """Return a model with packed attention and a LoRA whose B is not zero."""
     model = add_adapter(base, AdapterConfig(rank=4), [], seed=seed).model
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.named_parameters():
@@ -51,7 +51,7 @@ def adapted(base, *, fused=False, seed=0):
 
 
 def gradients(model, made):
-    """The loss and the gradient of every trained parameter."""
+    """Return the loss and the gradient of every trained parameter."""
     model.zero_grad()
     loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
     loss = loss_model(*made.row, made.targets, made.target_at, made.target_weights)["loss"]
@@ -63,7 +63,7 @@ def gradients(model, made):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_recomputation_keeps_gradients_bit_for_bit(build, lay, family, mode, fused, monkeypatch):
-    """The layers' inputs are small here: all of them are sent away all the same."""
+    """The layers' inputs are small here, but all of them are offloaded."""
     monkeypatch.setattr(checkpointing, "Offloader", lambda device: Offloader(device, min_elements=1))
     made = lay([5, 3, 7])
     model = adapted(build(family), fused=fused)
@@ -92,7 +92,7 @@ def test_recomputation_uses_the_same_dropout(build, lay):
 
 
 class Calls(TorchDispatchMode):
-    """Counts operations."""
+    """Count operations."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ class Calls(TorchDispatchMode):
 
 @pytest.mark.parametrize(("mode", "runs"), [("none", 1), ("selective", 1), ("full", 2)])
 def test_selective_runs_the_attention_kernel_once(build, lay, mode, runs):
-    """Two layers, two documents of different lengths; short ones are computed by products on a CPU."""
+    """Two layers, two documents of different lengths; on a CPU short documents use matrix products."""
     short = MAX_MATMUL_KEYS.get(torch.float32, 0)
     model = adapted(build("llama"))
     apply_checkpointing(model, recompute(Checkpointing(mode), 2))
@@ -207,14 +207,14 @@ def test_memory_estimate_activations_by_hand():
         pytest.param(134, CPU, "layers", 3, id="the-fewest-that-fit"),
         pytest.param(133, CPU, "full", 4, id="all-of-them"),
         pytest.param(91, CPU, "full", 4, id="nothing-fits"),
-        pytest.param(91, CUDA, "offload", 4, id="nothing-fits-beside-a-main-memory"),
+        pytest.param(91, CUDA, "offload", 4, id="nothing-fits-with-offloading"),
         pytest.param(-5000, CPU, "full", 4, id="not-even-the-weights"),
     ],
 )
 def test_choose_checkpointing_auto_recomputes_few_layers(free, device, mode, layers):
-    """Free memory of which a tenth stays alone, less 1250 for weights, training state and logits.
+    """A tenth of the free memory is a margin, and 1250 are needed for weights, training state and logits.
 
-    Where all layers are recomputed, one of them has the room that the logits had before: 142 with the inputs, not 192.
+    If all layers are recomputed, one of them reuses the memory of the logits: 142 with the inputs, not 192.
     """
     whole = -(-(free + 1250) * 10 // 9)
     chosen = choose_checkpointing(SpeedConfig(), needed(), whole, device)
@@ -222,7 +222,7 @@ def test_choose_checkpointing_auto_recomputes_few_layers(free, device, mode, lay
 
 
 def test_choose_checkpointing_counts_fragmentation():
-    """Four layers of 100 bytes and 10 beside: 410 fit into 450 free ones, 656 do not."""
+    """Four layers of 100 bytes and 10 outside: 410 bytes fit into 450 free ones, 656 do not."""
     tight = replace(needed(), weights=0, parameters=0, gradients=0, optimizer_state=0, logits=0)
     assert choose_checkpointing(SpeedConfig(), tight, 460, CPU).mode is Checkpointing.none
     assert choose_checkpointing(SpeedConfig(), replace(tight, fragmentation=0.6), 460, CPU).layers == 2

@@ -1,4 +1,4 @@
-"""Types, threads and free memory: decided by tables, and by files that stand for those of Linux."""
+"""Dtypes, threads and free memory, by tables and by copies of Linux's files."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ def gpu(monkeypatch):
     ],
 )
 def test_choose_compute_setup_on_a_gpu(gpu, native, configured, dtype, tf32):
-    """float32 is exact: TF32 has 10 bits of its fraction. Cards that emulate bfloat16 take float16."""
+    """float32 is exact, because TF32 has only 10 bits of fraction. Cards that emulate bfloat16 use float16."""
     gpu(native=native)
     assert choose_compute_setup(TrainerConfig(device=Device.cuda, dtype=configured)).dtype is dtype
     assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is tf32
@@ -98,7 +98,7 @@ def group(folder, limit, usage, idle):
 
 
 def test_free_memory_in_a_container(tmp_path):
-    """The job's own group has no limit, the one above 1000 bytes: 700 used, 200 of them files nobody reads."""
+    """The job's own group has no limit, its parent one of 1000 bytes: 700 used, 200 of them inactive file pages."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("0::/jobs/job_7\n")
     top = tmp_path / "sys/fs/cgroup"
@@ -153,7 +153,7 @@ def test_choose_threads_measures_and_restores(monkeypatch):
     ("seconds", "best"),
     [
         pytest.param({1: 4.0, 2: 2.0, 4: 1.0}, 4, id="more-is-faster"),
-        pytest.param({1: 1.0, 2: 0.95, 4: 0.92}, 1, id="hardly-faster-is-not-worth-a-core"),
+        pytest.param({1: 1.0, 2: 0.95, 4: 0.92}, 1, id="hardly-faster"),
         pytest.param({1: 1.0, 2: 0.5, 4: 3.0}, 2, id="too-many"),
     ],
 )
@@ -201,6 +201,6 @@ print(sorted({"bitsandbytes", "datasets"} & set(sys.modules)))
 
 
 def test_a_run_without_quantized_weights_loads_neither_bitsandbytes_nor_datasets():
-    """Both cost seconds of every start."""
+    """Importing both takes seconds at every start."""
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -1,4 +1,4 @@
-"""A model ends where it was tuned to, whichever of its files a server reads."""
+"""The stop tokens in each file that a server may read."""
 
 import json
 
@@ -10,7 +10,7 @@ from sft_cli.model.export_files import set_eos_tokens, set_tokenizer_eos
 
 
 def saved(directory, eos, template="{{ messages }}"):
-    """A tokenizer of three tokens, <end> 0, <turn> 1 and <stop> 2."""
+    """Save a tokenizer of three tokens, <end> 0, <turn> 1 and <stop> 2."""
     Tokenizer(models.WordLevel({"<end>": 0, "<turn>": 1, "<stop>": 2}, unk_token="<end>")).save(
         str(directory / "tokenizer.json")
     )

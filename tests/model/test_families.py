@@ -1,4 +1,4 @@
-"""Every family computes in packed and shared rows what plain transformers computes in padded ones."""
+"""In every family, packed and shared rows give the results of padded rows in plain transformers."""
 
 import pytest
 import torch
@@ -25,8 +25,8 @@ from tests.model.helpers import (
 )
 
 TREE = ((6, 5, 4, 7, 9, 4, 3), (-1, 0, 1, 1, 0, 0, -1))
-"""Three levels: a beginning of six tokens, longer than the windows, that three documents go on from, two of them with
-five more in common; two segments of equal length; and a document by itself."""
+"""Three levels: a prefix of six tokens, longer than the windows, that three documents continue, two of them with
+five more tokens in common; two segments of equal length; and a separate document."""
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP = {"gate_proj", "up_proj", "down_proj"}
@@ -46,8 +46,10 @@ LINEARS = {
     "mamba2": {"in_proj"},
     "qwen3-next-hybrid": ATTENTION | {"in_proj_qkvz", "in_proj_ba", "out_proj"},
 }
-"""Last names of the layers that ``all-linear`` adapts, where they are not attention and MLP. Experts are no layers, and
-PEFT 0.21 takes the layers of Qwen3-Next's shared expert for experts."""
+"""Last names of the layers that ``all-linear`` adapts, if they differ from attention and MLP.
+
+Experts are not layers, and PEFT 0.21 mistakes the layers of Qwen3-Next's shared expert for experts.
+"""
 
 
 def packed_logits(model, row, ids):
@@ -75,7 +77,7 @@ def test_logits_packed_and_shared_are_solo(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_padded_rows(family):
-    """The whole path to the loss: packed, shared, logits at the trained positions only, against all logits."""
+    """The whole path to the loss, packed, shared and with logits only at trained positions, against all logits."""
     shared = tree(*TREE)
     apart = shared.apart()
     plain, model = tiny(family), tiny(family)
@@ -114,7 +116,7 @@ def test_all_linear_finds_the_layers(family):
 
 @pytest.mark.parametrize("family", STATES)
 def test_stateful_family_trains_with_one_document_per_row(family):
-    """Gradients are those of each document alone: padding makes the chunks of a state round in another place."""
+    """The reference is each document alone, because padding changes the rounding of states."""
     apart = tree(*TREE).apart()
     model, plain = tiny(family), tiny(family)
     result, padded = probe_packing(model), padded_loss(plain, apart.ids, apart.trained)
@@ -149,7 +151,7 @@ def test_bypassed_mamba_layers_are_refused():
     ],
 )
 def test_probe_packing_accepts_nearly_tied_experts(kind, special):
-    """In bfloat16 some choice always differs between two attention kernels: by itself it moves these logits by 0.1."""
+    """In bfloat16 some routes always differ between two attention kernels; that alone changes these logits by 0.1."""
     torch.manual_seed(0)
     deep = {**SIZES, "num_hidden_layers": 16, "hidden_size": 128, "head_dim": 32, "initializer_range": 0.1, **special}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **deep)).to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Flex attention: blocks that fit into a card, compilations that stay few, and failures that end in a sentence."""
+"""Flex attention: block sizes that fit a card, few compilations, and errors."""
 
 import inspect
 from functools import partial
@@ -40,7 +40,7 @@ def stages(number):
     ],
 )
 def test_kernel_options_by_card(card, widths, options):
-    """The decoding kernel for short rows is never taken; small cards get fewer stages, then smaller blocks."""
+    """The decoding kernel for short rows is never used; small cards get fewer stages, then smaller blocks."""
     assert flex.kernel_options(*widths, CARDS[card]) == options
 
 
@@ -48,7 +48,7 @@ def test_kernel_options_by_card(card, widths, options):
     ("tokens", "capability", "fits"), [(20, (8, 0), True), (1, (8, 0), False), (20, (7, 5), False)]
 )
 def test_has_flex_kernel(tokens, capability, fits, monkeypatch):
-    """A row of one token needs no kernel, and would be compiled on its own."""
+    """A row of one token needs no kernel, and would be compiled separately."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(flex, "find_spec", lambda _: object())
     with FakeTensorMode():
@@ -58,7 +58,7 @@ def test_has_flex_kernel(tokens, capability, fits, monkeypatch):
 
 @pytest.fixture
 def counter(monkeypatch):
-    """Compilations by a backend that computes without a compiler, so that they cost little."""
+    """Count compilations with a backend that runs eagerly, so that they are fast."""
     torch._dynamo.reset()
     flex.flex_kernel.cache_clear()
     found = CompileCounter()
@@ -69,7 +69,7 @@ def counter(monkeypatch):
 
 
 def compiled(lengths, parents=None, *, grad=False, window=None, softcap=5.0):
-    """The attention of a row by the compiled function, and by one call per length."""
+    """Return the attention of a row by the compiled function and by one call per length."""
     row, spec = pack_row(lengths, parents), AttentionSpec(0.3, window, softcap)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, heads, sum(lengths), 16, generator=generator) for heads in (4, 2, 2))
@@ -96,7 +96,7 @@ RUN = [
 
 
 def test_a_run_compiles_few_kernels(counter):
-    """Rows of one example, of a few and of many, with a shared beginning and without, short and long."""
+    """Rows of one, few and many examples, with and without a shared prefix, short and long."""
     for lengths, parents, grad in RUN:
         for window in (None, 16):
             compiled(lengths, parents, grad=grad, window=window)
@@ -105,7 +105,7 @@ def test_a_run_compiles_few_kernels(counter):
 
 
 def test_each_kind_of_layer_has_its_own_limit():
-    """torch counts by code object."""
+    """torch counts compilations by code object."""
     kinds = [(grad, window, softcap) for grad in (True, False) for window in (None, 8) for softcap in (None, 5.0)]
     code = {id(inspect.unwrap(flex.flex_kernel(*kind)).__code__) for kind in kinds}  # equal ones are not the same
 
@@ -114,7 +114,7 @@ def test_each_kind_of_layer_has_its_own_limit():
 
 
 def test_exceeding_the_recompile_limit_is_an_error(counter, monkeypatch):
-    """torch would compute all scores of the row instead, and say nothing."""
+    """Otherwise torch would compute all scores of the row, without a message."""
     monkeypatch.setattr(flex, "MAX_VARIANTS", 1)
     with torch._dynamo.config.patch(recompile_limit=1):  # monkeypatch would leave it deleted
         compiled([70, 90])
@@ -139,7 +139,7 @@ def test_failed_compilation_is_an_sft_error(monkeypatch):
 
 
 class FailsBackward(torch.autograd.Function):
-    """A kernel whose backward pass does not fit."""
+    """A kernel whose backward pass does not fit into shared memory."""
 
     @staticmethod
     def forward(ctx, states):
@@ -152,7 +152,7 @@ class FailsBackward(torch.autograd.Function):
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_the_probe_runs_the_backward_pass_on_a_row_of_the_run(fails, monkeypatch):
-    """Only kernels are compiled there: other attention has been proven by then."""
+    """Only compiled kernels run there: other attention has been verified before."""
     lengths = []
 
     def kernel(query, key, value, row, spec):

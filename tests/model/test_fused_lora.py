@@ -26,11 +26,11 @@ PHI = Phi3Config(
 LENGTHS = (9, 14, 5)
 
 CLOSE = {"rtol": 1.3e-6 * ROUNDING, "atol": 1e-5 * ROUNDING}
-"""Torch's own tolerance for float32, on the processor it was measured on."""
+"""Torch's tolerance for float32 on the processor on which it was measured."""
 
 
 def adapted(base, **options):
-    """A LoRA model whose B matrices are not 0."""
+    """Return a LoRA model whose B matrices are not 0."""
     torch.manual_seed(1)
     options = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "init_lora_weights": False, **options}
     if base.config.model_type == "qwen3_moe":
@@ -52,7 +52,7 @@ def gradients(model, loss):
 
 
 def plainly(model):
-    """Loss and gradients of padded rows with an attention mask and full logits."""
+    """Return loss and gradients of padded rows with an attention mask and all logits."""
     ids = torch.nn.utils.rnn.pad_sequence(rows(), batch_first=True)
     mask = (ids > 0).long()
     labels = ids.masked_fill(ids == 0, -100)
@@ -60,7 +60,7 @@ def plainly(model):
 
 
 def packed(model):
-    """The same of one row without padding."""
+    """Return loss and gradients of one row without padding."""
     ids = torch.cat(rows())
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     labels = ids.masked_fill(positions == 0, -100)[None]
@@ -169,7 +169,7 @@ def test_lora_group_with_unexpected_calls(build):
 
 
 def test_lora_group_member_without_gradient(build):
-    """Outputs that nobody reads give their matrices zeros."""
+    """Matrices whose outputs are not used have zero gradients."""
     model = adapted(build("llama"))
     fuse_lora(model)
     attention = model.get_base_model().model.layers[0].self_attn
@@ -235,7 +235,7 @@ def test_a_model_without_lora(build):
 
 
 def test_comparison_detects_a_wrong_scale(build, monkeypatch):
-    """The comparison itself: a scale that is a thousandth off in the forward pass fails it."""
+    """A scale that is wrong by a thousandth in the forward pass is detected."""
     model = adapted(build("llama"))
     expected = plainly(model)
     fuse_lora(model)

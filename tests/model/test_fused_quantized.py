@@ -1,4 +1,4 @@
-"""Fused LoRA layers on 4-bit weights: as exact as plain layers of the same values, and dequantized once a use."""
+"""Fused LoRA layers on 4-bit weights: as exact as plain layers, and weights are dequantized once per pass."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_loss_and_gradients_equal_those_of_dequantized_weights(saved, kind, chec
     calls, own = [], bitsandbytes.functional.dequantize_4bit
     monkeypatch.setattr(bitsandbytes.functional, "dequantize_4bit", lambda *a, **k: calls.append(1) or own(*a, **k))
     found = gradients(model)
-    # Forward, and once for recomputation and backward together; the first layer's q, k, v pass no gradient on.
+    # Once forward, and once for recomputation and backward; q, k, v of the first layer compute no input gradient.
     assert len(calls) in ({28} if checkpointed else {25})
     assert abs(found[0] - expected[0]) <= 1e-5
     for name, gradient in expected[1].items():

@@ -1,4 +1,4 @@
-"""Gated feed-forward blocks that keep gate and up alone, against plain transformers and PEFT."""
+"""Gated feed-forward blocks that save only gate and up, against plain transformers and PEFT."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_gated_mlp_saves_two_of_four_wide_tensors(build):
 
 
 def changed(kind):
-    """A feed-forward block that looks like a gated one, and is not."""
+    """Return a feed-forward block that is similar to a gated one, but not gated."""
 
     def forward(self, x):
         if kind == "input in place":

@@ -1,4 +1,4 @@
-"""8-bit base weights: a product of one row depends on no other row, on whatever device."""
+"""8-bit base weights: the product of a row does not depend on other rows, on any device."""
 
 import logging
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def as_on_cuda(monkeypatch):
-    """Make bitsandbytes multiply on a CPU as it does on CUDA, with its own reference kernels."""
+    """Let bitsandbytes multiply on a CPU as on CUDA, with its reference kernels."""
 
     def multiply(states, weight, out=None, state=None, threshold=0.0, bias=None):
         return MatMul8bitLt.apply(states, weight, out, bias, state)
@@ -40,7 +40,7 @@ def load(saved, dtype=torch.float32):
 
 @pytest.mark.parametrize("replaced", [True, False])
 def test_documents_of_a_row_are_independent(saved, as_on_cuda, replaced, caplog):
-    """LLM.int8() picks its columns over all rows, and logs a line for every product."""
+    """LLM.int8() selects columns over all rows, and logs a line for every product."""
     model = load(saved, torch.bfloat16)
     if not replaced:
         for layer in quantized_layers(model).values():
@@ -55,7 +55,7 @@ def test_documents_of_a_row_are_independent(saved, as_on_cuda, replaced, caplog)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_the_product_equals_that_of_the_dequantized_weights(saved, dtype, autocast):
-    """Output and gradient, also where rotary or norm layers hand over float32 under autocast."""
+    """Output and gradient, also for float32 inputs under autocast, as after rotary or norm layers."""
     layer = quantized_layers(load(saved, dtype))["model.layers.0.mlp.up_proj"]
     assert isinstance(layer.forward, Int8Forward)
     layer.bias = torch.nn.Parameter(torch.linspace(-1, 1, layer.out_features), requires_grad=False)

@@ -1,4 +1,4 @@
-"""The last layer computed where it is read gives the loss and gradients of computing it everywhere."""
+"""Computing the last layer only at needed positions does not change loss and gradients."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def adapted(base):
 
 
 def hidden_and_gradients(model, read_at):
-    """Read hidden states, and the gradients of a fixed sum of them."""
+    """Return the needed hidden states, and the gradients of a fixed sum of them."""
     lm = model.get_base_model()
     ids = torch.randint(160, (1, 18), generator=torch.Generator().manual_seed(2))
     row = replace(pack_row([7, 11]), read_positions=read_at)
@@ -79,7 +79,7 @@ def test_skip_unused_positions_skips_balanced_experts():
 
 
 def test_skip_unused_positions_with_parallel_blocks():
-    """GPT-NeoX adds both to the same input."""
+    """GPT-NeoX adds attention and MLP to the same input."""
     torch.manual_seed(0)
     config = GPTNeoXConfig(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
                            intermediate_size=96, use_parallel_residual=True)  # fmt: skip

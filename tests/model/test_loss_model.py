@@ -29,7 +29,7 @@ def documents_loss(model, laid, loss=PLAIN, **options):
 
 
 def each_alone(model, laid, loss, base=None):
-    """The objective of each document by itself, by plain transformers and autograd; ``base`` gives ids their logits."""
+    """Return the objective of each document alone by plain transformers; ``base`` returns the base's logits of ids."""
     total = torch.zeros(())
     for ids in laid.documents:
         logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
@@ -40,7 +40,7 @@ def each_alone(model, laid, loss, base=None):
 
 
 def calm(model):
-    """The model with half the weights: float32's noise in plain transformers itself is then below what is compared."""
+    """Halve the weights, so that float32 noise in plain transformers is below the compared differences."""
     with torch.no_grad():
         for value in model.parameters():
             if value.ndim == 2:
@@ -49,7 +49,7 @@ def calm(model):
 
 
 def stirred(model):
-    """The model with an adapter that does something."""
+    """Randomize the adapter, so that it has an effect."""
     generator = torch.Generator().manual_seed(1)
     for name, value in model.named_parameters():
         if value.requires_grad and ("lora_B" in name or "delta" in name or "modules_to_save" in name):
@@ -58,7 +58,7 @@ def stirred(model):
 
 
 def adapted(build, family, kind):
-    """LoRA on the layers, and something on the head: ``inner``, ``rows``, ``head`` (LoRA) or ``saved`` (a copy)."""
+    """Return a model with LoRA whose head has nothing (``inner``), ``rows``, LoRA (``head``) or a copy (``saved``)."""
     base = calm(build(family))
     if kind in ("inner", "rows"):
         choice = TrainStopToken.always if kind == "rows" else TrainStopToken.never
@@ -78,7 +78,7 @@ def adapted(build, family, kind):
 )  # fmt: skip
 @pytest.mark.parametrize("setting", ["plain", "every"])
 def test_adapters_on_the_head_and_elsewhere(build, lay, family, kind, setting):
-    """Loss and gradients are those of plain transformers; KL's base is a second, untouched model there."""
+    """The reference is plain transformers, with a second, unchanged model as base of KL."""
     loss, laid = SETTINGS[setting], lay(LENGTHS)
     model, plain = adapted(build, family, kind), calm(build(family)).eval()
 
@@ -99,7 +99,7 @@ def test_adapters_on_the_head_and_elsewhere(build, lay, family, kind, setting):
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied"])
 def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
-    """Zero, with a zero derivative, at first; after a step the divergence from what the model was."""
+    """At first KL and its derivative are zero; after a step it is the divergence from the initial model."""
     loss, laid, model = LossConfig(kl=0.5), lay(LENGTHS), build(family)
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=loss)
@@ -131,7 +131,7 @@ def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
 
 
 def test_kl_under_autocast_has_a_gradient(build, lay):
-    """Autocast keeps a converted weight by its parameter: the base's would be taken for the model's, without graph."""
+    """Autocast caches converted weights by parameter: that of the base would be used for the model, without a graph."""
     laid, model = lay(LENGTHS), build("llama")
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=LossConfig(kl=0.5))
@@ -151,7 +151,7 @@ def test_kl_under_autocast_has_a_gradient(build, lay):
 
 @pytest.mark.parametrize("trained_head", [False, True])
 def test_terms_are_float32_under_autocast(build, lay, trained_head):
-    """A step's terms are sums of its tokens' float32 terms; plain cross-entropy is the loss, bit for bit."""
+    """Terms of a step are sums of float32 terms of its tokens; without other terms the loss equals nll bit for bit."""
     laid, model = lay(LENGTHS), build("llama")
     use_packed_attention(model)
     model.lm_head.weight.requires_grad_(trained_head)
@@ -183,7 +183,7 @@ def by_token(laid):
 
 
 def test_kl_reference_of_a_changed_base_is_a_copy(build, lay):
-    """PiSSA moves a part of the weights into the adapter: without it the base would be another model."""
+    """PiSSA moves a part of the weights into the adapter: without the adapter, PEFT's model is not the base."""
     laid, ids = lay(LENGTHS), lay([9]).documents[0]
     base = build("llama")
     expected = base(ids[None]).logits.detach()
@@ -203,11 +203,11 @@ def test_kl_reference_of_a_changed_base_is_a_copy(build, lay):
 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
     assert (other - expected).abs().max() > 0.01 * expected.abs().max()
-    assert documents_loss(model, laid, LossConfig(kl=1.0))["kl"].abs() < 1e-5  # made now, it is the model as it is now
+    assert documents_loss(model, laid, LossConfig(kl=1.0))["kl"].abs() < 1e-5  # a reference to the current model
 
 
 def test_adapter_disabled_restores_requires_grad(build):
-    """PEFT itself would make every active adapter trainable afterwards, those meant to stay frozen too."""
+    """PEFT itself would make every active adapter trainable afterwards, including frozen ones."""
     model = adapted(build, "llama", "rows")
     for name, value in model.named_parameters():
         if "layers.0" in name:
@@ -222,7 +222,7 @@ def test_adapter_disabled_restores_requires_grad(build):
 
 
 def test_kl_draws_no_dropout_and_keeps_modes(build, lay):
-    """The base is evaluated: its own dropout would use up the generator, and be noise in what the model is held to."""
+    """The base is in evaluation mode: dropout would advance the generator and add noise to the reference."""
     base = build("gpt2")
     for module in base.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -284,7 +284,7 @@ def test_a_row_without_targets(build, kind, setting):
 
 
 def noise_of(model, lengths, alpha=5.0, seed=3):
-    """What is added to the embeddings of documents of these lengths."""
+    """Return the noise on the embeddings of documents of these lengths."""
     ids, embedding = torch.ones(1, sum(lengths), dtype=torch.long), model.get_input_embeddings()
     torch.manual_seed(seed)
     with embedding_noise(model, alpha, pack_row(lengths)):
@@ -299,7 +299,7 @@ def test_embedding_noise_depends_on_the_length_of_the_document(build):
         bound = 5.0 / math.sqrt(part.numel())
         assert 0.9 * bound < part.abs().max() <= bound * (1 + 1e-5)
         assert abs(part.mean()) < bound / 4
-    assert torch.equal(noise_of(model, [4, 100, 1]), torch.cat(parts))  # torch's generator decides
+    assert torch.equal(noise_of(model, [4, 100, 1]), torch.cat(parts))  # drawn by torch's generator
     assert not torch.equal(noise_of(model, [4, 100, 1], seed=4), torch.cat(parts))
     assert torch.equal(noise_of(model, [3, 2], alpha=0.0), torch.zeros(5, 128))
 

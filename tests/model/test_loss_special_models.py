@@ -37,7 +37,7 @@ def mixture(family, **own):
 @pytest.mark.parametrize("path", [LogitsPath.chunks, LogitsPath.positions])
 @pytest.mark.parametrize("family", MIXTURES)
 def test_load_balancing_loss_equals_the_models_own(lay, family, path, checkpointing):
-    """Weighed with the share of the micro-batch; its gradient too."""
+    """It is weighted with the micro-batch's fraction of the step, as is its gradient."""
     laid = lay([9])
     model = mixture(family)
     if checkpointing:
@@ -75,7 +75,7 @@ def test_a_model_without_experts_has_no_router_loss(build):
 
 
 def prompted(build, kind, family="llama"):
-    """A model with five trained vectors before every row."""
+    """Return a model with five trained vectors before every row."""
     from peft import PrefixTuningConfig, PromptTuningConfig
 
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def prompted(build, kind, family="llama"):
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_virtual_tokens_run_through_peft_unpacked(build, lay, kind, family):
-    """Their loss is PEFT's own, and the vectors get its gradient; the rows are not packed."""
+    """Loss and gradients are those of PEFT; rows are not packed."""
     model = prompted(build, kind, family)
     loss_model, probed = build_loss_model(model, 4)
     assert (loss_model.path, loss_model.packed, probed.packed_ok) == (LogitsPath.whole, False, False)

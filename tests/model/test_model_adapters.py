@@ -1,4 +1,4 @@
-"""Adapters: what is trained, in which type, from which seed; stop rows that were never trained."""
+"""Adapters: trained parameters, dtypes and seeds; untrained stop rows."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_adapter_weights_are_float32(build, dtype):
 
 
 def test_recomputation_needs_no_gradient_of_the_frozen_embedding(build):
-    """transformers' switch makes the embedding's output carry one; without reentrance that is work for nothing."""
+    """transformers makes the embedding's output require one, which non-reentrant checkpointing does not need."""
     model = add_adapter(build("llama"), AdapterConfig(), [], seed=0).model
     recompute_all(model)
     lm = causal_lm(model)
@@ -59,7 +59,7 @@ def test_recomputation_needs_no_gradient_of_the_frozen_embedding(build):
 
 
 def test_the_adapter_depends_only_on_the_seed(build):
-    """The process' own generator neither decides nor is used up."""
+    """The global generator is neither used nor advanced."""
     models = []
     for seed, own in ((5, 0), (5, 1), (6, 0)):
         base = build("llama")
@@ -85,7 +85,7 @@ def test_unknown_target_module_is_refused(build):
 
 @pytest.mark.parametrize(("family", "copies"), [("llama", 2), ("llama-tied", 1)])
 def test_trained_stop_rows(build, family, copies, tmp_path):
-    """Both matrices where they are two; the saved adapter gives the same logits."""
+    """In both matrices if they are untied; the saved adapter gives the same logits."""
     config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always)
     report = add_adapter(build(family), config, [7, 2], seed=0)
     rows = [value for name, value in report.model.named_parameters() if "trainable_tokens_delta" in name]
@@ -109,7 +109,7 @@ def test_untrained_stop_tokens_of_a_random_model(build, family):
 
 
 def spoiled(rows, edit):
-    """A random ``(64, 32)`` matrix after ``edit``."""
+    """Return a random ``(64, 32)`` matrix after ``edit``."""
     matrix = torch.randn(rows, 32, generator=torch.Generator().manual_seed(0))
     edit(matrix)
     return matrix
@@ -124,7 +124,7 @@ def spoiled(rows, edit):
         pytest.param(lambda matrix: matrix[:8].copy_(matrix[2] + 1e-3 * matrix[:8]), False, id="one-of-eight-alike"),
         pytest.param(lambda matrix: matrix[3:20].copy_(matrix[3:4].clone()), False, id="others-alike"),
         pytest.param(lambda matrix: matrix[:30].mul_(1e-3), True, id="shrunk-bulk"),
-        pytest.param(lambda matrix: matrix.add_(50.0), False, id="a-common-offset-is-no-likeness"),
+        pytest.param(lambda matrix: matrix.add_(50.0), False, id="common-offset"),
         pytest.param(lambda matrix: matrix.mul_(1e-4), False, id="scale-does-not-matter"),
     ],
 )
@@ -141,7 +141,7 @@ def test_untrained_stop_tokens_in_an_untied_head(build):
 @pytest.mark.material
 @needs_stories
 def test_untrained_stop_tokens_of_stories260k():
-    """Id 2 is one of the bulk of unused byte rows; words and the start token are not."""
+    """Id 2 is one of many nearly equal unused rows; words and the start token are not."""
     model = AutoModelForCausalLM.from_pretrained(STORIES)
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     words = sorted(set(tokenizer("Once upon a time there was a little girl named Lily.").input_ids))
@@ -152,7 +152,7 @@ def test_untrained_stop_tokens_of_stories260k():
 
 
 def memorize(choice):
-    """LoRA on 16 rows of stories260k: the last loss per token, and how many rows it writes back, stop included."""
+    """Train LoRA on 16 rows of stories260k; return the last loss per token and the number of reproduced rows."""
     model = AutoModelForCausalLM.from_pretrained(STORIES)
     generator = torch.Generator().manual_seed(0)
     prompts = [[1, 403 + row, 410] for row in range(16)]

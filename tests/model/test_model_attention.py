@@ -1,4 +1,4 @@
-"""Packed attention computes what each document alone would compute."""
+"""Packed attention gives the results of each document alone."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def packed_logits(model, ids):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_logits_equal_solo_logits(build, lay, family):
-    """Lengths below, at and beyond the sliding window of three; two of them equal."""
+    """Lengths below, at and above the sliding window of three; two of them equal."""
     model, ids = build(family), lay([6, 3, 9, 6]).documents
     with torch.no_grad():
         solo = torch.cat([model(input_ids=own[None], use_cache=False).logits[0] for own in ids])
@@ -53,7 +53,7 @@ def test_documents_do_not_attend_to_each_other(build, lay, family):
 
 
 def test_plain_packing_would_leak(build, lay):
-    """The danger is real: without the bounds, documents in one row change each other's logits."""
+    """Guards the tests above: without bounds, documents in one row change each other's logits."""
     model, ids = build("llama"), lay([6, 5]).documents
     with torch.no_grad():
         row = model(input_ids=torch.cat(ids)[None], use_cache=False).logits[0, 6:]
@@ -81,7 +81,7 @@ def test_packed_attention_visibility(window, seen, softcap):
 
 
 def test_packed_window_equals_transformers_mask(build):
-    """A window of three: the fourth token no longer sees the first, in transformers' own masks too."""
+    """With a window of three the fourth token does not see the first, as in transformers' own masks."""
     from transformers.masking_utils import sliding_window_causal_mask_function
 
     mask = sliding_window_causal_mask_function(3)
@@ -91,7 +91,7 @@ def test_packed_window_equals_transformers_mask(build):
 
 
 def call(**changes):
-    """The attention function on one document of two tokens."""
+    """Call the attention function on one document of two tokens."""
     state = torch.zeros(1, 2, 2, 4)
     given = {"sft_documents": pack_row([2]), **changes}
     return packed_attention(torch.nn.Identity(), state, state, state, given.pop("attention_mask", None), **given)
@@ -129,14 +129,14 @@ def test_packed_attention_ignores_harmless_arguments():
 
 
 def test_custom_mask_is_refused():
-    """transformers sets ``use_vmap`` where a family adds its own function to the causal mask."""
+    """transformers sets ``use_vmap`` if a family adds its own function to the causal mask."""
     with pytest.raises(PackingUnsupported) as caught:
         no_attention_mask(attention_mask=None, use_vmap=True)
     assert str(caught.value) == "the model's attention mask is neither causal nor a sliding window"
 
 
 def test_chunked_attention_is_refused():
-    """Llama 4's chunks reach the mask, never the attention function; three short documents hide it."""
+    """Llama 4's chunks are in the mask but not passed to the attention function; short documents would hide this."""
     from transformers import AutoModelForCausalLM, Llama4TextConfig
 
     torch.manual_seed(0)
@@ -174,7 +174,7 @@ def test_probe_packing_accepts_models_without_changing_them(build, family):
 
 
 def test_probe_packing_detects_a_leak(build, monkeypatch):
-    """Attention that runs over the whole row, as plain causal attention does."""
+    """The patched attention runs over the whole row, as plain causal attention does."""
 
     def leaking(module, query, key, value, attention_mask, **_):
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
@@ -208,7 +208,7 @@ def test_packing_verdict(difference, leak, masked, reason):
 
 @pytest.mark.slow
 def test_probe_packing_detects_a_weak_leak_in_half_precision():
-    """A state-space layer beside attention: its leak is smaller than what two kernels differ by in bfloat16."""
+    """The leak of a state-space layer is smaller than the difference of two kernels in bfloat16."""
     from transformers import AutoModelForCausalLM, FalconH1Config
 
     torch.manual_seed(0)
@@ -223,7 +223,7 @@ def test_probe_packing_detects_a_weak_leak_in_half_precision():
 
 
 def test_generation_inside_packed_training(build, lay):
-    """``generate`` uses the cache and the model's own attention, and training goes on packed."""
+    """``generate`` uses the cache and the model's own attention; training continues with packed attention."""
     model, ids = build("llama"), lay([6, 5]).documents
     with evaluation_mode(model):
         expected = model.generate(ids[0][None], max_new_tokens=5, do_sample=False)

@@ -1,4 +1,4 @@
-"""The loss of a packed row is the sum of plain transformers losses of its documents, and so is every gradient."""
+"""Loss and gradients of a packed row are the sums over its documents in plain transformers."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", 
 
 
 def reference(model, laid):
-    """Plain transformers: each document alone, full logits, the loss of its second and last token."""
+    """Return the loss and gradients of plain transformers: each document alone, all logits."""
     total = torch.zeros(())
     for ids in laid.documents:
         logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
@@ -28,7 +28,7 @@ def reference(model, laid):
 
 
 def assert_same(left, right):
-    """Loss and every gradient, to 1e-5 of the largest entry of each tensor."""
+    """Check loss and gradients to 1e-5 of the largest entry of each tensor."""
     torch.testing.assert_close(left[0], right[0], rtol=1e-5, atol=0)
     assert left[1].keys() == right[1].keys()
     for name, value in left[1].items():
@@ -63,7 +63,7 @@ RESCALED = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_find_rescaling(build, family):
-    """Gemma 2 caps its logits, Cohere and Granite scale them: the projection alone would be another model."""
+    """Gemma 2 caps its logits, Cohere and Granite scale them."""
     model = build(family)
     assert find_rescaling(model) == RESCALED.get(family, LogitsRescaling())
     use_packed_attention(model)
@@ -71,7 +71,7 @@ def test_find_rescaling(build, family):
 
 
 def test_unknown_rescaling_uses_the_models_logits(build, lay):
-    """The configuration names a cap, which is true, and a divisor, which the model does not read: no guess fits."""
+    """The configuration has a cap, which is applied, and a divisor, which the model ignores: no rescaling matches."""
     laid, model = lay(LENGTHS), build("gemma2")
     expected = packed_loss(model, laid)
     model.config.logits_scaling = 7.0
@@ -92,7 +92,7 @@ def test_find_rescaling_ignores_unused_keys(build):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "gpt2"])
 def test_all_logits_paths_agree(build, lay, family):
-    """In the loss and in every gradient."""
+    """They agree in the loss and in every gradient."""
     laid = lay(LENGTHS)
     found = []
     for path in (LogitsPath.row, LogitsPath.positions, LogitsPath.chunks):
@@ -108,7 +108,7 @@ def test_all_logits_paths_agree(build, lay, family):
 
 
 def test_separate_rows_sum_to_the_packed_row(build, lay):
-    """A model that fails the probe is trained one document per row with its own attention: the same numbers."""
+    """A model that fails the probe is trained with one document per row and gives the same numbers."""
     laid, model = lay(LENGTHS), build("llama")
     loss_model = LossModel(model, packed=False, chunk=1024)
     total = torch.zeros(())
@@ -129,7 +129,7 @@ def test_unpacked_row_refuses_two_documents(build, lay):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_row_without_targets_is_zero_with_a_graph(build, family):
-    """A rank without work runs one dummy token, and every parameter still gets a (zero) gradient for the exchange."""
+    """A rank without work runs one dummy token, and every parameter gets a zero gradient for the exchange."""
     model = build(family)
     use_packed_attention(model)
     nothing = torch.zeros(0, dtype=torch.long)
@@ -146,7 +146,7 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["llama", "llama-tied"])
 def test_adapter_gradients_equal_plain_transformers(build, lay, family, stop_ids, checkpointing):
-    """Also through trained embedding rows, a tied head and recomputed layers; only adapter parameters get any."""
+    """Also with trained embedding rows, a tied head and recomputed layers; only adapter parameters get gradients."""
     laid = lay(LENGTHS)
     config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always if stop_ids else TrainStopToken.never)
     model = add_adapter(build(family), config, stop_ids, seed=0).model
@@ -187,7 +187,7 @@ def test_half_precision_logits_are_reduced_in_float32(build, lay):
 
 
 def test_autocast_keeps_the_loss_in_float32(build, lay):
-    """Under bfloat16 autocast the loss stays near the float32 one; backward recomputes chunks in bfloat16 too."""
+    """Under bfloat16 autocast the loss is close to the float32 one."""
     laid, model = lay(LENGTHS), build("llama")
     exact = packed_loss(model, laid, chunk=2)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Loading: the type of the weights, and one sentence for everything that can be wrong with a path."""
+"""Loading: the dtype of the weights, and errors of model paths."""
 
 import json
 import shutil
@@ -27,8 +27,8 @@ def load(path, *, full=False, compute=torch.bfloat16, dtype=Dtype.auto):
     [
         pytest.param(False, torch.bfloat16, Dtype.auto, torch.bfloat16, id="adapter-follows-compute"),
         pytest.param(True, torch.bfloat16, Dtype.auto, torch.float32, id="full-keeps-master-weights"),
-        pytest.param(True, torch.float32, Dtype.bfloat16, torch.bfloat16, id="told-half"),
-        pytest.param(False, torch.bfloat16, Dtype.float32, torch.float32, id="told-single"),
+        pytest.param(True, torch.float32, Dtype.bfloat16, torch.bfloat16, id="configured-half"),
+        pytest.param(False, torch.bfloat16, Dtype.float32, torch.float32, id="configured-single"),
     ],
 )
 def test_weights_dtype(saved, full, compute, dtype, expected):
@@ -145,7 +145,7 @@ def test_model_path_is_required():
 
 
 def test_unreachable_hub(monkeypatch):
-    """transformers raises OSError for it, whatever the reason; no test touches the network."""
+    """transformers raises OSError for any reason; the test does not use the network."""
 
     def unreachable(*_, **__):
         raise OSError("We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection.")

@@ -1,4 +1,4 @@
-"""The estimate meets real parameters and what autograd really saves."""
+"""The memory estimate equals real parameters and the tensors that autograd saves."""
 
 import copy
 from dataclasses import replace
@@ -99,7 +99,7 @@ def test_estimate_memory_of_families(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_context_of_a_saved_config(family, tmp_path):
-    """What preparing reads without torch is what the loaded model takes."""
+    """The context length that preparation reads without torch is that of the loaded model."""
     config, context = FAMILIES[family]
     config.save_pretrained(tmp_path)
     assert read_context_length(str(tmp_path)) == context
@@ -108,7 +108,7 @@ def test_context_of_a_saved_config(family, tmp_path):
 @pytest.mark.every_change("llama", "gpt2")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_share_identical_layers_is_exact(family, monkeypatch):
-    """Six layers, every second one of Gemma 2 with a window; a rank of its own makes a layer another one."""
+    """Six layers, every second one with a window in Gemma 2; a layer with another rank is not identical."""
     config = copy.deepcopy(FAMILIES[family][0])
     config.num_hidden_layers = 6
     adapter = FULL if family == "mamba" else LORA
@@ -175,7 +175,7 @@ def test_full_fine_tuning_takes_sixteen_bytes_per_parameter(dtype):
     ids=str,
 )
 def test_bytes_per_trained_parameter(settings, per_parameter):
-    """Value and gradient in float32, then what is kept beside them; an adapter needs no copy for KL."""
+    """Value and gradient in float32, and optimizer state; an adapter needs no copy for KL."""
     memory = of(llama(), FULL, **settings)
     assert memory.training == per_parameter * memory.num_trained
     adapter = of(llama(), LORA, **settings)
@@ -197,13 +197,12 @@ def test_bytes_per_frozen_parameter(quant, per_parameter):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "peft", "fused"])
 def test_estimated_activations_equal_tensors_saved_by_autograd(kind, dtype, layers):
-    """Within 5% of the real model with real packed attention, in training precision; 15% where only inputs are kept.
+    """Within 5% of the real model with packed attention in training precision; 15% if only inputs are saved.
 
-    What lives without being saved for a backward pass, such as positions that all layers are given, is not in what
-    autograd tells, but in the estimate.
+    The estimate includes live tensors that autograd does not save, such as positions that all layers get.
 
-    At the end of a forward pass recomputed layers hold their inputs alone; the one that the backward pass is in comes
-    on top in the estimate.
+    At the end of a forward pass, recomputed layers hold only their inputs. The estimate adds the tensors of one layer,
+    because the backward pass recomputes one layer at a time.
     """
     tokens, config = 320, llama(num_hidden_layers=8)
     adapter, machine = FULL if kind == "full" else LORA, ComputeSetup(CPU, dtype)
@@ -226,7 +225,7 @@ def test_estimated_activations_equal_tensors_saved_by_autograd(kind, dtype, laye
 
 
 def test_a_family_that_needs_values_has_unknown_activations():
-    """JetMoe reads how many tokens each expert got: weights and training state are known, and the run goes on."""
+    """JetMoe reads the number of tokens of each expert, so only weights and training state are known."""
     config = JetMoeConfig(
         vocab_size=160, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_key_value_heads=2,
         kv_channels=16, num_local_experts=4, pad_token_id=0,

@@ -1,4 +1,4 @@
-"""Quantized bases: real bitsandbytes on the CPU. They train, stay frozen, and survive an evaluation."""
+"""Quantized bases with real bitsandbytes on a CPU: they train, stay frozen, and do not change in an evaluation."""
 
 import copy
 
@@ -26,7 +26,7 @@ def load(saved, kind, dtype=torch.float32, **changes):
 
 
 def stored(model):
-    """The quantized weights to the bit, with their scales."""
+    """Return copies of the quantized weights and their scales."""
     found = {}
     for name, layer in quantized_layers(model).items():
         found[name] = layer.weight.data.clone()
@@ -79,7 +79,7 @@ def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, lay, kind,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_mode_keeps_weights(saved, lay, kind):
-    """The loss of a training-mode forward is equal to the bit before and after; the stored weights too."""
+    """The loss in training mode and the stored weights are equal bit for bit before and after."""
     model = add_adapter(load(saved, kind, torch.bfloat16), AdapterConfig(rank=4, dropout=0.5), [], seed=0).model
     for name, value in model.named_parameters():
         if "lora_B" in name:  # zero at first, so that dropout would change nothing
@@ -107,7 +107,7 @@ def test_evaluation_mode_keeps_weights(saved, lay, kind):
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
 def test_plain_evaluation_repacks_weights(saved, lay, kind):
-    """The trap itself, where this CPU has it: after ``eval()`` the weights are others, and we refuse to read them."""
+    """On CPUs with AVX512-BF16 ``eval()`` changes the weights, and dequantizing refuses them."""
     model, ids = load(saved, kind), lay([6]).documents[0][None]
     layers = quantized_layers(model)
     with evaluation_mode(model):
@@ -134,7 +134,7 @@ def test_plain_evaluation_repacks_weights(saved, lay, kind):
     ],
 )
 def test_dequantize_keeps_the_logits(saved, lay, kind, double, tolerance, tmp_path):
-    """And it is a plain model: it saves, and opens without bitsandbytes."""
+    """The result is a plain model that can be saved and loaded without bitsandbytes."""
     ids = lay([12]).documents[0][None]
     original = load(saved, kind, double_quant=double)
     with evaluation_mode(original):

@@ -1,4 +1,4 @@
-"""Vision-language models on text: the language model is trained, and the towers beside it stay as they were."""
+"""Multimodal models on text: only the language model is trained, and the towers do not change."""
 
 from importlib.util import find_spec
 
@@ -37,13 +37,13 @@ def stored(request, tmp_path_factory):
 
 
 def opened(stored, *, full=False, kind=QuantKind.none):
-    """The model as a run loads it."""
+    """Load a model as a run does."""
     model = ModelConfig(path=str(stored))
     return load_model(model, QuantConfig(kind=kind), full=full, device=CPU, compute_dtype=torch.float32)
 
 
 def row():
-    """Two documents of one row, as ``LossModel`` takes them."""
+    """Return two documents of one row as arguments of ``LossModel``."""
     lengths = (9, 6)
     ids = torch.randint(3, 290, (1, 15), generator=torch.Generator().manual_seed(1))
     at = torch.tensor([*range(8), *range(9, 14)])
@@ -52,7 +52,7 @@ def row():
 
 
 def plain_loss(model, ids):
-    """The mean loss of the same two documents, each alone, by transformers itself."""
+    """Return the mean loss of the same two documents, each alone, by plain transformers."""
     parts = [model(input_ids=part[None], use_cache=False).logits[0, :-1] for part in ids[0].split((9, 6))]
     targets = torch.cat([part[1:] for part in ids[0].split((9, 6))])
     return cross_entropy(torch.cat(parts).float(), targets).item()

@@ -1,4 +1,4 @@
-"""The terms of the objective: by hand, against autograd, and through real models against plain transformers."""
+"""The terms of the objective: by hand, against autograd, and with real models against plain transformers."""
 
 import copy
 import math
@@ -42,7 +42,7 @@ from tests.model.loss_helpers import SETTINGS, by_autograd
             },
             id="dft-of-smoothed",
         ),
-        # The base says 1/2, 1/2: KL = 1/2 log(2/3) + 1/2 log 2.
+        # The base has 1/2, 1/2: KL = 1/2 log(2/3) + 1/2 log 2.
         pytest.param(
             LossConfig(kl=2.0),
             {"loss": math.log(4) + math.log(4 / 3), "kl": math.log(4 / 3)},
@@ -61,7 +61,7 @@ def test_objective_by_hand(loss, expected):
 
 
 def test_gradient_by_hand():
-    """p less one at the target; label smoothing moves e / V of the target's share to every token."""
+    """p minus one at the target; label smoothing moves e / V from the target to every token."""
     logits = torch.tensor([[math.log(3), 0.0]])
     plain = loss_and_gradient(logits.clone(), torch.tensor([1]), LossConfig()).gradient
     smoothed = loss_and_gradient(logits.clone(), torch.tensor([1]), LossConfig(label_smoothing=0.1)).gradient
@@ -134,7 +134,7 @@ SMALL = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_
     ids=lambda options: "-".join(options) or "frozen",
 )
 def test_chunked_loss_equals_the_whole_head(options, setting, chunk):
-    """Loss and gradients by states, weight and bias, of nine positions in chunks of one to all of them."""
+    """Loss and gradients of states, weight and bias for nine positions, in chunks of one to nine."""
     loss, head = SETTINGS[setting], head_of(16, 40, chunk=chunk, **options)
     task = task_of(9, 16, 40, loss)
     logits = head.rescale(head.module(task.states))
@@ -153,7 +153,7 @@ def test_chunked_loss_equals_the_whole_head(options, setting, chunk):
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_small_weights_in_float16(trained):
-    """Weights hold the divisor of a step; their products with small probabilities are below float16's numbers."""
+    """Weights include the divisor of a step; their products with small probabilities are below float16's range."""
     head = head_of(16, 3000, trained=trained, chunk=4)
     task = task_of(9, 16, 3000, LossConfig())
     task = LossInputs(task.states, task.targets, task.weights * 1e-4, task.loss)
@@ -169,7 +169,7 @@ def test_small_weights_in_float16(trained):
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("trained", [False, True])
 def test_small_derivatives_in_float16(trained, cap, loss):
-    """Gradients in float16 are those of float32 to 0.5% in norm, however small the derivatives of 5,000 words are."""
+    """Gradients in float16 equal those in float32 to 0.5% in norm, even for tiny derivatives of 5,000 words."""
     module = torch.nn.Linear(128, 5000, bias=False).half().float().requires_grad_(trained)
     head = OutputHead(module, LogitsRescaling(factor=0.5, cap=cap), 64)
     half_head = OutputHead(copy.deepcopy(module).half(), head.rescale, 64)
@@ -185,7 +185,7 @@ def test_small_derivatives_in_float16(trained, cap, loss):
 
 
 def test_small_probabilities_in_float16():
-    """Of 4,000 words each but one has 1.5e-8: together they are what the derivative at the target is balanced by."""
+    """All but one of 4,000 words have probability 1.5e-8; their sum balances the derivative at the target."""
     module = torch.nn.Linear(2, 4000, bias=False).half().requires_grad_(False)
     module.weight.zero_()[:, 1] = 1
     module.weight[7, 0] = 18
@@ -198,7 +198,7 @@ def test_small_probabilities_in_float16():
 
 
 def test_chunk_size_on_a_cpu():
-    """Larger ones than 256 are no faster there; smaller ones stay as they were asked for."""
+    """Larger chunks than 256 are limited to it; smaller ones are unchanged."""
     task, head = task_of(600, 16, 40, LossConfig()), head_of(16, 40, chunk=1024)
     assert head_gradient._chunk_slices(head, task) == [slice(0, 256), slice(256, 512), slice(512, 768)]
     assert head_gradient._chunk_slices(head_of(16, 40, chunk=400), task_of(3, 16, 40, LossConfig())) == [slice(0, 256)]
@@ -206,7 +206,7 @@ def test_chunk_size_on_a_cpu():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the largest number of elements that any operation gave."""
+    """Record the largest number of elements of any result."""
 
     seen = 0
 
@@ -221,7 +221,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("setting", ["plain", "every"])
 def test_memory_does_not_grow_with_positions_times_vocabulary(setting, trained):
-    """No tensor is larger than a chunk of logits, and what is kept for backward is as wide as the states."""
+    """No tensor is larger than a chunk of logits, and tensors saved for the backward pass are as wide as the states."""
     loss, kept = SETTINGS[setting], []
     head, task = head_of(16, 400, trained=trained, chunk=32), task_of(500, 16, 400, SETTINGS[setting])
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are stored quantized: written here by hand or by bitsandbytes, loaded, trained on, or refused."""
+"""Checkpoints that are stored quantized, by hand or by bitsandbytes: loading, training and errors."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_bitsandbytes_equals_its_source(packed):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_checkpoint_of_bitsandbytes_computes_in_the_type_of_the_run(packed, dtype):
-    """Whatever it says itself."""
+    """The compute dtype in the checkpoint is ignored."""
     directory, kind, _ = packed
     found = load(directory, dtype=dtype)
     assert {value.dtype for value in found.parameters() if value.is_floating_point()} == {dtype}
@@ -120,7 +120,7 @@ def test_fp8_blocks_are_unpacked_while_loading(tmp_path):
 
 
 def test_fp8_blocks_that_do_not_fill_a_layer_are_refused(tmp_path):
-    """transformers would take the two factors of 192 rows for 96 rows each."""
+    """transformers would apply the two factors of 192 rows to 96 rows each."""
     llama(tmp_path, 192)
     described(tmp_path, FP8)
     with pytest.raises(SftError) as caught:
@@ -256,7 +256,7 @@ def test_a_model_that_rescales_its_weights_is_not_quantized(kind):
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
 def test_dequantize_restores_conv1d_layers(tmp_path, kind):
-    """GPT-2's weights are (in, out): written as (out, in) no program can load them, square ones would load wrongly."""
+    """GPT-2's weights are (in, out); written as (out, in) they cannot be loaded, or square ones are wrong."""
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")

@@ -11,7 +11,7 @@ from tests.model.helpers import tiny
 
 
 def probed_with(monkeypatch, changed):
-    """The probe of a model whose attention is told something else about the row."""
+    """Return the probe's result for a model whose attention gets other arguments for the row."""
 
     def spoiled(*states, sft_documents, **rest):
         return packed_attention(*states, sft_documents=changed(sft_documents), **rest)
@@ -24,7 +24,7 @@ def probed_with(monkeypatch, changed):
 
 
 def test_probe_packing_without_sharing(monkeypatch):
-    """Each ending starts anew, as it would in a kernel that ignores where its keys are."""
+    """Each ending attends only to itself, as in a kernel that ignores the positions of keys."""
     result = probed_with(monkeypatch, lambda row: pack_row(row.lengths))
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
@@ -39,7 +39,7 @@ def test_probe_packing_detects_endings_that_see_each_other(monkeypatch):
 
 
 def test_probe_packing_detects_a_weak_leak_between_endings(monkeypatch):
-    """Too weak to show beside solo logits at a tolerance of half precision."""
+    """The leak is below the half-precision tolerance of the comparison with separate rows."""
 
     def spoiled(*states, sft_documents, **rest):
         out, _ = packed_attention(*states, sft_documents=sft_documents, **rest)
@@ -59,7 +59,7 @@ def test_probe_packing_detects_a_weak_leak_between_endings(monkeypatch):
 
 
 def test_stateful_family_shares_no_prefix(monkeypatch):
-    """On CUDA some of them keep packed documents apart; the state of a beginning would still be lost."""
+    """On CUDA some kernels separate packed documents, but the state of a shared prefix would be lost."""
     model = tiny("llama")
     monkeypatch.setattr(type(model), "_is_stateful", True)
     result = probe_packing(model)
@@ -69,7 +69,7 @@ def test_stateful_family_shares_no_prefix(monkeypatch):
 
 
 def test_probe_packing_takes_seven_forwards(monkeypatch):
-    """Two alone, two rows that hold them, and three that tell whether the model draws random numbers of its own."""
+    """Two for separate documents, two for rows with both, and three to detect random numbers in training."""
     model = tiny("llama")
     lengths = []
     forward = type(model).forward

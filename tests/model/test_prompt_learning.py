@@ -1,4 +1,4 @@
-"""Prefix tuning, prompt tuning, LLaMA-Adapter: what they compute, that they train, save, open and generate."""
+"""Prefix tuning, prompt tuning and LLaMA-Adapter: results, training, saving, loading and generation."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def opened_on(base, directory):
 
 
 def logits(model, ids=IDS):
-    """Those of the tokens, not of the vectors before them."""
+    """Return the logits of the tokens, without those of the vectors."""
     with evaluation_mode(model):
         return model(input_ids=ids).logits[:, -ids.shape[1] :]
 
@@ -51,7 +51,7 @@ def logits(model, ids=IDS):
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "mistral-window", "gemma2", "gpt2"])
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT])
 def test_virtual_tokens_are_initialized_from_the_text(build, family, kind):
-    """Exactly: what its vectors stand for is the text itself, at the positions before the example."""
+    """The logits equal those with the text itself before the example."""
     base, text = build(family), [9, 8, 7]
     with evaluation_mode(base):
         expected = base(input_ids=torch.cat([torch.tensor([[9, 8, 7, 9]]), IDS], dim=1)).logits[:, 4:]
@@ -85,7 +85,7 @@ def test_llama_adapter_starts_with_a_closed_gate(build):
     ],
 )
 def test_virtual_tokens_train_save_load_and_generate(build, tmp_path, family, kind):
-    """The base stays as it was, the opened adapter says the same to the bit, and generation goes through it."""
+    """The base is unchanged, the loaded adapter gives the same logits bit for bit, and generation uses it."""
     base = build(family)
     before = {name: value.detach().clone() for name, value in base.named_parameters()}
     model = adapted(base, kind)
@@ -122,7 +122,7 @@ def test_virtual_tokens_train_save_load_and_generate(build, tmp_path, family, ki
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
 def test_batched_generation_equals_single_prompts(build, kind):
-    """Whatever the lengths of the others; of 20 places the vectors take four."""
+    """Answers do not depend on other prompts; the vectors take four of 20 positions."""
     base = build("llama")
     base.config.max_position_embeddings = 20
     model, prompts = adapted(base, kind, [9, 8, 7]), [[5, 17, 80], [3, 44, 9, 120, 63], [31, 5], [7, 8, 9], [4] * 14]
@@ -135,7 +135,7 @@ def test_batched_generation_equals_single_prompts(build, kind):
 
 
 def test_llama_adapter_is_packed(build):
-    """With an open gate, so that its vectors are seen: three documents in a row equal each alone."""
+    """With an open gate, so that its vectors have an effect, three documents in a row equal each alone."""
     model = adapted(build("llama"), LLAMA)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -260,7 +260,7 @@ def test_llama_adapter_refuses_other_head_widths(build):
 
 
 def test_check_vectors_take_effect(build, monkeypatch):
-    """As when gradient checkpointing drops the cache that holds a prefix."""
+    """For example if gradient checkpointing drops the cache with the prefix."""
     model = adapted(build("llama"), PREFIX)
     base = model.get_base_model()
     plain = base.forward

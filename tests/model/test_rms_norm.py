@@ -1,4 +1,4 @@
-"""RMS norms with their own backward pass, and float32 products through oneDNN."""
+"""RMS norms with a special backward pass, and float32 products by oneDNN."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_bfloat16_is_as_close_to_float32_as_before(kind):
 
 
 class Centred(nn.Module):
-    """Looks like an RMS norm, and is a layer norm."""
+    """A layer norm with the attributes of an RMS norm."""
 
     def __init__(self, width, eps):
         super().__init__()
@@ -61,7 +61,7 @@ class Centred(nn.Module):
 
 
 class OtherEps(LlamaRMSNorm):
-    """Adds ten times what it says."""
+    """An RMS norm that adds ten times its epsilon."""
 
     def forward(self, hidden_states):
         return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, 10 * self.variance_epsilon)

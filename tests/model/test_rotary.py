@@ -1,4 +1,4 @@
-"""Rotary embeddings with frequencies by length: the loss of a document does not depend on the others of its row."""
+"""Rotary embeddings with frequencies by length: a document's loss does not depend on the others of its row."""
 
 import copy
 
@@ -40,7 +40,7 @@ MODELS = {kind: build(kind) for kind in CONFIGS}
 
 
 def solo_logits(kind, ids):
-    """Logits of one document from a model of transformers that has computed nothing else."""
+    """Return the logits of one document from a new model of transformers."""
     with torch.no_grad():
         return build(kind)(input_ids=ids[None], use_cache=False).logits[0]
 
@@ -56,7 +56,7 @@ def packed_logits(model, documents):
 @settings(max_examples=examples(10), deadline=None)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=5), data=st.data())
 def test_logits_do_not_depend_on_other_documents_of_the_row(kind, lengths, data):
-    """Rows on one side of the original length, on both, and at it; one after the other in the same model."""
+    """Rows below, above, at and on both sides of the original length, one after another in the same model."""
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
     documents = [torch.randint(VOCABULARY, (length,), generator=generator) for length in lengths]
     order = data.draw(st.permutations(range(len(documents))))
@@ -103,7 +103,7 @@ def test_unpacked_rows_do_not_depend_on_earlier_rows(kind):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_probe_packing_tests_lengths_beyond_the_original(kind, monkeypatch):
-    """Documents of the probe itself are short."""
+    """The documents of the packing probe are short."""
     model = build(kind)
     assert probe_packing(model).packed_ok
     monkeypatch.setattr(DocumentRotary, "token_groups", lambda self, row: [list(range(sum(row.lengths)))])
@@ -117,7 +117,7 @@ def test_probe_packing_tests_lengths_beyond_the_original(kind, monkeypatch):
 
 @pytest.mark.parametrize(("longest", "shares"), [(ORIGINAL, True), (ORIGINAL + 1, False), (None, False)])
 def test_prefixes_are_shared_up_to_the_original_length(longest, shares):
-    """Beyond it the prefix of a short document and of a long one have other embeddings."""
+    """Beyond it the prefixes of short and long documents have different embeddings."""
     loss_model, result = build_loss_model(build("longrope"), 8, share_prefixes=Choice.auto, longest=longest)
 
     assert (loss_model.packed, loss_model.shares_prefixes) == (True, shares)

@@ -1,4 +1,4 @@
-"""A beginning that several documents share is computed once and changes nothing."""
+"""A prefix that several documents share is computed once, with the same results."""
 
 import gc
 import math
@@ -29,7 +29,7 @@ from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
 CPU = torch.device("cpu")
 
-# A system prompt of 3, two questions after it (2 and 1), two answers to the first (1 and 1), and a lone document of 3.
+# A system prompt of 3, two questions after it (2 and 1), two answers to the first (1 and 1), a separate document of 3.
 TREE = ((3, 2, 1, 1, 1, 3), (-1, 0, 1, 1, 0, -1))
 
 
@@ -65,7 +65,7 @@ def test_documents_without_sharing_by_hand():
 
 
 def dense(query, key, value, row, rule):
-    """Every query against every key of the row, in float64, with a mask made from the definition of a segment."""
+    """Return dense attention over the whole row in float64, with a mask from the definition of segments."""
     position = row.positions[0].tolist()
     segment = [own for own, length in enumerate(row.lengths) for _ in range(length)]
     tokens = range(len(position))
@@ -93,14 +93,14 @@ def dense(query, key, value, row, rule):
 
 @st.composite
 def rows(draw):
-    """Up to eight segments of up to nine tokens, each after any earlier one or after none."""
+    """Draw up to eight segments of up to nine tokens, each continuing any earlier one or none."""
     lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
     return pack_row(lengths, [draw(st.integers(-1, place - 1)) for place in range(len(lengths))])
 
 
 @st.composite
 def rules(draw):
-    """Any window, cap and scale; sinks are made later, for they belong to heads."""
+    """Draw a window, cap and scale; sinks depend on heads and are drawn later."""
     return AttentionSpec(
         scaling=draw(st.sampled_from([None, 0.5])),
         window=draw(st.one_of(st.none(), st.integers(1, 12))),
@@ -109,7 +109,7 @@ def rules(draw):
 
 
 def states(row, group=2, width=8, seed=0):
-    """Queries, keys, values with two key heads, and sinks."""
+    """Return queries, keys and values with two key heads, and sinks."""
     generator = torch.Generator().manual_seed(seed)
     tokens = sum(row.lengths)
     made = [torch.randn(1, heads, tokens, width, generator=generator) for heads in (2 * group, 2, 2)]
@@ -139,7 +139,7 @@ def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks,
 
 @pytest.mark.parametrize("window", [5, 12, 13])
 def test_a_window_longer_than_any_segment_still_applies(window):
-    """Three segments of four, one after the other: the last token has twelve keys."""
+    """Three segments of four that continue each other: the last token has twelve keys."""
     row = pack_row([4, 4, 4], [-1, 0, 1])
     query, key, value, _ = states(row)
     out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, sft_documents=row, sliding_window=window)
@@ -155,7 +155,7 @@ def test_a_window_longer_than_any_segment_still_applies(window):
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_document_mask_mod_equals_the_mask(window, softcap, sinks, group):
-    """The function that is compiled on CUDA, uncompiled: its mask, cap and sinks; six heads are no power of two."""
+    """The mask, cap and sinks of the function that CUDA compiles, run without compilation."""
     row = pack_row(*TREE)
     *parts, sink = states(row, group, width=16)
     rule = AttentionSpec(0.3, window, softcap, sinks=sink if sinks else None)
@@ -185,7 +185,7 @@ def test_block_mask_is_cached_with_its_row():
     ("queries", "keys", "window", "seen"),
     [
         pytest.param(3, 3, None, ["100", "110", "111"], id="a-document"),
-        pytest.param(2, 4, None, ["1110", "1111"], id="behind-a-prefix"),
+        pytest.param(2, 4, None, ["1110", "1111"], id="after-a-prefix"),
         pytest.param(2, 4, 2, ["0110", "0011"], id="a-window-across-the-boundary"),
         pytest.param(1, 3, 1, ["001"], id="only-itself"),
     ],
@@ -200,7 +200,7 @@ def test_causal_mask_by_hand(queries, keys, window, seen, kept, monkeypatch):
 
 
 def test_causal_mask_cache_is_small():
-    """One square serves all lengths up to its own; the number and the size of squares are bounded."""
+    """One square mask serves all lengths up to its size; number and size of cached masks are limited."""
     masks = [causal_mask(queries, keys, None, torch.float32, CPU) for queries, keys in [(3, 40), (40, 40), (1, 64)]]
     before = kernels._square_mask.cache_info()
     causal_mask(5, kernels.MAX_CACHED_MASK + 1, None, torch.float32, CPU)
@@ -224,7 +224,7 @@ def test_a_mask_created_in_inference_mode_works_in_training():
 
 
 def graph(tensor):
-    """Names of the operations behind a tensor."""
+    """Return the names of the operations in the graph of a tensor."""
     names, waiting = set(), [tensor.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -262,7 +262,7 @@ def test_attention_by_length_calls_once_per_length(monkeypatch):
 
 @pytest.fixture
 def reference_kernel(monkeypatch):
-    """Stand in for the kernel on a CPU: each segment's queries against its own keys, and what is saved."""
+    """Replace the CUDA kernel on a CPU; record the tensors that autograd saves."""
 
     def forward(query, key, value, row, scaling, left):
         spec = AttentionSpec(scaling, None if left < 0 else left + 1)
@@ -298,7 +298,7 @@ def test_shared_prefix_attention_gradients(window, reference_kernel):
 
 
 def test_gathered_keys_are_not_saved(reference_kernel):
-    """A prefix of 50 tokens that 20 examples see is copied 20 times; the row itself has 70 tokens."""
+    """A prefix of 50 tokens that 20 examples share is copied 20 times; the row has 70 tokens."""
     row, saved = pack_row([50, *[1] * 20], [-1, *[0] * 20]), []
     parts = [part.requires_grad_() for part in states(row)[:3]]
     with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
@@ -310,14 +310,14 @@ def test_gathered_keys_are_not_saved(reference_kernel):
 
 
 def test_the_gradient_of_a_prefix_is_summed_in_float32():
-    """A thousand documents read it; counted in bfloat16 they are 256."""
+    """A thousand documents share it; a sum of ones in bfloat16 would stop at 256."""
     total = sum_rows(torch.ones(1000, 2, 4, dtype=torch.bfloat16), torch.arange(1000) % 2, 2)
 
     assert total.tolist() == [[[500.0] * 4] * 2] * 2
 
 
 def test_packed_attention_computes_in_the_autocast_dtype(monkeypatch):
-    """Rotary embeddings leave queries and keys in float32 beside values in bfloat16, which no CUDA kernel takes."""
+    """Rotary embeddings leave queries and keys in float32 while values are bfloat16, which no CUDA kernel supports."""
     given = []
 
     def watching(*parts):
@@ -337,7 +337,7 @@ def test_packed_attention_computes_in_the_autocast_dtype(monkeypatch):
 @pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatch):
-    """With values of one, the output of a token is the sum of its weights: the kept half of them, doubled."""
+    """With values of one, the output of a token is the sum of its weights: half of them, doubled."""
     monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 999 if products else 0})
     row = pack_row([64, 64], [-1, 0] if shared else None)
     query = torch.zeros(1, 8, 128, 4)
@@ -352,7 +352,7 @@ def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatc
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
 def test_recomputation_of_shared_rows_keeps_gradients():
-    """Checkpointing hands the same documents to a layer's second forward."""
+    """Checkpointing passes the same documents to the second forward of a layer."""
     segments, found = tree((6, 5, 4, 7), (-1, 0, 1, 1)), []
     for again in (False, True):
         model = tiny("gemma2-window-softcap")
@@ -367,7 +367,7 @@ def test_recomputation_of_shared_rows_keeps_gradients():
 
 @pytest.mark.parametrize("number", [1, 8])
 def test_memory_estimate_counts_gathered_keys(number):
-    """Two copies of keys and values and as many gradients, while the backward pass of one layer runs; none is saved."""
+    """Copies of keys and values and their gradients exist during the backward pass of one layer; none is saved."""
     config = LlamaConfig(vocab_size=64, hidden_size=256, intermediate_size=64, num_hidden_layers=2,
                          num_attention_heads=8, num_key_value_heads=8, head_dim=32)  # fmt: skip
     cuda = ComputeSetup(torch.device("cuda"), torch.bfloat16)
