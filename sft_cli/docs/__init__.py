@@ -21,7 +21,7 @@ TOPICS = {
     "security": "threats, defences and the tests that try them",
     "run-directory": "every file of a run and its units",
     "configuration": "every configuration key: type, limits, default, meaning",
-    "architecture": "the types that travel, packages, imports, the path from command to loss, code map",
+    "architecture": "the types passed between packages, the packages, imports, the path from command to loss, code map",
     "contributing": "house rules, tests, how to add a key, a filter or a format",
     "glossary": "the terms used in these pages",
 }
