@@ -1,4 +1,4 @@
-"""Where a step is computed: a partition, within the budget, balanced; and the one shift of targets."""
+"""Micro-batches partition a step, stay within the budget and have similar costs; targets are shifted by one."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ from tests.train.helpers import expected, families, predictions, tokens
         pytest.param([6], 8, 2, [[[0]], [[]]], id="an-idle-rank-gets-an-empty-micro-batch"),
         pytest.param([3, 3], 0, 1, [[[0], [1]]], id="budget-0-is-one-each"),
         pytest.param([5, 1, 4, 2], 0, 2, [[[0], [1]], [[2], [3]]], id="one-each-on-two-ranks"),
-        pytest.param([2] * 9, 8, 1, [[[0, 3, 6], [1, 4, 7], [2, 5, 8]]], id="no-stub"),
-        pytest.param([0, 3, 0], 8, 1, [[[1, 0, 2]]], id="no-length-no-row"),
+        pytest.param([2] * 9, 8, 1, [[[0, 3, 6], [1, 4, 7], [2, 5, 8]]], id="three-of-equal-size"),
+        pytest.param([0, 3, 0], 8, 1, [[[1, 0, 2]]], id="empty-examples-need-no-row"),
         pytest.param([0, 0], 0, 2, [[[0, 1]], [[]]], id="nothing-to-compute"),
         pytest.param([], 8, 2, [[[]], [[]]], id="no-examples"),
     ],
@@ -66,7 +66,7 @@ def test_no_more_micro_batches_than_first_fit_needs(lengths, budget, ranks):
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("seed", range(5))
 def test_micro_batches_and_ranks_have_similar_costs(seed, ranks):
-    """300 examples of a log-normal distribution, a few per cent of a row each."""
+    """There are 300 examples with log-normal lengths, each a few percent of a row."""
     lengths = np.clip(np.random.default_rng(seed).lognormal(5, 0.8, 300), 20, 1500).astype(int).tolist()
     sizes = sizes_of(partition(lengths, 8192, ranks), lengths)
     rows = [row for rank in sizes for row in rank]
@@ -77,7 +77,7 @@ def test_micro_batches_and_ranks_have_similar_costs(seed, ranks):
 
 
 def test_long_documents_cost_more_than_their_tokens():
-    """One of 4,000 against short ones: by tokens each row would hold 4,000."""
+    """One example of 4,000 tokens and many short ones: equal tokens would give rows of 4,000."""
     lengths = [4000] + [100] * 40
     by_tokens = sizes_of(partition(lengths, 8000, 2, pair_cost=0.0), lengths)
     by_cost = sizes_of(partition(lengths, 8000, 2, pair_cost=1e-3), lengths)
@@ -89,15 +89,15 @@ def test_long_documents_cost_more_than_their_tokens():
 
 
 def test_cost_by_hand():
-    """Three tokens see 1, 2 and 3 keys; a model of 24 layers, width 896 and 0.36B parameters."""
+    """Three tokens attend to 1, 2 and 3 keys in a model of 24 layers, width 896 and 0.36B parameters."""
     assert document_costs(np.array(3), 0.5) == 3 + 0.5 * 6
     assert attention_pair_cost(896, 24, 358_000_000) == pytest.approx(1.2e-4, rel=0.01)
 
 
 def test_collate_by_hand():
-    """Three examples; the table is the specification: the id at t is predicted at t - 1, across no boundary.
+    """Three examples: the position t - 1 of the same example predicts the id at t.
 
-    Nothing behind the last trained id is computed, nor that id: 7 and 7 of the second, all of the third.
+    The last trained id and all ids after it are not computed: 7 and 7 of the second example, all of the third.
     """
     first, second = tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 3, 7, 7], [0, 0.5, 0.5, 0, 0])
     silent = tokens([4, 4, 4], [1, 0, 0])
@@ -140,7 +140,7 @@ SILENT = tokens([1, 2], [1, 0])
     ("reduction", "replayed", "replay", "scales"),
     [
         pytest.param(Reduction.token, None, None, [1 / 5.5] * 4, id="one-mean"),
-        pytest.param(Reduction.token, [False, False, True, False], None, [1 / 5.5] * 4, id="replayed-as-all-others"),
+        pytest.param(Reduction.token, [False, False, True, False], None, [1 / 5.5] * 4, id="replayed-like-all-others"),
         pytest.param(Reduction.token, [False, False, True, False], 0.3, [1 / 2.5, 1 / 2.5, 0.3 / 3, 0.4], id="lambda"),
         pytest.param(Reduction.token, [False] * 4, 0.3, [1 / 5.5] * 4, id="none-replayed-in-this-step"),
         pytest.param(Reduction.token, [True] * 4, 0.5, [0.5 / 5.5] * 4, id="all-replayed-in-this-step"),
@@ -149,7 +149,7 @@ SILENT = tokens([1, 2], [1, 0])
     ],
 )
 def test_example_loss_weights_by_hand(reduction, replayed, replay, scales):
-    """Weights 2, 0.5 and 3 that count: the first id of an example is predicted by nobody. The fourth has none."""
+    """The weights 2, 0.5 and 3 count: nothing predicts the first id of an example. The fourth example has none."""
     assert example_loss_weights([*ROWS, SILENT], reduction, replayed, replay) == pytest.approx(scales)
 
 

@@ -1,4 +1,4 @@
-"""Steps come ready made, the same whatever the thread does; its mistakes come out where the step is taken."""
+"""Steps do not depend on the timing of the thread, and ``get`` raises the errors of the thread."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ def feed(first=0, planned=STEPS.__getitem__, **settings) -> Prefetcher:
 
 
 def said(step) -> list:
-    """Everything a step says, as plain values."""
+    """Return all values of a step as lists."""
     batches = [(b.input_ids.tolist(), b.documents.parents, predictions(b)) for b in step.batches]
     return [batches, step.examples, step.tokens, step.computed_tokens, step.trained_tokens]
 
@@ -50,7 +50,7 @@ def all_steps(first=0, **settings) -> list:
 
 
 def test_a_step_by_hand():
-    """Examples of 20 + 3 + k + 2 + k ids, the last not computed; weights 1 over the 14 trained ids."""
+    """Examples have 20 + 3 + k + 2 + k ids, of which the last is not computed; 14 trained ids share the weight 1."""
     with feed(max_tokens=1000) as made:
         step = made.get(0)
     assert (step.examples, step.tokens, step.trained_tokens) == (4, 25 + 27 + 29 + 31, 2 + 3 + 4 + 5)
@@ -114,7 +114,7 @@ def test_an_unpacked_model_has_one_example_per_row():
 
 @pytest.mark.parametrize(("replay", "sums"), [(None, [7 / 14, 7 / 14]), (0.25, [1, 0.25])], ids=["null", "lambda"])
 def test_replayed_targets_are_marked_and_weighted(replay, sums):
-    """Of the first step, examples 0 and 3 with 2 and 5 trained ids are replayed."""
+    """In the first step, the examples 0 and 3 with 2 and 5 trained ids are replayed."""
     with feed(replay_weight=replay, replay_sources={"text"}) as made:
         batches = made.get(0).batches
     weights, marks = torch.cat([b.target_weights for b in batches]), torch.cat([b.replay for b in batches])

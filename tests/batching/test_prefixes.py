@@ -1,4 +1,4 @@
-"""Common beginnings: found, never where a loss is read, and a batch that holds them says the same of every example."""
+"""Shared prefixes contain no position with a loss, and a batch with them gives each example the same targets."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_nested_prefixes():
 
 
 def test_the_position_that_predicts_the_first_trained_id_is_not_shared():
-    """Both would read a loss from it: of a prompt of 20 ids that both begin with, 19 are shared."""
+    """Both examples have a loss at it: of a common prompt of 20 ids, 19 are shared."""
     assert found([answering(SYSTEM, [1, 2]), answering(SYSTEM, [1, 3])]) == ([19], [-1], [0, 0])
 
 
@@ -69,7 +69,7 @@ def test_short_prefixes_are_not_shared(length, shared):
 
 
 def test_a_short_segment_between_two_prefixes_is_left_out():
-    """Of segments that end at 10, 13 and 20, the second would hold three tokens."""
+    """Of the segments that end at 10, 13 and 20, the second has three tokens."""
     examples = [
         answering([*SYSTEM[:10], 1, 1], [1]),
         answering([*SYSTEM[:13], 2, 2], [1]),
@@ -80,7 +80,7 @@ def test_a_short_segment_between_two_prefixes_is_left_out():
 
 
 def test_ids_above_one_and_two_bytes_are_distinguished():
-    """Sorted as bytes: 256 and 1, 65536 and 1 must not be mixed up."""
+    """Ids are compared as bytes: 256 and 1 must differ, and so must 65536 and 1."""
     heads = [[first] * 12 for first in (1, 256, 65536, 16777216, 257)]
     assert found([answering(head, [1]) for head in heads + heads]) == ([11] * 5, [-1] * 5, [0, 1, 3, 4, 2] * 2)
 
@@ -102,7 +102,7 @@ def test_restrict_keeps_segments_with_two_continuations():
 @settings(max_examples=examples(300))
 @given(families(), st.data())
 def test_a_batch_with_sharing_predicts_each_example_as_if_alone(examples, data):
-    """Ids, positions, targets and weights; in any selection and order of the examples, whatever they share."""
+    """Ids, positions, targets and weights are equal for every selection and order of the examples."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", data.draw(st.integers(1, 4)))
         made = find_shared_prefixes(examples)
@@ -121,7 +121,7 @@ def test_a_batch_with_sharing_predicts_each_example_as_if_alone(examples, data):
 @settings(max_examples=examples(200))
 @given(families())
 def test_all_common_prefixes_are_shared(examples):
-    """With a shortest segment of one token, a row holds each distinct beginning without a loss once."""
+    """If segments may have one token, a row contains each distinct prefix without a loss once."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 1)
         made = find_shared_prefixes(examples)
@@ -157,7 +157,7 @@ def test_a_step_with_sharing_has_every_example_within_the_limit(examples, budget
 
 
 def step_of(prompt: int) -> list:
-    """Ten examples of 101 ids, 100 of them computed, that begin with the same ``prompt`` ids."""
+    """Return ten examples of 101 ids, of which 100 are computed, with the same first ``prompt`` ids."""
     generator = np.random.default_rng(0)
     return [
         answering([*range(prompt), *generator.integers(300, 999, 80 - prompt)], generator.integers(300, 999, 21))
@@ -169,19 +169,19 @@ def step_of(prompt: int) -> list:
     ("prompt", "share", "computed"),
     [
         pytest.param(50, Choice.never, 1000, id="never"),
-        pytest.param(50, Choice.auto, 600, id="two-rows-hold-a-copy-each"),
+        pytest.param(50, Choice.auto, 600, id="one-copy-in-each-of-two-rows"),
         pytest.param(8, Choice.auto, 936, id="enough"),
         pytest.param(4, Choice.auto, 1000, id="too-short"),
         pytest.param(4, Choice.always, 1000, id="too-short-for-a-segment"),
     ],
 )
 def test_sharing_is_chosen_by_the_saved_tokens(prompt, share, computed):
-    """Auto wants 50 of 1,000 tokens; in two rows of five examples, eight prompts are saved."""
+    """Auto shares if this saves 50 of 1,000 tokens; two rows of five examples save eight prompts."""
     assert plan_micro_batches(step_of(prompt), max_tokens=512, share_prefixes=share).computed_tokens == computed
 
 
 def test_auto_does_not_share_for_less_than_a_twentieth():
-    """Two of ten examples save 30 of 1,000 tokens."""
+    """Sharing between two of ten examples saves 30 of 1,000 tokens."""
     others = [answering(range(k, k + 80), range(21)) for k in range(1000, 1800, 100)]
     step = [*step_of(30)[:2], *others]
     assert plan_micro_batches(step, max_tokens=512, share_prefixes=Choice.always).computed_tokens == 970
@@ -189,7 +189,7 @@ def test_auto_does_not_share_for_less_than_a_twentieth():
 
 
 def test_examples_with_a_common_prefix_are_in_one_row():
-    """Three families, shuffled: no beginning is computed twice, in three rows as in one."""
+    """Three shuffled groups of examples: each prefix is computed once, in one row and in three."""
     step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
     laid = plan_micro_batches(step, max_tokens=150, share_prefixes=Choice.always)
     assert sorted(laid.partition[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
@@ -202,7 +202,7 @@ def test_one_example_per_row_shares_nothing():
 
 
 def test_keys_of_a_row_are_limited():
-    """A prefix of 400 tokens that 100 examples of three more see: one row of 700 tokens would gather 40,700 keys."""
+    """100 examples of three tokens attend to a prefix of 400: one row of 700 tokens would gather 40,700 keys."""
     step = [answering([*range(400), i], [1, 2, 3]) for i in range(100)]
     laid = plan_micro_batches(step, max_tokens=1000, share_prefixes=Choice.auto)
     rows = [[step[place] for place in row] for row in laid.partition[0]]
@@ -219,6 +219,6 @@ def test_keys_of_a_row_are_limited():
 
 
 def test_prefixes_of_examples_in_different_rows_are_not_shared():
-    """Two examples of 100 tokens that begin with the same 50, in rows of 120."""
+    """Two examples of 100 tokens have the first 50 in common and are in rows of 120."""
     laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share_prefixes=Choice.auto)
     assert (laid.prefixes, laid.computed_tokens) == (None, 200)

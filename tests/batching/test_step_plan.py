@@ -1,4 +1,4 @@
-"""Which examples make a step: decided by stages, seed and examples_per_step alone."""
+"""Stages, seed and examples_per_step alone decide the examples of a step."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ LAST = Stage("last", Order.random, np.array([0, 1, 1, 3, 5, 6, 7, 8]))
 
 
 def whole(num_examples: int) -> Stage:
-    """Every example once, in random order: what is prepared without stages."""
+    """Return a stage with every example once in random order, the default of preparation."""
     return Stage("1", Order.random, np.arange(num_examples))
 
 
 def order(steps: StepPlan, epoch: int = 0) -> list[int]:
-    """The examples of an epoch as its steps take them."""
+    """Return the examples of an epoch in the order of its steps."""
     return [i for s in range(steps.num_steps) if steps.epoch_of(s) == epoch for i in steps.examples(s)]
 
 
@@ -41,14 +41,14 @@ def test_every_epoch_has_every_example_once(num_examples, per_step, seed):
 
 
 def test_one_random_stage_is_the_permutation_of_seed_and_epoch():
-    """Runs from before there were stages keep their order, and can be resumed."""
+    """Runs of versions without stages keep their order, so that they can be resumed."""
     steps = make_step_plan([whole(50)], 7, epochs=3, max_steps=None, seed=42)
     for epoch in range(3):
         assert order(steps, epoch) == np.random.default_rng([42, epoch]).permutation(50).tolist()
 
 
 def test_the_answers_of_an_unrolled_conversation_stay_adjacent():
-    """Examples 1 to 3 are one conversation, and so are 5 and 6; the stage holds the first conversation twice."""
+    """Examples 1 to 3 are one conversation, 5 and 6 another; the stage has the first conversation twice."""
     unrolled = np.array([0, 0, 1, 1, 0, 0, 1], np.bool_)
     stage = Stage("1", Order.random, np.array([0, 1, 2, 3, 1, 2, 3, 4, 5, 6]))
     seen = set()
@@ -95,7 +95,7 @@ def test_a_step_does_not_depend_on_earlier_calls(asked, per_step):
 
 
 def test_an_epoch_is_permuted_once():
-    """A million examples in a hundred thousand steps: a permutation for every step would take half an hour."""
+    """With a million examples in a hundred thousand steps, a permutation per step would take half an hour."""
     steps = make_step_plan([whole(1_000_000)], 10, epochs=1, max_steps=None, seed=0)
     assert len({i for s in range(0, 100_000, 50) for i in steps.examples(s)}) == 20_000
 

@@ -16,7 +16,7 @@ from tests.chat.helpers import SPECIAL, letters
 
 @pytest.fixture
 def build_tokenizer(tmp_path):
-    """Saves a backend with special tokens and a configuration, and reads it as `prepare` does."""
+    """Return a function that saves a backend with special tokens and opens it as `prepare` does."""
 
     def build_tokenizer(backend=None, special=SPECIAL, options=None, template=None, **config):
         backend = backend or letters()
@@ -41,7 +41,7 @@ def tokenizer(build_tokenizer):
 
 @pytest.fixture
 def make_builder(tokenizer):
-    """Makes an ExampleBuilder from a name of configs/template or a template's source."""
+    """Return a function that makes an ExampleBuilder from a name in configs/template or a template's source."""
 
     def make_builder(template="chatml", with_tokenizer=tokenizer, max_length=1000, **rules):
         if "{" in template:

@@ -1,4 +1,4 @@
-"""Chat templates of four manners, in pieces, and the conversations that try them.
+"""Chat templates of four styles, assembled from pieces, and the conversations for their tests.
 
 A template is a skeleton with slots (``<<slot>>``); a mutation is another text for one slot, and all else stays.
 """
@@ -111,7 +111,7 @@ STOPS = {"chatml": "<|im_end|>", "llama": "<|eot|>", "mistral": "</s>", "gemma":
 
 
 def source(slots: Mapping[str, str]) -> str:
-    """The Jinja text of a template."""
+    """Return the Jinja source of a template."""
     text = slots["whole"]
     while "<<" in text:
         text = re.sub(r"<<([a-z ]+)>>", lambda match: slots[match[1]], text)
@@ -135,7 +135,7 @@ def answer(content: str, reasoning: str = "", *calls: dict[str, object], weight:
 
 @cache
 def talks() -> dict[str, Conversation]:
-    """One whose texts occur nowhere else, and one where most texts occur in others by chance."""
+    """Return a conversation of unique texts, and one in which most texts also occur in others."""
     distinct = (
         Message("system", "Answer briefly."),
         Message("user", "Weather and time?"),

@@ -1,4 +1,4 @@
-"""Tokenizers and texts that are hard to encode piece by piece."""
+"""Tokenizers, and texts that are hard to encode in pieces."""
 
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ CORPUS = [
     "def f(x):\n    return x + 1\n",
     "Caf\u00e9 cafe\u0301 \u4f60\u597d \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469 \u00a0 \u2019 \u017f",
 ]
-"""What the small tokenizers are trained on."""
+"""Training texts of the small tokenizers."""
 
 HARD = [
     "a",
@@ -61,11 +61,11 @@ HARD = [
     "the",
     " the",
 ]
-"""Pieces of text that tokenizers treat unlike their neighbors."""
+"""Texts that tokenizers treat differently from their neighbors."""
 
 
 def byte_level(expression, normalizer=None):
-    """A trained byte-level BPE that cuts words by an expression."""
+    """Train a byte-level BPE whose words are split by a regular expression."""
     backend = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(expression), "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
@@ -82,7 +82,7 @@ def byte_level(expression, normalizer=None):
 
 
 def first_only():
-    """SentencePiece in transformers' newer manner: only what begins a text gets a space in front."""
+    """Return SentencePiece as newer versions of transformers convert it: only the start of a text gets a space."""
     backend = sentencepiece()
     backend.normalizer = None
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
@@ -110,7 +110,7 @@ OPTIONS = {
 
 @cache
 def chat_tokenizer(name):
-    """A tokenizer of this file, or one of the material."""
+    """Return a tokenizer of this file or of the material."""
     if name in REAL:
         if not (MATERIAL / name).is_dir():
             pytest.skip("no material here")

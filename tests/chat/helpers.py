@@ -1,4 +1,4 @@
-"""Helpers of the chat tests: a tokenizer anyone can check in their head, conversations, masks as tables."""
+"""Helpers of the chat tests: a simple tokenizer, conversations, masks as tables."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -13,12 +13,12 @@ FORGETFUL = """
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
-"""A template that writes a word before all but the last two messages: conversations are unrolled."""
+"""Template that writes a word before all messages except the last two, so that conversations are unrolled."""
 ROLES = {"S": "system", "U": "user", "A": "assistant", "T": "tool"}
 
 
 def letters(*merges):
-    """A backend with one token per byte, and one for each of ``merges`` (two characters)."""
+    """Return a backend with one token per byte and one for each of ``merges`` (two characters)."""
     vocabulary = {letter: id for id, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for text in merges:
@@ -30,18 +30,18 @@ def letters(*merges):
 
 
 def talk(*turns, tools=None):
-    """``talk("U:hi", "A:yo")``; a message may also be given as it is."""
+    """Return a conversation: ``talk("U:hi", "A:yo")``; a turn may also be a message."""
     messages = [turn if isinstance(turn, Message) else Message(ROLES[turn[0]], turn[2:]) for turn in turns]
     return Conversation(tuple(messages), "rows.jsonl:7", "mine", tools)
 
 
 def table(tokenizer, example):
-    """Each token's text with its weight."""
+    """Return the text and the weight of each token."""
     return list(zip(tokenizer.decode_batch([[id] for id in example.input_ids]), example.weights, strict=True))
 
 
 def trained(tokenizer, outcome):
-    """The trained text of each example, its runs joined by ``|``: what is decoded more with each run than without."""
+    """Return the trained text of each example, with ``|`` between its runs of tokens."""
     texts = []
     for example in outcome.examples:
         weights = [0.0, *example.weights, 0.0]
@@ -52,12 +52,12 @@ def trained(tokenizer, outcome):
 
 
 def text(tokenizer, example):
-    """All of an example as text."""
+    """Decode all ids of an example."""
     return tokenizer.decode_batch([example.input_ids])[0]
 
 
 def problem(outcome, template="chatml"):
-    """Why a conversation was rejected, without the words that all such messages share."""
+    """Return the reason of a rejection, without the text that all such messages share."""
     assert outcome.problem is not None
     assert outcome.problem.where == "rows.jsonl:7"
     start = f"its mask cannot be proven with template {template}: "

@@ -1,4 +1,4 @@
-"""Added tokens in the tokenizer: ids, text, files, what transformers makes of them, and the mistakes."""
+"""Added tokens in the tokenizer: ids, text, files, the ids of transformers, and errors."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_added_tokens_follow_the_tokenizers_own_in_order(tokenizer):
     added = add_tokens(tokenizer, TOKENS)
     assert added_ids(added, TOKENS) == [size, size + 1, size + 2]
     assert added_ids(add_tokens(tokenizer, TOKENS[::-1]), TOKENS) == [size + 2, size + 1, size]
-    assert tokenizer.backend.get_vocab_size() == size  # the one it was made from is kept, in memory and on disk
+    assert tokenizer.backend.get_vocab_size() == size  # the original tokenizer is unchanged in memory and on disk
     assert load_tokenizer(str(tokenizer.directory)).backend.get_vocab_size() == size
 
 

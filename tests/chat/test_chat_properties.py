@@ -1,4 +1,4 @@
-"""Laws of the mask over random conversations, templates and tokenizers."""
+"""Properties of the mask on random conversations, templates and tokenizers."""
 
 import re
 from dataclasses import replace
@@ -49,7 +49,7 @@ LAW = settings(settings.get_profile("chat"))
 
 @st.composite
 def conversations(draw):
-    """One to three exchanges, a system message or none, answers with weights."""
+    """Draw one to three exchanges, an optional system message, and answers with weights."""
     messages = [Message("system", draw(TEXTS))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 3))):
         messages.append(Message("user", draw(TEXTS)))
@@ -64,7 +64,7 @@ def any_tokenizer(request, build_tokenizer):
 
 
 def without_own_stops(template, conversation):
-    """The conversation without the stop tokens that its answers end in: the template writes the one that counts."""
+    """Return the conversation without the stop tokens at the end of answers, because the template writes its own."""
     ending = re.compile(rf"(?:{re.escape(STOPS[template])}\s*)+\Z")
     return replace(
         conversation,
@@ -76,7 +76,7 @@ def without_own_stops(template, conversation):
 
 
 def said(template, conversation):
-    """What every trained turn must decode to."""
+    """Return the text that each trained turn must decode to."""
     for message in conversation.messages:
         if message.role == "assistant" and message.weight:
             shown = message.content.strip() if template == TRIMMING else message.content
@@ -99,7 +99,7 @@ def test_trained_text_is_the_answer_and_one_stop_token(make_builder, any_tokeniz
         assert trained(any_tokenizer, outcome) == ["|".join(expected)]
     else:
         assert trained(any_tokenizer, outcome) == expected
-    # Joined or unrolled, each turn sees the same prompt and learns the same answer.
+    # In one example or unrolled, each turn has the same prompt and the same answer.
     weights = [message.weight for message in conversation.messages if message.role == "assistant" and message.weight]
     for i, (alone, weight) in enumerate(zip(unrolled, weights, strict=True)):
         example = outcome.examples[min(i, len(outcome.examples) - 1)]
@@ -113,7 +113,7 @@ def test_trained_text_is_the_answer_and_one_stop_token(make_builder, any_tokeniz
 
 
 def assert_refusal_is_right(outcome, conversation):
-    """Only text that makes a special token out of two messages, marks, or a cut reasoning may be rejected here."""
+    """Allowed reasons: a special token across two messages, reserved marks, and reasoning that a cut removes."""
     if any(m.role == "assistant" and m.content.strip().startswith("<think>") for m in conversation.messages):
         return
     assert "control tokens" in outcome.problem.problem or "U+FDD0" in outcome.problem.problem
@@ -122,7 +122,7 @@ def assert_refusal_is_right(outcome, conversation):
 @LAW
 @given(conversation=conversations())
 def test_the_prompt_is_a_prefix_of_what_was_trained(make_builder, any_tokenizer, conversation):
-    """Of the last turn's example, id for id, as the tokenizer makes it of the rendered prompt."""
+    """The ids of the rendered prompt begin the example of the last turn."""
     conversation = without_own_stops("chatml", conversation)
     builder = make_builder("chatml", any_tokenizer)
     outcome = builder.build([conversation])[0]
@@ -143,7 +143,7 @@ def test_control_tokens_are_only_those_of_the_template(make_builder, any_tokeniz
         control = any_tokenizer.control_tokens
         ids = [id for id in outcome.examples[0].input_ids if id in control.values()]
         assert ids == [control["<|im_start|>"], control["<|im_end|>"]] * len(conversation.messages)
-        # and every word of every message is there
+        # every word of every message is kept
         whole = text(any_tokenizer, outcome.examples[0])
         assert all(message.content in whole for message in conversation.messages)
 
@@ -168,5 +168,5 @@ def test_a_document_decodes_to_itself(make_builder, any_tokenizer, document):
 
 
 def test_the_random_conversations_are_proven(make_builder):
-    """Conversations of the kind above are proven, not rejected."""
+    """Conversations drawn by ``conversations`` are proven, not rejected."""
     assert make_builder().build([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None

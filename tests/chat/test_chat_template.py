@@ -1,4 +1,4 @@
-"""Values a recipe gives a template, and what the sandbox looks up for it."""
+"""Template variables, and attribute lookups in the sandbox."""
 
 import pickle
 from datetime import datetime
@@ -24,7 +24,7 @@ ASKED = [{"role": "user", "content": "Hi"}]
 
 
 def load(tokenizer, tmp_path, source=THINKS, **variables):
-    """The template of a file with variables."""
+    """Load the template of a file with variables."""
     (tmp_path / "mine.jinja").write_text(source)
     path = "mine.jinja" if Path.cwd() == tmp_path else str(tmp_path / "mine.jinja")
     return load_template(TemplateConfig(path=path, variables=variables), tokenizer)
@@ -70,7 +70,7 @@ def test_a_template_without_variables_rejects_variables(tokenizer, tmp_path, mon
 
 
 def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
-    """An answer trained with ``enable_thinking: false`` is what a client gets that sends this variable."""
+    """A client that sends ``enable_thinking: false`` gets the prompt that was trained with it."""
     tokenizer = build_tokenizer(template=THINKS)
     template = load_template(TemplateConfig(variables={"enable_thinking": False}), tokenizer)
     builder = ExampleBuilder(tokenizer, template, DataConfig(), 1000)
@@ -86,7 +86,7 @@ def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
 
 
 def test_keys_of_messages_and_methods_of_dicts():
-    """A key named like a method of dicts is no reason to call the key."""
+    """A key with the name of a dict method does not hide the method."""
     message = {"role": "user", "content": "Hi", "items": "three"}
     source = "{{ m.content }}{{ m.missing is defined }}{{ m['items'] }}{{ m.items() | length }}{{ m.get('role') }}"
     template = ChatTemplate("{% set m = messages[0] %}" + source, {}, "mine")

@@ -1,4 +1,4 @@
-"""Special tokens of one's own: single trained ids in what an assistant writes, plain text everywhere else."""
+"""Content tokens are single trained ids in assistant messages and plain text everywhere else."""
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ OWN = ("<|plan|>", "<|done|>")
 
 @pytest.fixture
 def make_builder(build_tokenizer):
-    """Makes an ExampleBuilder whose tokenizer has ``OWN`` as special tokens, those of ``listed`` being content."""
+    """Return a function that makes an ExampleBuilder; ``OWN`` are special tokens, ``listed`` are content tokens."""
     tokenizer = build_tokenizer(special=(*SPECIAL, *OWN))
 
     def make_builder(listed=OWN, name="chatml", **rules):
@@ -100,7 +100,7 @@ def test_trained_ids_decode_to_the_answer_with_single_content_ids(make_builder_o
 
 @pytest.fixture(scope="module")
 def make_builder_once(tmp_path_factory):
-    """A tokenizer and a builder for every input of a property."""
+    """Make one tokenizer and builder for all inputs of a property."""
     from tokenizers import AddedToken
 
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
@@ -127,7 +127,7 @@ def test_a_server_makes_the_same_ids_of_the_history(make_builder, tmp_path):
 
 @pytest.mark.parametrize("name", ["chatml", "alpaca"])
 def test_added_tokens_are_content_unless_the_template_writes_them(build_tokenizer, tmp_path, monkeypatch, name):
-    """A base model may get ChatML's own tokens in the same way: those never are."""
+    """ChatML's own tokens, added to a base model, are never content."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     added = ["<|im_start|>", "<|im_end|>", "<|plan|>", "<tool>"]
     tokenizer = add_tokens(build_tokenizer(special=("<s>", "</s>")), added)

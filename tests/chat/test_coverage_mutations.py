@@ -1,6 +1,6 @@
-"""Templates that drop, double or move parts of a conversation: each is rejected, even if the text occurs elsewhere.
+"""Templates that drop, repeat or move parts of a conversation are rejected, even if the text occurs elsewhere.
 
-Each mutation is tried on one manner of template, the slow tests try it on all.
+Each mutation is tested on one style of template; the slow tests apply it to all.
 """
 
 import json
@@ -54,7 +54,7 @@ NEIGHBOUR = (
     "(messages[loop.index0 + 1] if not loop.last and messages[loop.index0 + 1].role == 'tool' else"
     " messages[loop.index0 - 1] if messages[loop.index0 - 1].role == 'tool' else m).content"
 )
-"""In a tool message: the content of the other one of two."""
+"""Expression in a tool message: the content of the other of two tool messages."""
 BEFORE = "messages[loop.index0 - 1].content"
 MUTATIONS = {
     "system dropped": lambda s: {"system": s["system"].replace("m.content", "''")},
@@ -151,16 +151,16 @@ MUTATIONS = {
     "header as the stop": lambda s: {"whole": s["whole"] + "<<turn>>", "stop": ""},
 }
 UNCHANGED = {("mistral", "header as the stop"), ("mistral", "reasoning before its turn")}
-"""Mutations that change nothing: Mistral's turns have no header."""
+"""Mutations without effect: Mistral's turns have no header."""
 
 
 def tagged(text):
-    """A text with its reasoning between tags."""
+    """Return a text with its reasoning between tags."""
     return re.sub(r"(?:<th\w+>|\[THINK\])\s*(.*?)\s*(?:</th\w+>|\[/THINK\])\s*", "<think>\n\\1\n</think>\n\n", text)
 
 
 def rendered(template, conversation):
-    """What a template makes of a conversation, with each name of the reasoning's key; None where it fails."""
+    """Render a conversation with each name of the reasoning key; None where rendering fails."""
     messages = [{"role": m.role, "content": m.content, **m.extra} for m in conversation.messages]
     for message in messages:
         if reasoning := message.pop("reasoning_content", None):
@@ -173,7 +173,7 @@ def rendered(template, conversation):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """One token per byte, and the control tokens of all the templates."""
+    """Return a tokenizer with one token per byte and the control tokens of all templates."""
     directory = tmp_path_factory.mktemp("tokenizer")
     backend = letters()
     backend.add_special_tokens([AddedToken(text, normalized=False) for text in CONTROL])
@@ -185,14 +185,14 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def proof(tokenizer):
-    """A template's source and conversations -> the template, refusals, and what was trained, joined by ``|``."""
+    """Return a function from source and conversations to the template, the errors and the trained text."""
 
     def proof(text, conversations):
         template = ChatTemplate(text, tokenizer.special_tokens, "mine").compile()
         make_builder = ExampleBuilder(tokenizer, template, DataConfig(), 10_000)
         outcomes = make_builder.build(conversations)
         problems = [outcome.problem for outcome in outcomes]
-        if None in problems:  # preparation asks this first; here a row's own refusal is enough
+        if None in problems:  # preparation checks this first; in this test the error of a row is enough
             try:
                 make_builder.template_check.check()
             except SftError as error:
@@ -229,7 +229,7 @@ def test_a_mutation_is_rejected(style, mutation, proof):
     for name, problem, text in zip(talks(), problems, texts, strict=True):
         assert rendered(template, talks()[name]) != rendered(whole, talks()[name]), "the mutation changes nothing"
         if mutation.startswith("reasoning") and problem is None:
-            # Between tags in the content it is shown once, whatever the template does with the key.
+            # Between tags in the content it is shown once, even if the template ignores the key.
             assert name != "distinct" or text == tagged("|".join(TRAINED[style]))
         else:
             assert problem is not None, f"{name}: {text}"

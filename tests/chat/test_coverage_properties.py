@@ -26,7 +26,7 @@ LAW = settings(max_examples=examples(50), deadline=None, suppress_health_check=l
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    """Style, mutation or None, conversation -> the error or None, and what the oracle finds wrong."""
+    """Return a function from style, mutation and conversation to the error and the findings of the oracle."""
     from transformers import PreTrainedTokenizerFast
 
     directory = tmp_path_factory.mktemp("tokenizer")
@@ -88,14 +88,14 @@ def test_a_mutated_template_is_detected(judge, style, mutation, conversation):
 
 
 def weighted(example, at, weight):
-    """The example with another weight at one place."""
+    """Return the example with another weight at one index."""
     weights = list(example.weights)
     weights[at] = weight
     return replace(example, weights=tuple(weights))
 
 
 def changed(example, at):
-    """The example with another id at one place."""
+    """Return the example with another id at one index."""
     ids = list(example.input_ids)
     ids[at] = ids[at] + 1 if ids[at] < 200 else ids[at] - 1
     return replace(example, input_ids=tuple(ids))

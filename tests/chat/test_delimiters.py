@@ -1,4 +1,4 @@
-"""The template's own tags inside texts: stop tokens at the end of answers, rendered turns, headers of plain text."""
+"""Template tags inside texts: stop tokens at the end of answers, rendered turns, plain-text headers."""
 
 import pytest
 from hypothesis import given, settings
@@ -192,7 +192,7 @@ def test_answers_end_in_exactly_one_stop_token(maker_once, parts):
 
 @pytest.fixture(scope="module")
 def maker_once(tmp_path_factory):
-    """A tokenizer and a make_builder for every input of a property."""
+    """Make one tokenizer and make_builder for all inputs of a property."""
     from tokenizers import AddedToken
 
     from sft_cli.chat.examples import ExampleBuilder

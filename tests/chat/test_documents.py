@@ -1,4 +1,4 @@
-"""Rows that are no conversations, and the factor on the loss of a source."""
+"""Documents and token ids, and the loss weight of a source."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def document(text):
 
 @pytest.fixture
 def with_options(make_builder, tokenizer):
-    """Makes a builder with the options of a source."""
+    """Return a function that makes a builder with the options of a source."""
 
     def builder(max_length=1000, rules=None, **options):
         template = make_builder().span_finder.template
@@ -46,7 +46,7 @@ def test_token_ids_are_trained_unchanged(make_builder, tokenizer):
         pytest.param([0, 0, 1, 0, 0, 0, 1, 1], True, id="first-stop-masked"),
         pytest.param([0, 0, 1, 1, 0, 0, 1, 0], True, id="last-stop-masked"),
         pytest.param([0, 0, 1, 1, 0, 0, 0, 0], False, id="second-answer-untrained"),
-        pytest.param([0, 1, 0, 0, 0, 0, 1, 1], False, id="muted-inside-an-answer"),
+        pytest.param([0, 1, 0, 0, 0, 0, 1, 1], False, id="untrained-inside-an-answer"),
     ],
 )
 def test_an_answer_of_token_ids_without_its_stop_is_a_remark(make_builder, tokenizer, weights, endless):
@@ -103,7 +103,7 @@ def test_rows_of_all_kinds_in_one_batch(make_builder, tokenizer):
 
 
 def test_a_long_document_is_split(with_options, tokenizer):
-    """Each begins with the last token of the one before, without loss; only the last ends in the end-of-text token."""
+    """A part begins with the last token of the previous part, without loss; only the last part ends in end-of-text."""
     outcome = with_options(8, split_documents=True).build([document("abcdefghijklmnopq")])[0]
     assert [text(tokenizer, example) for example in outcome.examples] == ["abcdefgh", "hijklmno", "opq</s>"]
     assert [example.weights for example in outcome.examples] == [(0.0, *[1.0] * 7), (0.0, *[1.0] * 7), (0.0, 1, 1, 1)]

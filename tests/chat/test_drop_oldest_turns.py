@@ -1,4 +1,4 @@
-"""Laws of conversations that are too long: whole turns go, as few as will do, and no answer is cut."""
+"""Properties of conversations that are too long: as few whole turns as possible are dropped, no answer is cut."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ LENGTHS = st.integers(20, 400)
 
 @st.composite
 def conversations(draw):
-    """Up to six questions, each with an answer, or with two and a tool's result between them; some carry no loss."""
+    """Draw up to six questions, each with one answer, or with two around a tool result; some carry no loss."""
     messages = [Message("system", draw(SAID))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 6))):
         messages.append(Message("user", draw(SAID)))
@@ -30,7 +30,7 @@ def conversations(draw):
 
 
 def from_each_question(conversation):
-    """The conversation, then without what precedes its second question, its third, …"""
+    """Return the conversation, and the conversation from its second question on, its third, …"""
     head = 1 if conversation.messages[0].role == "system" else 0
     asked = [i for i, message in enumerate(conversation.messages) if message.role == "user"]
     for i in asked:
@@ -41,7 +41,7 @@ def from_each_question(conversation):
 @LAW
 @given(conversation=conversations(), max_length=LENGTHS)
 def test_as_few_turns_as_possible_are_dropped(make_builder, template, conversation, max_length):
-    """Trying each cut in turn finds the same one."""
+    """Trying each cut in order gives the same result."""
     shortening = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
     strict = make_builder(template, max_length=max_length, overflow=Overflow.drop)
     outcome = shortening.build([conversation])[0]

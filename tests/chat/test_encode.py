@@ -1,4 +1,4 @@
-"""Boundaries between prompt and answer: what inference has, id for id, on tokenizers that make it hard."""
+"""Boundaries between prompt and answer have the ids of inference, also with difficult tokenizers."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
@@ -22,7 +22,7 @@ def test_a_merge_across_the_boundary_of_one_turn(build_tokenizer, make_builder):
 
 
 def test_a_merge_across_a_boundary_of_several_turns_unrolls(build_tokenizer, make_builder):
-    """A later prompt holds the earlier answer as a server tokenizes it: merged."""
+    """A later prompt contains the earlier answer as a server tokenizes it: merged."""
     tokenizer = build_tokenizer(letters("\n\n"))
     outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\nb", "U:c", "A:d")])[0]
     assert trained(tokenizer, outcome) == ["\nb<|im_end|>", "d<|im_end|>"]
@@ -38,7 +38,7 @@ def test_an_answer_that_merges_with_the_question(build_tokenizer, make_builder):
 
 
 def test_a_special_token_that_swallows_whitespace(build_tokenizer, make_builder):
-    """Phi-3's tokens absorb the white space after them; an answer's own leading newline is trained nevertheless."""
+    """Phi-3's tokens absorb the white space after them; the leading newline of an answer is trained nevertheless."""
     tokenizer = build_tokenizer(options={"rstrip": True})
     outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\n b")])[0]
     assert trained(tokenizer, outcome) == ["\n b<|im_end|>"]
@@ -51,7 +51,7 @@ def test_a_stop_token_that_absorbs_text_of_the_answer_is_rejected(build_tokenize
 
 
 def sentencepiece():
-    """In the manner of Llama 2: a space in front of every text, spaces as U+2581, bytes for what is unknown."""
+    """Return a tokenizer like Llama 2's: a space before every text, spaces as U+2581, bytes for unknown characters."""
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz[]/", "▁a", "▁b"]
     words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     vocabulary = {word: id for id, word in enumerate(words)}
@@ -77,7 +77,7 @@ def test_sentencepiece_puts_no_space_where_there_is_none(build_tokenizer, make_b
 
 @pytest.mark.parametrize("answer", ["a b", "\na", "</s>a", "a</s>."])
 def test_sentencepiece_without_a_space_before_the_answer(build_tokenizer, make_builder, answer):
-    """Behind ``]`` the answer begins without the space that a beginning of text would get."""
+    """After ``]`` the answer begins without the space that is added at the start of a text."""
     tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
     source = SPACED.replace("' ' + m.content + ' </s>'", "m.content + '</s>'")
     outcome = make_builder(source, tokenizer).build([talk("U:a", f"A:{answer}")])[0]
@@ -87,7 +87,7 @@ def test_sentencepiece_without_a_space_before_the_answer(build_tokenizer, make_b
 
 @pytest.mark.parametrize("answer", ["a", "a</s>b", "</s>a"])
 def test_sentencepiece_with_a_space_before_the_answer_that_would_merge(build_tokenizer, make_builder, answer):
-    """The prompt ends in a space of its own, and the answer begins without one."""
+    """The prompt ends in a space, and the answer begins without one."""
     tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
     source = SPACED.replace("+ ']'", "+ '] '").replace("' ' + m.content + ' </s>'", "m.content + '</s>'")
     outcome = make_builder(source, tokenizer).build([talk("U:a", f"A:{answer}")])[0]

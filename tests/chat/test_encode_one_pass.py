@@ -1,4 +1,4 @@
-"""One pass gives the ids that tokenizing up to every cut gives, on whatever text and wherever it is cut."""
+"""Encoding in one pass gives the ids of tokenizing up to every cut, for every text and every cut."""
 
 import time
 from dataclasses import replace
@@ -21,17 +21,17 @@ ALL = [*BACKENDS, *OPTIONS, *(pytest.param(name, marks=pytest.mark.material) for
 
 @cache
 def encoder(name):
-    """Its encoder."""
+    """Return the encoder of a tokenizer."""
     return Encoder(chat_tokenizer(name))
 
 
 def stop_of(tokenizer):
-    """A control token of the tokenizer that ends answers."""
+    """Return a control token that ends answers."""
     return next(name for name in ("<|im_end|>", "<|eot_id|>", "</s>") if name in tokenizer.control_tokens)
 
 
 def rendered(tokenizer, *turns):
-    """A text of ``(prompt, answer)`` pairs; ``@`` in a prompt is a control token."""
+    """Return a text of ``(prompt, answer)`` pairs; ``@`` in a prompt is a control token."""
     stop, text, spans = stop_of(tokenizer), "", []
     for prompt, answer in turns:
         start = len(text) + len(prompt.replace("@", stop))
@@ -41,7 +41,7 @@ def rendered(tokenizer, *turns):
 
 
 def up_to_every_cut(tokenizer, one):
-    """Ids and spans if the tokenizer, asked for the text up to each cut, and its decoder say they are right."""
+    """Return ids and spans from tokenizing the text up to each cut, if decoding them gives the text: the reference."""
 
     def ids(text):
         return tokenizer.backend.encode(text, add_special_tokens=False).ids
@@ -67,7 +67,7 @@ def up_to_every_cut(tokenizer, one):
 
 
 def _control_in(tokenizer, text):
-    """The control tokens in a text, one by one: the longest that fits, from the left."""
+    """Return the control tokens in a text from the left, the longest match first."""
     at = 0
     while at < len(text):
         fitting = [name for name in tokenizer.control_tokens if text.startswith(name, at)]
@@ -109,7 +109,7 @@ def test_one_pass_equals_encoding_up_to_every_cut(name, turns):
 
 @pytest.mark.parametrize("name", ALL)
 def test_ordinary_rows_need_one_pass(name, monkeypatch):
-    """No row is quietly sent the long way, but for tokens that are found with regard to their neighbors."""
+    """Only rows with tokens that depend on their neighbors need several passes."""
     tokenizer = chat_tokenizer(name)
     turns = [
         ("@user\nWhat's 12 + 34?@\n@assistant\n", "It's 46."),
@@ -160,7 +160,7 @@ def test_a_token_partly_in_a_no_loss_range_carries_no_loss():
 
 
 def test_a_combining_character_is_excluded_with_its_base():
-    """``e`` + combining acute is one character after NFC: muting either mutes it."""
+    """``e`` + combining acute is one character after NFC: it carries no loss if either part carries none."""
     tokenizer = chat_tokenizer("nfc")
     for place in (1, 2):
         one = rendered(tokenizer, ("@", "xe\u0301y"))
@@ -171,7 +171,7 @@ def test_a_combining_character_is_excluded_with_its_base():
 
 
 def test_no_loss_text_of_a_tokenizer_without_bytes():
-    """A decoder that joins words with spaces is read, not added up."""
+    """A decoder that joins words with spaces decodes all tokens at once, because texts of tokens do not add up."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "hi": 1, "you": 2, "there": 3, "</s>": 4}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens([AddedToken("</s>", normalized=False)])
@@ -181,7 +181,7 @@ def test_no_loss_text_of_a_tokenizer_without_bytes():
 
 
 def test_documents_are_encoded_in_time_that_grows_with_their_length():
-    """Ten times the text takes about ten times as long, not a hundred; texts of one word too."""
+    """Ten times the text takes about ten times as long, not a hundred, also if the text is one word."""
     tokenizer = chat_tokenizer("words")
     for word in ("some words 12\n", "x", "\u4f60\u597d "):
         seconds = []

@@ -1,4 +1,4 @@
-"""The forms a template may read a conversation in, and reasoning that a prompt begins or closes."""
+"""Message variants for templates, and reasoning that a prompt opens or closes."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def calls(*made):
 
 
 def test_calls_without_an_id_get_one_of_nine_letters_and_digits():
-    """From the call and its place alone; results name the call they belong to, in order or by the id they had."""
+    """The id depends on the call and its position; results refer to their call by order or by its former id."""
     messages = (
         Message("user", "a"),
         calls(call("one", {"x": 1}), call("two", id="call_2")),
@@ -68,7 +68,7 @@ def test_a_template_that_requires_ids_gets_them(make_builder, tokenizer):
 
 
 def test_accepted_ids_are_unchanged(make_builder, tokenizer):
-    """Ids of a length of their own are no mistake where the template does not mind."""
+    """Ids of any length are allowed if the template accepts them."""
     source = CALLS.replace("CALL", "{{ c.id }}:{{ c.function.name }}")
     assert trained(tokenizer, make_builder(source).build([talk("U:a", calls(call(id="call_abc")))])[0]) == [
         "call_abc:look<|im_end|>"
@@ -76,7 +76,7 @@ def test_accepted_ids_are_unchanged(make_builder, tokenizer):
 
 
 def contents(places, *turns):
-    """Content and further keys of the last message in each form, and the remarks."""
+    """Return content and other keys of the last message in each variant, and the remarks."""
     found = conversation_variants(talk("U:a", *turns), lambda: places)
     return [
         (form.conversation.messages[-1].content, form.conversation.messages[-1].extra, form.remarks) for form in found
@@ -127,7 +127,7 @@ def test_the_first_error_is_reported(make_builder):
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_is_rendered_where_the_template_reads_it(make_builder, tokenizer, key):
-    """Into the content where it knows no key, under the key it knows where it has another name."""
+    """Reasoning goes into the content if the template reads no key, else under the key that it reads."""
     talked = talk("U:a", Message("assistant", "b", extra={key: "why"}))
     assert trained(tokenizer, make_builder().build([talked])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
     known = HEAD + "{{ ('<' + m.reasoning + '>' if m.reasoning else '') + m.content }}" + TAIL
@@ -144,7 +144,7 @@ SWITCH = FORGETS.replace(
 
 
 def test_a_prompt_that_opens_reasoning(make_builder, tokenizer):
-    """In the manner of DeepSeek R1: the prompt as served, then the words of the answer, the tag already written."""
+    """DeepSeek R1: the prompt as served, which already contains the tag, then the text of the answer."""
     outcome = make_builder(OPENS).build([talk("U:1", f"A:{THOUGHT}a", "U:2", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["why\n</think>\n\na<|im_end|>", "why\n</think>\n\nb<|im_end|>"]
     assert text(tokenizer, outcome.examples[1]) == (
@@ -201,7 +201,7 @@ def test_a_prompt_that_closes_reasoning(make_builder, tokenizer):
 
 
 def test_a_prompt_that_opens_reasoning_which_the_text_closes(make_builder, tokenizer):
-    """In the manner of DeepSeek V3.1 with thinking on: the text goes on with the end of a block it left empty."""
+    """DeepSeek V3.1 with thinking: after the prompt, the text closes a block that the prompt left empty."""
     source = FORGETS.replace("assistant\\n' if", "assistant\\n<think>' if").replace(
         "{{ m.content", "{{ ('<think></think>' if m.role == 'assistant' else '') + m.content"
     )
@@ -227,7 +227,7 @@ def test_golden_prompts_include_the_variables(tokenizer, tmp_path, variable, ans
 
 
 def test_a_template_only_for_tools_is_not_rejected(make_builder, tokenizer):
-    """As those that models keep for requests with tools; without tools each row says why not."""
+    """Models have such templates for requests with tools; each row without tools is rejected with the reason."""
     source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
     make_builder(source).template_check.check()
     assert problem(make_builder(source).build([talk("U:a", "A:b")])[0], "mine") == (

@@ -42,7 +42,7 @@ WITHOUT = talk("U:q", "A:a")
 
 @pytest.fixture(params=["list", "files"])
 def named(build_tokenizer, request):
-    """A tokenizer with the templates default, tool_use and rag, kept in one of the two ways of transformers."""
+    """Return a tokenizer with the templates default, tool_use and rag, in one of the two forms of transformers."""
     entries = [*NAMED, {"name": "rag", "template": RAG}]
     if request.param == "list":
         return build_tokenizer(chat_template=entries)
@@ -59,7 +59,7 @@ def builder_of(tokenizer, **template):
 
 
 def save(builder, tokenizer, directory):
-    """What a preparation writes for a server."""
+    """Save the tokenizer as preparation does."""
     template = builder.span_finder.template
     tokenizer.with_template(template.source, template.named).save(directory)
     return directory
@@ -75,7 +75,7 @@ def test_rows_with_tools_use_the_tool_use_template(named):
 
 
 def test_a_server_encodes_both_kinds_to_the_same_ids(named, tmp_path):
-    """Also of a tokenizer read from what was saved: the templates survive, in a form that transformers reads."""
+    """The saved tokenizer keeps the templates in a form that transformers reads."""
     builder = builder_of(named)
     goldens = [parity.golden_prompt(builder, one) for one in (WITH_TOOLS, WITHOUT)]
     saved = save(builder, named, tmp_path / "first")
@@ -157,7 +157,7 @@ def test_a_rejected_row_names_the_template_that_refused_it(build_tokenizer):
 
 
 def test_the_last_template_override_wins(tmp_path, monkeypatch):
-    """``template=rag`` is no file of ours; the last word holds, as for every option."""
+    """``template=rag`` is not a file of the package; the last override wins, as for every option."""
     monkeypatch.chdir(tmp_path)
     assert [compose([f"template={name}"], ()).template.name for name in ("rag", "tool_use", "default")] == [
         "rag",

@@ -1,4 +1,4 @@
-"""What is seen but not trained: tables by hand, and the law that muting changes weights alone."""
+"""Text without loss: tables by hand, and the property that excluding text changes only weights."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -57,7 +57,7 @@ def test_where_reasoning_ends(make_builder, tokenizer, answer, expected):
 
 
 def test_reasoning_from_a_key_is_located_in_the_rendering(make_builder, tokenizer):
-    """Even where it reads like the template's own words."""
+    """This holds even if it equals text of the template."""
     talked = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
     outcome = make_builder(CHANNELS, train_on_reasoning=False).build([talked])[0]
     assert trained(tokenizer, outcome) == ["[thinking]|[final]final<|im_end|>"]
@@ -111,7 +111,7 @@ def test_a_turn_without_any_loss_is_left_out(make_builder, tokenizer):
     assert problem(builder.build([talk("U:1", "A:SECRET")])[0]) == (
         "no assistant turn carries loss (all their text is excluded from the loss)"
     )
-    builder.template_check.check()  # muting is the rows' matter, not the template's
+    builder.template_check.check()  # the template check ignores no-loss ranges, which depend on the rows
 
 
 def test_a_template_that_cuts_a_no_loss_part_is_rejected(make_builder):
@@ -151,7 +151,7 @@ LAW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[
     reasoning=st.booleans(),
 )
 def test_no_loss_ranges_change_only_weights(make_builder, tokenizer, template, answers, patterns, reasoning):
-    """The ids are those of before; what trains is what trained before and is matched by nothing."""
+    """The ids are unchanged; the tokens that no range contains stay trained."""
     turns = [turn for answer in answers for turn in ("U:q", f"A:{answer}")]
     before = make_builder(template).build([talk(*turns)])[0]
     after = make_builder(template, no_loss_patterns=patterns, train_on_reasoning=reasoning).build([talk(*turns)])[0]

@@ -66,7 +66,7 @@ def test_reasoning_under_a_key_is_stripped_too(key):
 
 
 def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
-    """A turn begins after the question: reasoning between a call and the answer belongs to the same turn."""
+    """A turn starts after the question, so reasoning between a call and the answer belongs to the same turn."""
     think = "<think>\nwhy\n</think>\n\n"
     talked = talk(
         "U:1", f"A:{think}one", "U:2", Message("assistant", think, extra=CALLS), "T:{}", f"A:{think}two", "U:3"
@@ -113,7 +113,7 @@ PIECES = st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a"]), max_
     override=st.booleans(),
 )
 def test_normalizing_twice_equals_once(turns, thinking, system, override):
-    """Except that a second reasoning block becomes the first where the first is stripped: those are left out here."""
+    """Excluded: answers with two reasoning blocks, of which the second becomes the first when the first is stripped."""
     conversation = talk(*(f"{role}:{content}" for role, content in turns if content.count("</think>") < 2))
     rules = DataConfig(thinking=thinking, system=system, override_system=override)
     try:

@@ -1,4 +1,4 @@
-"""The tokenizer as transformers reads it makes the trained ids, or the difference is reported."""
+"""transformers' tokenizer gives the trained ids, or the difference is reported."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ DATED = """
 
 
 def saved(make_builder, tokenizer, directory):
-    """The directory a server reads."""
+    """Save the tokenizer and return the directory that a server reads."""
     tokenizer.with_template(make_builder.span_finder.template.source).save(directory)
     return directory
 
@@ -53,7 +53,7 @@ def test_another_template_on_the_server_is_reported(make_builder, tokenizer, tmp
 
 
 def test_a_template_that_writes_the_date_passes_on_any_day(tokenizer, tmp_path):
-    """The date of preparation stays in the golden prompt; a server writes its own day, and nothing else differs."""
+    """The golden prompt has the date of preparation; a server writes the current date, and nothing else differs."""
     then = ChatTemplate(DATED, tokenizer.special_tokens, "dated", datetime(2020, 2, 29))
     builder = ExampleBuilder(tokenizer, then, DataConfig(), 1000)
     golden = parity.golden_prompt(builder, talk("U:a", "A:b"))
@@ -66,7 +66,7 @@ def test_a_template_that_writes_the_date_passes_on_any_day(tokenizer, tmp_path):
 
 
 def test_one_preparation_has_one_clock(tokenizer):
-    """Prompt and text are rendered at different moments; a template may write the microsecond."""
+    """Prompt and text are rendered at different times, and a template may write the microsecond."""
     clock = ChatTemplate(DATED.replace("%d %b %Y", "%H:%M:%S.%f"), tokenizer.special_tokens, "clock")
     outcome = ExampleBuilder(tokenizer, clock, DataConfig(), 1000).build([talk("U:a", "A:b", "U:c", "A:d")])[0]
     assert outcome.problem is None
@@ -87,7 +87,7 @@ def test_a_packaged_template_begins_with_the_bos_token(build_tokenizer, make_bui
 
 
 def test_a_saved_tokenizer_is_the_same_one(build_tokenizer, make_builder, tmp_path):
-    """Data prepared with it again have the same fingerprint."""
+    """Preparing the same data with it gives the same fingerprint."""
     tokenizer = build_tokenizer(chat_template="{{ old }}")
     again = load_tokenizer(str(saved(make_builder("chatml", tokenizer), tokenizer, tmp_path / "server")))
     assert again.digests() == tokenizer.digests()
@@ -113,7 +113,7 @@ def test_a_model_whose_class_rebuilds_the_tokenizer_is_reported(make_builder, to
 
 @pytest.mark.parametrize("model", [LlamaConfig, Qwen2Config])
 def test_ids_that_differ_only_in_an_answer_are_reported_before_training(make_builder, tokenizer, tmp_path, model):
-    """The prompt is the same for both; only the whole row shows that a Qwen2 server would read the answer otherwise."""
+    """The prompt has the same ids; only the whole row shows that a Qwen2 server encodes the answer differently."""
     builder, row = make_builder(), talk("U:a", "A:e\u0301")
     (example,) = builder.build([row])[0].examples
     prompt = parity.golden_prompt(builder, row)
@@ -132,7 +132,7 @@ def test_ids_that_differ_only_in_an_answer_are_reported_before_training(make_bui
 
 
 def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypatch):
-    """A GPT-2 style vocabulary and merges, as older models carry them."""
+    """Older models have a vocabulary and merges like GPT-2."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     source = tmp_path / "gpt2"
     source.mkdir()
@@ -157,7 +157,7 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypa
 
 
 def test_a_failed_conversion_leaves_no_files(tmp_path, monkeypatch):
-    """The tokenizer wants code of its own to run, about which transformers would ask on the terminal."""
+    """The tokenizer needs remote code, which makes transformers prompt on the terminal."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     source = tmp_path / "own"
     source.mkdir()

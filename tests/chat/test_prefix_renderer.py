@@ -1,4 +1,4 @@
-"""One rendering in place of many: the texts are those of the plain renderings, on every template."""
+"""One rendering replaces many: its texts equal the plain renderings for every template."""
 
 import json
 import re
@@ -82,9 +82,9 @@ PEEKS = [
 
 
 def same(source, messages, tools):
-    """Every text that the walk knows is the plain rendering; how many it knows."""
+    """Check that every known text equals its plain rendering, and return the number of known texts."""
     if MESSAGE_BOUNDARY in json.dumps(messages, ensure_ascii=False):
-        return 0  # refused before, as all characters that are set aside
+        return 0  # rejected earlier, like all reserved characters
     template = ChatTemplate(source, TOKENS, "mine")
     walk = PrefixRenderer(template).render_prefixes(messages, tools)
     known = 0
@@ -141,19 +141,19 @@ def messages_of(conversation):
     ],
 )
 def test_number_of_known_prefixes(source, known):
-    """Four messages, each with and without a generation prompt; the whole is known whenever anything is."""
+    """Four messages, each with and without a generation prompt; if any text is known, the whole is."""
     assert same(source, messages_of(talk("U:a", "A:b", "U:c", "A:d")), None) == known
 
 
 class Unwalked(PrefixRenderer):
-    """The reference: every text by a rendering of its own."""
+    """Renderer that renders every text separately: the reference."""
 
     def walk(self, messages, tools):
         return None
 
 
 def outcome(renderer, conversation):
-    """The texts that a renderer returns for a conversation, or its error."""
+    """Return the texts of a renderer for a conversation, or its error."""
     try:
         return renderer.render(conversation)
     except RenderError as refusal:
@@ -161,7 +161,7 @@ def outcome(renderer, conversation):
 
 
 def compare(source, tokenizer, conversation, rules):
-    """The spans of a conversation are the same with and without walking."""
+    """Check that the spans are the same with one rendering and with many."""
     template = ChatTemplate(source, tokenizer.special_tokens, "mine")
     walking, plain = SpanFinder(template, tokenizer, rules), SpanFinder(template, tokenizer, rules)
     plain._prefix_renderer = Unwalked(template)
@@ -201,7 +201,7 @@ def test_spans_on_every_real_template(material_dir, build_tokenizer, messages, t
 
 
 def test_an_error_of_a_later_message_is_reported_there(make_builder):
-    """The third message is rejected; the error is not about the first answer, and shared prefixes do not hide it."""
+    """The third message is rejected; the error names it, not the first answer, and shared prefixes do not hide it."""
     source = LOOP.replace("BODY", "{{ raise_exception('three') if loop.index == 3 }}{{ m.content + eos_token }}")
     template = ChatTemplate(source, TOKENS, "mine")
     messages = messages_of(talk("U:a", "A:b", "U:c", "A:d"))

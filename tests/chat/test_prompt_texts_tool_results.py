@@ -1,4 +1,4 @@
-"""Tool results that are trained: tables by hand, rejections, and the law that only weights change."""
+"""Trained tool results: tables by hand, rejections, and the property that only weights change."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -68,7 +68,7 @@ def test_by_default_tool_results_carry_no_loss(make_builder, tokenizer):
     ],
 )
 def test_the_trained_text_of_a_result_is_as_the_template_shows_it(make_builder, tokenizer, template, result, expected):
-    """Nothing of it is left out but white space that the template trims; `"sun"` as JSON holds it as it is."""
+    """All of it is trained except white space that the template trims; JSON contains `"sun"` unchanged."""
     outcome = make_builder(template, train_on_tool_results=True).build([talk("U:q", "A:a", f"T:{result}", "A:b")])[0]
     parts = ["a<|im_end|>", expected, "b<|im_end|>"]
     assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
@@ -101,13 +101,13 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
     ],
 )
 def test_which_tool_results_are_trained(make_builder, tokenizer, turns, rules, expected):
-    """All results in an example, whichever answers are trained; weight 0 excludes one."""
+    """All results of an example are trained, independent of the trained answers; weight 0 excludes a result."""
     outcome = make_builder(PLAIN, train_on_tool_results=True, **rules).build([talk(*turns)])[0]
     assert "|".join(trained(tokenizer, outcome)) == expected
 
 
 def test_in_an_unrolled_conversation_each_result_trains_once(make_builder, tokenizer):
-    """Where it first appears; later examples show what the template leaves of it."""
+    """It is trained in the first example that contains it; later ones contain what the template keeps of it."""
     talked = talk("U:q", "A:aa", "T:sun", "A:bb", "U:r", "A:cc", "T:rain", "A:dd")
     outcome = make_builder(FORGETFUL, train_on_tool_results=True).build([talked])[0]
     assert trained(tokenizer, outcome) == ["aa<|im_end|>", "sun|bb<|im_end|>", "cc<|im_end|>", "rain|dd<|im_end|>"]
@@ -136,7 +136,7 @@ def test_a_template_that_changes_moves_or_repeats_a_result_is_rejected(make_buil
 
 
 def test_a_template_that_parses_a_result_is_rejected(make_builder):
-    """It takes the reserved characters for a part of what it reads."""
+    """The template would parse the reserved characters as a part of the result."""
     checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
     made = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
         [talk("U:q", CALL, "T:{}", "A:b")]
@@ -153,7 +153,7 @@ def test_a_result_that_no_example_shows_is_rejected(make_builder):
 
 
 def test_a_character_that_a_shared_token_cuts_carries_no_loss(make_builder, build_tokenizer):
-    """The template's newline and the first byte of é are one token; without the bytes it cannot be decoded."""
+    """The template's newline and the first byte of é are one token; the other bytes alone cannot be decoded."""
     backend = letters()
     vocabulary = backend.get_vocab()
     for pair in (("\u010a", "\u00c3"), ("\u00a9", "\u010a")):
@@ -170,7 +170,7 @@ def test_a_character_that_a_shared_token_cuts_carries_no_loss(make_builder, buil
 
 
 def test_a_result_that_normalization_merges_with_template_text_is_rejected(make_builder, build_tokenizer):
-    """NFC makes one character of the template's e and the accent that the result begins with."""
+    """NFC joins the template's e and the accent at the start of the result into one character."""
     backend = letters()
     backend.normalizer = normalizers.NFC()
     tokenizer = build_tokenizer(backend)
@@ -194,9 +194,9 @@ LAW = settings(max_examples=examples(25), deadline=None, suppress_health_check=[
 def test_training_results_changes_only_weights(
     make_builder, build_tokenizer, template, decoder, merges, results, answers
 ):
-    """The ids are those of before; what is trained as well are the results, in order, less shared tokens.
+    """The ids are unchanged; the results are trained too, in order, without tokens shared with the template.
 
-    With bytes of tokens that are known, and read by the decoder alone.
+    This holds if the bytes of tokens are known, and if only the decoder gives their text.
     """
     backend = letters(*merges)
     backend.decoder = decoder

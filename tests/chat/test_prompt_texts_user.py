@@ -62,7 +62,7 @@ def test_the_stop_token_that_closes_a_question_is_trained(make_builder, tokenize
 
 
 def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer):
-    """The ids stay those of the whole text."""
+    """The ids are those of the whole text."""
     tokenizer = build_tokenizer(letters("\nh", "?\n"))
     talked = talk("U:hi?", "A:a")
     spaced = SPACED.replace(" \\n<|im_end|>", "\\n<|im_end|>")
@@ -101,7 +101,7 @@ def test_which_user_texts_are_trained(make_builder, tokenizer, turns, rules, exp
 
 
 def test_in_an_unrolled_conversation_each_text_trains_once(make_builder, tokenizer):
-    """Where it first appears; later examples show what the template leaves of it."""
+    """It is trained in the first example that contains it; later ones contain what the template keeps of it."""
     outcome = contents(make_builder, FORGETFUL).build([talk("U:ask", "A:aa", "U:more", "A:bb", "U:last", "A:cc")])[0]
     assert trained(tokenizer, outcome) == [
         "ask<|im_end|>|aa<|im_end|>",
@@ -133,7 +133,7 @@ def test_documents_and_weights_are_unchanged(make_builder, tokenizer):
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
 def test_only_answers_and_questions_are_trained(make_builder, tokenizer, exchanges):
-    """The ids are those of training the answers alone; besides those exactly the questions and their stops train."""
+    """The ids equal those of training only answers; exactly the questions and their stop tokens are trained too."""
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}x")))
     outcome = make_builder().build([talked])[0]
     assume(outcome.problem is None)

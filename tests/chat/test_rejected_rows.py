@@ -14,7 +14,7 @@ CALL = {"type": "function", "function": {"name": "look", "arguments": {"city": "
 
 
 def call(arguments):
-    """An assistant message that calls a tool."""
+    """Return an assistant message that calls a tool."""
     made = {"type": "function", "function": {"name": "look", "arguments": arguments}}
     return Message("assistant", "", extra={"tool_calls": [made]})
 
@@ -101,7 +101,7 @@ def test_rows_that_cannot_be_proven(make_builder, message, rules, why):
 
 @pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])
 def test_a_template_that_breaks_the_marks_of_special_strings_is_rejected(make_builder, change):
-    """Else half a mark would let the user's words become a control token."""
+    """Otherwise half a mark would let text of the user become a control token."""
     source = ECHO.replace("m.content", f"(m.content{change})")
     outcome = make_builder(source).build([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
     assert problem(outcome, "mine") == "the template cuts or escapes a special-token string in a message"
@@ -153,13 +153,13 @@ def test_tool_arguments_are_never_encoded_twice(make_builder, tokenizer, argumen
 
 
 def test_tool_arguments_that_the_data_encode_twice_are_rejected(make_builder):
-    """Some exports do; the escaped quotes would be learned."""
+    """Some exporters do so; the model would learn the escaped quotes."""
     outcome = make_builder(TOOLS.replace("CALL", TEXT_ONLY)).build([talk("U:a", call('"{\\"city\\": \\"Oslo\\"}"'))])[0]
     assert problem(outcome, "mine") == "its tool arguments are JSON text inside JSON text"
 
 
 def test_tool_arguments_escaped_as_html_are_rejected(make_builder):
-    """Mistral's templates do so with objects; the text form they want instead is tried first."""
+    """Mistral's templates do so with objects; the text form that they need is tried first."""
     how = "{{ c.function | tojson | e }}"
     outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call({"city": "Oslo"}))])[0]
     assert problem(outcome, "mine") == (
@@ -175,7 +175,7 @@ def test_a_template_is_rejected_before_any_row(make_builder):
 
 
 def test_a_template_without_generation_prompt_is_rejected_if_it_writes_headers(make_builder):
-    """Else the model would be trained to write the header itself."""
+    """Otherwise the model would be trained to write the header itself."""
     with pytest.raises(SftError) as caught:
         make_builder(
             "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
@@ -244,7 +244,7 @@ def test_drop_oldest_turns_never_cuts_an_answer(make_builder):
 
 
 def test_a_conversation_of_a_thousand_turns_is_shortened(make_builder, tokenizer):
-    """Quickly, and without a call per turn on the stack."""
+    """This is fast and does not recurse for each turn."""
     turns = [turn for _ in range(400) for turn in ("U:a", "A:b")]
     outcome = make_builder(max_length=100, overflow=Overflow.drop_oldest_turns).build([talk(*turns)])[0]
     assert trained(tokenizer, outcome) == ["|".join(["b<|im_end|>"] * 4)]

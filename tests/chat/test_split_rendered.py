@@ -25,8 +25,8 @@ TALKS = {
 TEMPLATES = {"chatml": "chatml", "alpaca": "alpaca", "vicuna": "vicuna", "llama2": "llama2", "phi": PHI,
              "mistral": MISTRAL, "default system": DEFAULT_SYSTEM}  # fmt: skip
 UNKNOWN = {
-    ("mistral", "system"),  # it knows no system message
-    ("mistral", "ends in a question"),  # what closes a question is the header of an answer
+    ("mistral", "system"),  # the template has no system message
+    ("mistral", "ends in a question"),  # the end of a question is the header of an answer
     ("llama2", "ends in a question"),
 }
 PAIRS = [(template, name) for template in TEMPLATES for name in TALKS if (template, name) not in UNKNOWN]
@@ -43,7 +43,7 @@ def shown(builder, conversation):
 
 @pytest.fixture
 def known(build_tokenizer):
-    """A tokenizer with the tokens of every template here."""
+    """Return a tokenizer with the tokens of all these templates."""
     return build_tokenizer(
         special=(*SPECIAL, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[INST]", "[/INST]")
     )
@@ -59,7 +59,7 @@ def test_a_rendered_text_gives_the_example_of_its_conversation(make_builder, kno
 
 
 def test_white_space_and_the_ending_may_be_missing_and_eos_may_follow(make_builder, tokenizer):
-    """As data sets strip their rows, or add the end-of-text token that trainers expect."""
+    """Some data sets strip their rows, or add the end-of-text token that trainers expect."""
     whole = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
     outcomes = make_builder().build(
         [rendered(one) for one in (whole, whole.strip(), whole.strip() + "</s>", whole + "</s>\n", whole[:-11])]
@@ -144,7 +144,7 @@ WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
 def test_splitting_restores_a_conversation_or_rejects_it(make_builder, known, template, exchanges):
-    """Never another example than that of the conversation it was rendered from, for texts without the tags."""
+    """A text without tags in its messages gives the example of its conversation or an error, never another example."""
     builder = make_builder(TEMPLATES[template], known)
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))
     expected = builder.build([talked])[0]

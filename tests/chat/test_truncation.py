@@ -1,4 +1,4 @@
-"""data.overflow=truncate: the beginning of a proven row, and an account of what it lost."""
+"""``data.overflow=truncate``: the prefix of a proven row, and a report of the truncated tokens."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def test_ids_and_mask_before_and_after(make_builder, tokenizer):
     ("shorter", "said", "remarks", "stops"),
     [
         pytest.param(0, ["bc<|im_end|>|efg<|im_end|>"], set(), {"<|im_end|>"}, id="fits"),
-        pytest.param(1, ["bc<|im_end|>|efg"], {"cut_answer"}, {"<|im_end|>"}, id="stop-alone"),
+        pytest.param(1, ["bc<|im_end|>|efg"], {"cut_answer"}, {"<|im_end|>"}, id="only-the-stop"),
         pytest.param(3, ["bc<|im_end|>|e"], {"cut_answer"}, {"<|im_end|>"}, id="one-token-left"),
         pytest.param(4, ["bc<|im_end|>"], set(), {"<|im_end|>"}, id="between-answers"),
         pytest.param(9, ["bc<|im_end|>"], set(), {"<|im_end|>"}, id="in-a-header"),
@@ -88,7 +88,7 @@ def test_a_row_without_a_remaining_trained_token_is_too_long(make_builder):
 @LAW
 @given(conversation=conversations(), max_length=st.integers(8, 400), last=st.booleans())
 def test_a_truncated_row_is_a_prefix_of_the_verified_row(make_builder, template, conversation, max_length, last):
-    """Same ids, same weights, and every token accounted for, also of an unrolled row."""
+    """Ids and weights are equal, and every truncated token is counted, also for an unrolled row."""
     rules = {"train_on": TrainOn.last if last else TrainOn.assistant}
     whole = make_builder(template, max_length=100_000, **rules).build([conversation])[0]
     outcome = cut(make_builder, conversation, max_length, template, **rules)

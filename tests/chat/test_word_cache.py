@@ -1,4 +1,4 @@
-"""Words whose ids are cached: the tokenizer's own words, and bounded memory."""
+"""The cache of words and their ids: the words are the tokenizer's, and the memory is bounded."""
 
 import re
 from functools import cache
@@ -31,7 +31,7 @@ def test_ids_of_ascii_words_equal_the_tokenizers(expression, text):
 @example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
 @example("caf\u00e9 \n x")
 def test_ids_of_words_with_other_letters_equal_the_tokenizers(expression, text):
-    """Also with white space of any kind, combining marks and clitics next to a space."""
+    """The texts contain any white space, combining marks, and clitics next to a space."""
     backend, words = _by_expression(expression)
     assert words.encode(text) in (None, backend.encode(text).ids)
 

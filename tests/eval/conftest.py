@@ -1,4 +1,4 @@
-"""A byte-level tokenizer made on the spot, splits written by hand, and tiny models."""
+"""A byte-level tokenizer, splits written by hand, and tiny models."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def tiny(family: str = "llama", **sizes: int) -> PreTrainedModel:
 
 
 def write_split(directory: Path, examples: Sequence[Example]) -> Split:
-    """The examples as ``prepare_data`` writes them, opened again."""
+    """Write examples as ``prepare_data`` does and return the opened split."""
     directory.mkdir(parents=True)
     weighted = any(weight not in (0, 1) for example in examples for weight in example.weights)
     writer = SplitWriter(directory, "validation", weighted)
@@ -71,7 +71,7 @@ def write_split(directory: Path, examples: Sequence[Example]) -> Split:
 
 
 def write_tokenizer(directory: Path) -> None:
-    """A byte-level BPE tokenizer: ``<pad>`` 0, ``<s>`` 1, ``</s>`` 2, then bytes and a few merges."""
+    """Write a byte-level BPE tokenizer: ``<pad>`` 0, ``<s>`` 1, ``</s>`` 2, then bytes and a few merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -96,7 +96,7 @@ def build():
 
 @pytest.fixture
 def split_of(tmp_path):
-    """Examples -> their split."""
+    """Return a function from examples to their split."""
     number = count()
     return lambda examples: write_split(tmp_path / f"split-{next(number)}", examples)
 
@@ -105,7 +105,7 @@ QUESTIONS = {"France": "Paris", "Japan": "Tokyo", "Peru": "Lima", "Cuba": "Havan
 
 
 def write_rows(file: Path, countries: Sequence[str]) -> str:
-    """Alpaca rows about the capitals of these countries."""
+    """Write Alpaca rows about the capitals of these countries."""
     rows = [{"instruction": f"What is the capital of {name}?", "output": QUESTIONS[name]} for name in countries]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
@@ -113,7 +113,7 @@ def write_rows(file: Path, countries: Sequence[str]) -> str:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A base model, rows, and runs ``lora``, ``nf4`` and ``full`` that memorized them; see ``write_run``."""
+    """Return a base model, rows, and the runs ``lora``, ``nf4`` and ``full`` that memorized them; see ``write_run``."""
     root = tmp_path_factory.mktemp("world")
     write_tokenizer(root / "base")
     tiny(num_key_value_heads=4).save_pretrained(root / "base")
@@ -138,7 +138,7 @@ def world(tmp_path_factory):
 
 
 def write_run(directory: Path, config: Config) -> None:
-    """What ``sft train`` leaves of a run that memorized its rows."""
+    """Write the run directory of ``sft train`` for a model that memorized its rows."""
     directory.mkdir()
     prepared = prepare_data(config)
     full = config.adapter.kind is AdapterKind.none
@@ -163,7 +163,7 @@ def write_run(directory: Path, config: Config) -> None:
 
 
 def memorize(model: torch.nn.Module, split: Split, *, steps: int, lr: float) -> None:
-    """Adam on all rows at once until the model knows them by heart."""
+    """Train with Adam on all rows at once until the model has memorized them."""
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=1024)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
@@ -183,7 +183,7 @@ def _home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run_of(world, tmp_path):
-    """A fresh copy of a run: ``lora``, ``nf4`` or ``full``."""
+    """Return a function that copies a run: ``lora``, ``nf4`` or ``full``."""
 
     def copy(kind: str) -> Path:
         return Path(shutil.copytree(world / kind, tmp_path / kind))

@@ -1,4 +1,4 @@
-"""`sft chat`: answers in the trained format, one for a script, or a conversation line by line."""
+"""`sft chat`: one answer to ``--prompt``, or a conversation line by line, in the trained format."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Batched answers are those of one prompt at a time, and those of an argmax loop without any cache."""
+"""Batched answers equal those of single prompts and those of an argmax loop without a cache."""
 
 import logging
 
@@ -18,7 +18,7 @@ def random_prompts(lengths=LENGTHS) -> list[list[int]]:
 
 
 def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> GeneratedAnswer:
-    """The definition: the most probable next id, again and again, everything computed anew each time."""
+    """Append the most probable id until the end, without a cache: the reference."""
     model.eval()
     new: list[int] = []
     for _ in range(room):
@@ -30,7 +30,7 @@ def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> GeneratedA
 
 
 def stops_of(model) -> list[int]:
-    """Two ids this random model really says, so that some answers end and others do not."""
+    """Return two ids that this random model generates, so that some answers end and others do not."""
     said = [argmax_loop(model, ids, set(), 8).ids for ids in random_prompts()]
     return [said[0][2], said[3][5]]
 
@@ -57,7 +57,7 @@ def test_answers_equal_the_argmax_loop(build, family, batch_size):
 
 
 def test_the_context_limit_shortens_only_long_answers(build):
-    """The context is 128: prompts of 120, 126, 128 and 140 ids have room for 8, 2, 0 and 0 new ones."""
+    """In a context of 128, prompts of 120, 126, 128 and 140 ids leave 8, 2, 0 and 0 ids for the answer."""
     prompts = random_prompts([120, 126, 128, 140, 4])
     found = generate_answers(build(), prompts, stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=16)
     alone = [argmax_loop(build(), prompts[i], {2}, room).ids for i, room in [(0, 8), (1, 2), (4, 8)]]

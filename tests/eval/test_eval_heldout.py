@@ -1,4 +1,4 @@
-"""The held-out loss is that of every example alone, whatever the layout; sums are checked by hand."""
+"""The held-out loss equals that of single examples in every layout; the sums are computed by hand."""
 
 import math
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def example(length: int, trained: dict[int, float], source: str, seed: int) -> Example:
-    """Random ids; ``trained`` gives the weights that are not 0."""
+    """Return an example of random ids; ``trained`` maps positions to their weights, all others are 0."""
     ids = torch.randint(320, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
     return Example(tuple(ids), tuple(trained.get(t, 0.0) for t in range(length)), f"rows.jsonl:{seed}", source)
 
@@ -35,7 +35,7 @@ EXAMPLES = [
 
 
 def reference(model, examples) -> list[tuple[float, float]]:
-    """Weighted nats and weights of each example, by plain transformers on it alone, in float64."""
+    """Return the weighted nats and the weight of each example, computed by plain transformers in float64."""
     found = []
     model.eval()
     for one in examples:
@@ -48,7 +48,7 @@ def reference(model, examples) -> list[tuple[float, float]]:
 
 
 def begin_alike() -> list[Example]:
-    """Examples of which seven begin with the same 40 ids, and four of those with 60."""
+    """Return examples; seven of them begin with the same 40 ids, and four of these with the same 60."""
     made = [example(80 + i, dict.fromkeys(range(70, 80 + i), 0.5 + i % 2), "ab"[i % 2], i) for i in range(9)]
     ids = [list(one.input_ids) for one in made]
     for number in range(1, 8):
@@ -70,8 +70,8 @@ def measured(model, split, packed, **options):
     [
         pytest.param(True, 64, 1024, id="packed"),
         pytest.param(True, 10, 1024, id="rows-longer-than-the-budget"),
-        pytest.param(True, 64, 2, id="laid-out-in-windows"),
-        pytest.param(False, 64, 1024, id="one-example-a-row"),
+        pytest.param(True, 64, 2, id="windows"),
+        pytest.param(False, 64, 1024, id="one-example-per-row"),
     ],
 )
 def test_the_loss_equals_that_of_each_example_alone(build, split_of, monkeypatch, packed, budget, window):

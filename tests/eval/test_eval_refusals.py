@@ -1,4 +1,4 @@
-"""What `sft eval` refuses, and the sentences it says."""
+"""The errors of `sft eval` and their messages."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ def test_a_run_without_stop_tokens(run_of):
 
 @pytest.mark.parametrize(("layers", "lost", "bare"), [(1, 14, 0), (3, 0, 14)], ids=["fewer", "more"])
 def test_a_base_of_another_depth_is_refused(run_of, build, tmp_path, layers, lost, bare):
-    """Each decoder layer has 14 tensors. PEFT shortens layer names to their ends from 20 layers on; here by hand."""
+    """A decoder layer has 14 adapter tensors. The test shortens layer names, as PEFT does from 20 layers on."""
     build(num_key_value_heads=4, num_hidden_layers=layers).save_pretrained(tmp_path / "other")
     run = run_of("lora")
     file = run / "adapter" / "adapter_config.json"

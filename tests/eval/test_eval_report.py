@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation: the table, the samples; and that a report is written whole."""
+"""The table and the samples of an evaluation; a report is written atomically."""
 
 import json
 

@@ -11,7 +11,7 @@ from sft_cli.cli import execute
 
 @pytest.fixture
 def other_rows(tmp_path):
-    """Two rows: one the runs know by heart, one whose answer they do not give."""
+    """Write two rows: the runs have memorized one, and answer the other differently."""
     file = tmp_path / "other.jsonl"
     rows = [("Peru", "Lima"), ("Cuba", "Lima")]
     lines = [json.dumps({"instruction": f"What is the capital of {name}?", "output": answer}) for name, answer in rows]
@@ -20,7 +20,7 @@ def other_rows(tmp_path):
 
 
 def evaluated(run: Path, *words: str) -> dict:
-    """The report of an evaluation: the file that was written last."""
+    """Run an evaluation and return its report, the newest file."""
     execute(["eval", str(run), *words])
     return json.loads(max((run / "eval").glob("*.json"), key=lambda file: file.stat().st_mtime_ns).read_text())
 
@@ -208,7 +208,7 @@ def test_an_evaluation_keeps_the_base_scores_of_an_earlier_report(run_of, other_
     assert quiet["name"].startswith("heldout-")
     assert other["name"] == f"local-{other['data']['fingerprint'][:8]}"
     assert (kept["suite"], quiet["suite"], other["suite"]) == ("heldout", "heldout", "other rows")
-    assert again == kept  # exact match, and the base model's figures, are still there
+    assert again == kept  # exact match and the scores of the base model are kept
 
 
 def test_every_row_of_a_named_file_is_evaluated(run_of, other_rows):

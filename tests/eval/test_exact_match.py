@@ -1,4 +1,4 @@
-"""Items taken from examples written by hand, and the table of what counts as the same answer."""
+"""Questions from examples written by hand, and a table of equal and different answers."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ STOP = 0
 
 
 def by_character(ids) -> str:
-    """A tokenizer anyone can check: an id is a character, the stop token ``#``."""
+    """Decode ids that are characters; the stop token is ``#``."""
     return "".join(chr(id) if id else "#" for id in ids)
 
 
@@ -33,7 +33,7 @@ def example(text: str, mask: str, weight: float = 1.0) -> Example:
     [
         pytest.param("U:hi.A:yo#", "-------xxx", "U:hi.A:", "yo", id="one-turn"),
         pytest.param("U:a.A:b#U:c.A:de#", "------xx------xxx", "U:a.A:b#U:c.A:", "de", id="last-of-two-turns"),
-        pytest.param("U:a.A:b#U:c.A:de#", "------xx---------", "U:a.A:", "b", id="the-last-turn-carries-no-loss"),
+        pytest.param("U:a.A:b#U:c.A:de#", "------xx---------", "U:a.A:", "b", id="last-turn-without-loss"),
         pytest.param("U:a.A:#", "------x", "U:a.A:", "", id="empty-answer"),
         pytest.param("U:a.A:<think></think>b#", "------xxxxxxxxxxxxxxxxx", "U:a.A:", "<think></think>b", id="wrapper"),
         pytest.param("U:a.A:b", "------x", "U:a.A:", "b", id="no-stop-token"),
@@ -47,15 +47,13 @@ def test_the_reference_is_the_last_trained_span(split_of, text, mask, prompt, ex
     assert (item.where, item.source) == ("rows.jsonl:1", "s")
 
 
-@pytest.mark.parametrize(
-    "mask", [pytest.param("-xxxx", id="trained-whole"), pytest.param("-----", id="nothing-trained")]
-)
+@pytest.mark.parametrize("mask", [pytest.param("-xxxx", id="all-trained"), pytest.param("-----", id="nothing-trained")])
 def test_an_example_without_a_prompt_gives_no_question(split_of, mask):
     assert extract_questions(split_of([example("text#", mask)]), by_character, [STOP]) == []
 
 
 def test_a_truncated_answer_is_no_reference(split_of):
-    """An answer of just that length with its stop token is, and so is a whole one before the cut."""
+    """An answer that fills the length with its stop token is one, and so is a complete answer before the cut."""
     cut, whole, before = "U:hi.A:yoyo", "U:hi.A:yoy#", "U:a.A:b#U:c"
     rows = [example(cut, "-------xxxx"), example(whole, "-------xxxx"), example(before, "------xx---")]
     split = split_of(rows)
@@ -94,21 +92,21 @@ def test_last_span(weights, span):
     ("answer", "expected", "same"),
     [
         pytest.param("Paris", "Paris", True, id="equal"),
-        pytest.param("  paris.\n", "Paris", True, id="space-case-stop"),
+        pytest.param("  paris.\n", "Paris", True, id="space-case-period"),
         pytest.param("New \n  York", "new york", True, id="inner-space"),
         pytest.param("Zürich", "Zu\u0308rich", True, id="composed"),
         pytest.param("STRASSE", "straße", True, id="case-folding"),
-        pytest.param("Paris .", "Paris", True, id="space-before-the-stop"),
-        pytest.param("<think>\nhm: London\n</think>\n\nParis", "Paris", True, id="reasoning-cut-from-the-answer"),
-        pytest.param("Paris", "<think>\n\n</think>\n\nParis.", True, id="wrapper-cut-from-the-reference"),
+        pytest.param("Paris .", "Paris", True, id="space-before-the-period"),
+        pytest.param("<think>\nhm: London\n</think>\n\nParis", "Paris", True, id="reasoning-removed-from-the-answer"),
+        pytest.param("Paris", "<think>\n\n</think>\n\nParis.", True, id="wrapper-removed-from-the-reference"),
         pytest.param("<think>Paris", "Paris", False, id="reasoning-that-never-ended"),
-        pytest.param("Paris, France", "Paris", False, id="more-than-asked"),
+        pytest.param("Paris, France", "Paris", False, id="longer-answer"),
         pytest.param("The Who", "who", False, id="articles-stay"),
-        pytest.param("3.1", "31", False, id="inner-stop-stays"),
-        pytest.param("etc..", "etc", False, id="one-stop-only"),
-        pytest.param(".", "", False, id="a-lone-stop-is-an-answer"),
+        pytest.param("3.1", "31", False, id="inner-period-stays"),
+        pytest.param("etc..", "etc", False, id="one-period-only"),
+        pytest.param(".", "", False, id="a-single-period-is-an-answer"),
         pytest.param("", "", True, id="both-empty"),
-        pytest.param("", "Paris", False, id="silent"),
+        pytest.param("", "Paris", False, id="empty-answer-to-a-reference"),
     ],
 )
 def test_is_exact_match(answer, expected, same):

@@ -1,4 +1,4 @@
-"""The model card: what the hub reads, what a person reads, and nothing of the machine it was written on."""
+"""The model card: its metadata for the hub, its text, and no path or name of the machine."""
 
 import json
 from dataclasses import replace
@@ -50,14 +50,14 @@ CONFIG = Config(
 
 @pytest.mark.parametrize(("name", "expected"), [("alpaca_qlora", "alpaca_qlora"), ("run", None)])
 def test_the_title_is_the_name_of_the_run(run, tmp_path, name, expected):
-    """A run that was given no name is called as its directory."""
+    """A run without a name has the name of its directory."""
     moved = RunDir(run.path.rename(tmp_path.with_name(f"{tmp_path.name}-support-bot")))
     assert f"\n# {expected or moved.path.name}\n" in render_card(moved, replace(CONFIG, run_name=name), MERGED)
 
 
 @pytest.fixture
 def run(tmp_path) -> RunDir:
-    """What the card reads of a run directory, with figures one can tell apart."""
+    """Write the files of a run directory that the card reads, with a different number in each field."""
     run = RunDir(tmp_path)
     run.adapter.mkdir()
     run.eval.mkdir()
@@ -100,7 +100,7 @@ def run(tmp_path) -> RunDir:
 
 
 def rows(card: str) -> list[list[str]]:
-    """The cells of every table row of the card."""
+    """Return the cells of every table row of the card."""
     return [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
 
 
@@ -169,7 +169,7 @@ def test_card_reports_skipped_steps(run):
 
 
 def test_tables_are_not_broken_by_blank_lines(run):
-    """A Markdown table ends at a blank line, so its header must stand directly above its rows."""
+    """A Markdown table ends at a blank line, so its rows must follow its header directly."""
     lines = render_card(run, CONFIG, MERGED).splitlines()
     headers = [i for i, line in enumerate(lines) if line.startswith("|---")]
 
@@ -253,7 +253,7 @@ def test_table_cell(value, expected):
 
 
 def test_user_text_in_the_front_matter_is_escaped(run):
-    """Names are the user's; the metadata is written by a YAML library."""
+    """Names may contain YAML syntax, so a YAML library writes the metadata."""
     data = ModelCard(render_card(run, replace(CONFIG, run_name="x\n---\nlicense: mit"), MERGED)).data
 
     assert data.license is None
@@ -270,7 +270,7 @@ def test_base_licence_without_a_licence_in_the_card(tmp_path, text):
 
 
 def test_run_results_exclude_other_evaluations(run):
-    """A report below eval/ is named by what it measured; the card states the run's own held-out rows alone."""
+    """The name of a report in eval/ contains its data; the card reads only that of the run's own held-out rows."""
     report = json.loads((run.eval / "heldout.json").read_text())
     for name in ("mmlu", "questions-0123abcd", "heldout-89abcdef"):
         (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.8675}}))
