@@ -212,11 +212,13 @@ def run_results(run: RunDir) -> dict[str, Any]:
     for file in run.eval.glob("heldout.json"):  # other rows and settings have separate reports
         report = run.read_json(file)
         for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
-            result |= {f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_number(value)}
+            result |= {
+                f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_finite_number(value)
+            }
     return result
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Return whether a metric is a number, neither missing nor a flag nor a group of metrics."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -13,7 +13,7 @@ from tests.train.helpers import expected, families, predictions, tokens
 
 
 @pytest.mark.parametrize(
-    ("lengths", "budget", "ranks", "placed"),
+    ("lengths", "budget", "ranks", "micro_batches"),
     [
         pytest.param([8], 8, 1, [[[0]]], id="exactly-full"),
         pytest.param([3, 5, 4], 8, 1, [[[0, 2], [1]]], id="the-longest-row-first"),
@@ -29,26 +29,26 @@ from tests.train.helpers import expected, families, predictions, tokens
         pytest.param([], 8, 2, [[[]], [[]]], id="no-examples"),
     ],
 )
-def test_partition_by_hand(lengths, budget, ranks, placed):
-    assert partition(lengths, budget, ranks) == placed
+def test_partition_by_hand(lengths, budget, ranks, micro_batches):
+    assert partition(lengths, budget, ranks) == micro_batches
 
 
-def sizes_of(placed, lengths) -> list[list[int]]:
-    return [[sum(lengths[i] for i in row) for row in rank] for rank in placed]
+def sizes_of(micro_batches, lengths) -> list[list[int]]:
+    return [[sum(lengths[i] for i in row) for row in rank] for rank in micro_batches]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
 def test_partition_is_complete_and_within_the_limit(lengths, budget, ranks):
-    placed = partition(lengths, budget, ranks)
+    micro_batches = partition(lengths, budget, ranks)
 
-    assert sorted(i for rank in placed for batch in rank for i in batch) == list(range(len(lengths)))
-    sizes = sizes_of(placed, lengths)
+    assert sorted(i for rank in micro_batches for batch in rank for i in batch) == list(range(len(lengths)))
+    sizes = sizes_of(micro_batches, lengths)
     assert max(map(max, sizes)) <= budget
-    assert len({len(rank) for rank in placed}) == 1
+    assert len({len(rank) for rank in micro_batches}) == 1
     assert all(rank[0] == max(rank) for rank in sizes)
     work = [sum(rank) for rank in sizes]
     assert max(work) - min(work) <= budget
-    assert partition(lengths, budget, ranks) == placed
+    assert partition(lengths, budget, ranks) == micro_batches
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
@@ -100,9 +100,9 @@ def test_collate_by_hand():
     The last trained id and all ids after it are not computed: 7 and 7 of the second example, all of the third.
     """
     first, second = tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 3, 7, 7], [0, 0.5, 0.5, 0, 0])
-    silent = tokens([4, 4, 4], [1, 0, 0])
+    untrained = tokens([4, 4, 4], [1, 0, 0])
 
-    batch = collate([first, silent, second], Reduction.token)
+    batch = collate([first, untrained, second], Reduction.token)
 
     assert batch.input_ids.tolist() == [[5, 6, 7, 9, 5]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1]]
@@ -186,6 +186,6 @@ def test_types_and_shapes():
 
 
 def test_computed_tokens_exclude_unneeded_tokens():
-    laid = plan_micro_batches([*ROWS, SILENT], max_tokens=5, world_size=3)
-    assert (laid.computed_tokens, laid.prefixes) == (7, None)
+    plan = plan_micro_batches([*ROWS, SILENT], max_tokens=5, world_size=3)
+    assert (plan.computed_tokens, plan.prefixes) == (7, None)
     assert plan_micro_batches([ROWS[0]], max_tokens=8, world_size=3).computed_tokens == 3 + 1 + 1

@@ -19,15 +19,15 @@ SYSTEM = list(range(100, 120))
 QUESTION = list(range(200, 210))
 
 
-def found(examples) -> tuple[list[int], list[int], list[int]]:
-    made = find_shared_prefixes(examples)
-    return list(made.ends), list(made.parents), list(made.of_example)
+def prefixes_of(examples) -> tuple[list[int], list[int], list[int]]:
+    forest = find_shared_prefixes(examples)
+    return list(forest.ends), list(forest.parents), list(forest.of_example)
 
 
 def test_no_common_prefix():
-    assert found([answering(SYSTEM, [1, 2]), answering(QUESTION, [1, 2])]) == ([], [], [-1, -1])
-    assert found([]) == ([], [], [])
-    assert found([answering(SYSTEM, [1])]) == ([], [], [-1])
+    assert prefixes_of([answering(SYSTEM, [1, 2]), answering(QUESTION, [1, 2])]) == ([], [], [-1, -1])
+    assert prefixes_of([]) == ([], [], [])
+    assert prefixes_of([answering(SYSTEM, [1])]) == ([], [], [-1])
 
 
 def test_nested_prefixes():
@@ -36,12 +36,12 @@ def test_nested_prefixes():
         answering([*SYSTEM, 9, 9], [5, 6]),
         answering([*SYSTEM, *QUESTION, 2], [5, 6]),
     ]
-    assert found(examples) == ([20, 30], [-1, 0], [1, 0, 1])
+    assert prefixes_of(examples) == ([20, 30], [-1, 0], [1, 0, 1])
 
 
 def test_the_position_that_predicts_the_first_trained_id_is_not_shared():
     """Both examples have a loss at it: of a common prompt of 20 ids, 19 are shared."""
-    assert found([answering(SYSTEM, [1, 2]), answering(SYSTEM, [1, 3])]) == ([19], [-1], [0, 0])
+    assert prefixes_of([answering(SYSTEM, [1, 2]), answering(SYSTEM, [1, 3])]) == ([19], [-1], [0, 0])
 
 
 def test_an_unrolled_conversation_shares_its_history():
@@ -49,23 +49,23 @@ def test_an_unrolled_conversation_shares_its_history():
     first = answering(SYSTEM, QUESTION)
     second = answering([*SYSTEM, *QUESTION, *range(10)], [7, 8])
     third = answering([*SYSTEM, *QUESTION, *range(10), 7, 8, *range(10)], [7, 8])
-    assert found([third, first, second]) == ([19, 39], [-1, 0], [1, 0, 1])
+    assert prefixes_of([third, first, second]) == ([19, 39], [-1, 0], [1, 0, 1])
 
 
 def test_a_prefix_that_is_trained_in_one_example_is_not_shared():
     trained = tokens([*SYSTEM, *QUESTION], [0, 0, 1] + [0] * 26 + [1])
-    assert found([trained, answering([*SYSTEM, *QUESTION], [1])]) == ([], [], [-1, -1])
+    assert prefixes_of([trained, answering([*SYSTEM, *QUESTION], [1])]) == ([], [], [-1, -1])
 
 
 def test_the_weight_of_the_first_id_does_not_count():
-    odd = tokens([*SYSTEM, 1, 2], [1] + [0] * 19 + [1, 1])
-    assert target_positions(odd).tolist() == [19, 20]
-    assert found([odd, answering(SYSTEM, [1, 2])]) == ([19], [-1], [0, 0])
+    trained_first = tokens([*SYSTEM, 1, 2], [1] + [0] * 19 + [1, 1])
+    assert target_positions(trained_first).tolist() == [19, 20]
+    assert prefixes_of([trained_first, answering(SYSTEM, [1, 2])]) == ([19], [-1], [0, 0])
 
 
 @pytest.mark.parametrize(("length", "shared"), [(MIN_SHARED_TOKENS, []), (MIN_SHARED_TOKENS + 1, [MIN_SHARED_TOKENS])])
 def test_short_prefixes_are_not_shared(length, shared):
-    assert found([answering(SYSTEM[:length], [1]), answering(SYSTEM[:length], [2])])[0] == shared
+    assert prefixes_of([answering(SYSTEM[:length], [1]), answering(SYSTEM[:length], [2])])[0] == shared
 
 
 def test_a_short_segment_between_two_prefixes_is_left_out():
@@ -76,43 +76,43 @@ def test_a_short_segment_between_two_prefixes_is_left_out():
         answering([*SYSTEM, 3, 3], [1]),
         answering([*SYSTEM, 4, 4], [1]),
     ]
-    assert found(examples) == ([10, 20], [-1, 0], [0, 0, 1, 1])
+    assert prefixes_of(examples) == ([10, 20], [-1, 0], [0, 0, 1, 1])
 
 
 def test_ids_above_one_and_two_bytes_are_distinguished():
     """Ids are compared as bytes: 256 and 1 must differ, and so must 65536 and 1."""
     heads = [[first] * 12 for first in (1, 256, 65536, 16777216, 257)]
-    assert found([answering(head, [1]) for head in heads + heads]) == ([11] * 5, [-1] * 5, [0, 1, 3, 4, 2] * 2)
+    assert prefixes_of([answering(head, [1]) for head in heads + heads]) == ([11] * 5, [-1] * 5, [0, 1, 3, 4, 2] * 2)
 
 
 def test_an_example_without_a_trained_id_shares_nothing():
-    silent = tokens([*SYSTEM, 1], [0] * 21)
-    assert found([silent, answering(SYSTEM, [1]), silent]) == ([], [], [-1, -1, -1])
+    untrained = tokens([*SYSTEM, 1], [0] * 21)
+    assert prefixes_of([untrained, answering(SYSTEM, [1]), untrained]) == ([], [], [-1, -1, -1])
 
 
 def test_restrict_keeps_segments_with_two_continuations():
-    made = PrefixForest((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
-    assert made.restrict([1, 2]) == PrefixForest((30,), (-1,), (0, 0))
-    assert made.restrict([3, 4, 2]) == PrefixForest((20,), (-1,), (0, -1, 0))
-    assert made.restrict([0, 1, 2]) == PrefixForest((10, 30), (-1, 0), (0, 1, 1))
-    assert made.restrict([1]) == PrefixForest((), (), (-1,))
-    assert made.restrict([]) == PrefixForest((), (), ())
+    forest = PrefixForest((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
+    assert forest.restrict([1, 2]) == PrefixForest((30,), (-1,), (0, 0))
+    assert forest.restrict([3, 4, 2]) == PrefixForest((20,), (-1,), (0, -1, 0))
+    assert forest.restrict([0, 1, 2]) == PrefixForest((10, 30), (-1, 0), (0, 1, 1))
+    assert forest.restrict([1]) == PrefixForest((), (), (-1,))
+    assert forest.restrict([]) == PrefixForest((), (), ())
 
 
 @settings(max_examples=examples(300))
 @given(families(), st.data())
 def test_a_batch_with_sharing_predicts_each_example_as_if_alone(examples, data):
     """Ids, positions, targets and weights are equal for every selection and order of the examples."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", data.draw(st.integers(1, 4)))
-        made = find_shared_prefixes(examples)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(shared_prefixes, "MIN_SHARED_TOKENS", data.draw(st.integers(1, 4)))
+        forest = find_shared_prefixes(examples)
     chosen = data.draw(st.permutations(range(len(examples)))).copy()[: data.draw(st.integers(1, len(examples)))]
-    picked = [examples[place] for place in chosen]
-    batch = collate(picked, Reduction.token, prefixes=made.restrict(chosen))
+    selected = [examples[index] for index in chosen]
+    batch = collate(selected, Reduction.token, prefixes=forest.restrict(chosen))
 
-    assert predictions(batch) == expected(picked)
+    assert predictions(batch) == expected(selected)
     lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(target_positions, examples)]
-    assert batch.input_ids.shape[1] == max(1, made.num_computed_tokens(chosen, lengths))
+    assert batch.input_ids.shape[1] == max(1, forest.num_computed_tokens(chosen, lengths))
     read = batch.documents.read_positions
     assert (read.tolist() if read is not None else []) == sorted(set(batch.target_at.tolist()))
     assert torch.equal(batch.positions, batch.documents.positions)
@@ -122,9 +122,9 @@ def test_a_batch_with_sharing_predicts_each_example_as_if_alone(examples, data):
 @given(families())
 def test_all_common_prefixes_are_shared(examples):
     """If segments may have one token, a row contains each distinct prefix without a loss once."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 1)
-        made = find_shared_prefixes(examples)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 1)
+        forest = find_shared_prefixes(examples)
     heads, rest = set(), 0
     for example in examples:
         places = target_positions(example)
@@ -132,28 +132,28 @@ def test_all_common_prefixes_are_shared(examples):
             heads |= {tuple(example.input_ids[: t + 1].tolist()) for t in range(places[0])}
             rest += int(places[-1]) + 1 - int(places[0])
     lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(target_positions, examples)]
-    assert made.num_computed_tokens(range(len(examples)), lengths) == len(heads) + rest
+    assert forest.num_computed_tokens(range(len(examples)), lengths) == len(heads) + rest
 
 
 @settings(max_examples=examples(100))
 @given(families(), st.integers(12, 60), st.integers(1, 3), st.sampled_from(list(Choice)))
 def test_a_step_with_sharing_has_every_example_within_the_limit(examples, budget, ranks, share):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 2)
-        laid = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share_prefixes=share)
-    assert sorted(place for rank in laid.partition for row in rank for place in row) == list(range(len(examples)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 2)
+        plan = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share_prefixes=share)
+    assert sorted(index for rank in plan.partition for row in rank for index in row) == list(range(len(examples)))
     tokens_of_rows = 0
-    for row in (row for rank in laid.partition for row in rank):
-        picked = [examples[place] for place in row]
+    for row in (row for rank in plan.partition for row in rank):
+        selected = [examples[index] for index in row]
         batch = collate(
-            picked, Reduction.token, prefixes=None if laid.prefixes is None else laid.prefixes.restrict(row)
+            selected, Reduction.token, prefixes=None if plan.prefixes is None else plan.prefixes.restrict(row)
         )
-        assert predictions(batch) == expected(picked)
+        assert predictions(batch) == expected(selected)
         size, keys = batch.input_ids.shape[1], int(batch.documents.cu_keys[-1])
-        assert keys <= MAX_KEYS_PER_TOKEN * budget or len(picked) == 1
-        assert size <= budget or len([example for example in picked if len(target_positions(example))]) == 1
+        assert keys <= MAX_KEYS_PER_TOKEN * budget or len(selected) == 1
+        assert size <= budget or len([example for example in selected if len(target_positions(example))]) == 1
         tokens_of_rows += size
-    assert tokens_of_rows == laid.computed_tokens
+    assert tokens_of_rows == plan.computed_tokens
 
 
 def step_of(prompt: int) -> list:
@@ -191,34 +191,34 @@ def test_auto_does_not_share_for_less_than_a_twentieth():
 def test_examples_with_a_common_prefix_are_in_one_row():
     """Three shuffled groups of examples: each prefix is computed once, in one row and in three."""
     step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
-    laid = plan_micro_batches(step, max_tokens=150, share_prefixes=Choice.always)
-    assert sorted(laid.partition[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
-    assert laid.computed_tokens == 3 * (60 + 4 * 11)
+    plan = plan_micro_batches(step, max_tokens=150, share_prefixes=Choice.always)
+    assert sorted(plan.partition[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert plan.computed_tokens == 3 * (60 + 4 * 11)
 
 
 def test_one_example_per_row_shares_nothing():
-    laid = plan_micro_batches(step_of(50), max_tokens=0, share_prefixes=Choice.always)
-    assert (laid.prefixes, laid.computed_tokens, len(laid.partition[0])) == (None, 1000, 10)
+    plan = plan_micro_batches(step_of(50), max_tokens=0, share_prefixes=Choice.always)
+    assert (plan.prefixes, plan.computed_tokens, len(plan.partition[0])) == (None, 1000, 10)
 
 
 def test_keys_of_a_row_are_limited():
     """100 examples of three tokens attend to a prefix of 400: one row of 700 tokens would gather 40,700 keys."""
     step = [answering([*range(400), i], [1, 2, 3]) for i in range(100)]
-    laid = plan_micro_batches(step, max_tokens=1000, share_prefixes=Choice.auto)
-    rows = [[step[place] for place in row] for row in laid.partition[0]]
+    plan = plan_micro_batches(step, max_tokens=1000, share_prefixes=Choice.auto)
+    rows = [[step[index] for index in row] for row in plan.partition[0]]
     keys = [
-        int(collate(picked, Reduction.token, prefixes=laid.prefixes.restrict(row)).documents.cu_keys[-1])
-        for row, picked in zip(laid.partition[0], rows, strict=True)
+        int(collate(selected, Reduction.token, prefixes=plan.prefixes.restrict(row)).documents.cu_keys[-1])
+        for row, selected in zip(plan.partition[0], rows, strict=True)
     ]
 
     assert max(keys) <= MAX_KEYS_PER_TOKEN * 1000
     assert len(rows) == 6
     assert keys_per_token(step, 1000, Choice.auto) == max(keys) / 1000
     assert keys_per_token(step, 1000, Choice.never) == 1
-    assert laid.computed_tokens == 6 * 400 + 100 * 3
+    assert plan.computed_tokens == 6 * 400 + 100 * 3
 
 
 def test_prefixes_of_examples_in_different_rows_are_not_shared():
     """Two examples of 100 tokens have the first 50 in common and are in rows of 120."""
-    laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share_prefixes=Choice.auto)
-    assert (laid.prefixes, laid.computed_tokens) == (None, 200)
+    plan = plan_micro_batches(step_of(50)[:2], max_tokens=120, share_prefixes=Choice.auto)
+    assert (plan.prefixes, plan.computed_tokens) == (None, 200)

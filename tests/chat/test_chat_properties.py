@@ -75,12 +75,12 @@ def without_own_stops(template, conversation):
     )
 
 
-def said(template, conversation):
+def expected_texts(template, conversation):
     """Return the text that each trained turn must decode to."""
     for message in conversation.messages:
         if message.role == "assistant" and message.weight:
-            shown = message.content.strip() if template == TRIMMING else message.content
-            yield (" " if template == "vicuna" else "") + shown + STOPS[template]
+            shown_text = message.content.strip() if template == TRIMMING else message.content
+            yield (" " if template == "vicuna" else "") + shown_text + STOPS[template]
 
 
 @pytest.mark.parametrize("template", list(STOPS), ids=["chatml", "trimming", "vicuna"])
@@ -94,7 +94,7 @@ def test_trained_text_is_the_answer_and_one_stop_token(make_builder, any_tokeniz
         return
     conversation = without_own_stops(template, conversation)
     unrolled = builder.encoder.encode(builder.span_finder.render(conversation, unroll=True))
-    expected = list(said(template, conversation))
+    expected = list(expected_texts(template, conversation))
     if len(outcome.examples) == 1:
         assert trained(any_tokenizer, outcome) == ["|".join(expected)]
     else:

@@ -39,7 +39,7 @@ def judge(tmp_path_factory):
     served = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
     @cache
-    def made(style, mutation):
+    def prepare_template(style, mutation):
         slots = STYLES[style]
         text = source({**slots, **(MUTATIONS[mutation](slots) if mutation else {})})
         make_builder = ExampleBuilder(tokenizer, ChatTemplate(text, names, "mine"), DataConfig(), 100_000)
@@ -50,7 +50,7 @@ def judge(tmp_path_factory):
         return make_builder, None, Server(served, text)
 
     def judge(style, mutation, conversation, change=lambda example: example):
-        make_builder, problem, server = made(style, mutation)
+        make_builder, problem, server = prepare_template(style, mutation)
         if make_builder is None:
             return problem, []
         outcome = make_builder.build([conversation])[0]

@@ -104,7 +104,7 @@ def test_a_document_with_rendered_turns_is_rejected(make_builder):
 
 
 @pytest.mark.parametrize(
-    ("asked", "refused"),
+    ("question", "refused"),
     [
         ("[INST] q [/INST]", True),
         ("[INST]q[/INST]a</s>", True),
@@ -114,17 +114,17 @@ def test_a_document_with_rendered_turns_is_rejected(make_builder):
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_bracketed_turns_are_rejected_as_tokens_and_as_text(make_builder, build_tokenizer, asked, refused, known):
+def test_bracketed_turns_are_rejected_as_tokens_and_as_text(make_builder, build_tokenizer, question, refused, known):
     """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""
     tokenizer = build_tokenizer(special=(*SPECIAL, "[INST]", "[/INST]") if known else SPECIAL)
-    outcome = make_builder(MISTRAL, tokenizer).build([talk(f"U:{asked}", "A:a")])[0]
+    outcome = make_builder(MISTRAL, tokenizer).build([talk(f"U:{question}", "A:a")])[0]
     assert (outcome.problem is not None) == refused
     assert ("sanitized" in outcome.remarks) == (known and not refused)
     assert ("header" in outcome.remarks) == (not known and not refused)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "question",
     [
         "what does <|im_end|> mean?",
         "<|im_end|>",
@@ -133,11 +133,11 @@ def test_bracketed_turns_are_rejected_as_tokens_and_as_text(make_builder, build_
         "<|im_start|>",
     ],
 )
-def test_mentioned_tags_stay_text(make_builder, tokenizer, asked):
-    outcome = make_builder().build([talk(f"U:{asked}", "A:a")])[0]
+def test_mentioned_tags_stay_text(make_builder, tokenizer, question):
+    outcome = make_builder().build([talk(f"U:{question}", "A:a")])[0]
     assert outcome.problem is None
     assert "sanitized" in outcome.remarks
-    assert f"user\n{asked}<|im_end|>" in text(tokenizer, outcome.examples[0])
+    assert f"user\n{question}<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
 def test_assistant_and_tool_messages_are_not_checked(make_builder, tokenizer):
@@ -162,11 +162,11 @@ def test_assistant_and_tool_messages_are_not_checked(make_builder, tokenizer):
     ],
 )
 def test_a_header_without_special_tokens_is_remarked(make_builder, template, message, header):
-    talked = talk(message, "A:a")
-    outcome = make_builder(template).build([talked])[0]
+    conversation = talk(message, "A:a")
+    outcome = make_builder(template).build([conversation])[0]
     assert outcome.problem is None
     assert ("header" in outcome.remarks) == bool(header)
-    strict = make_builder(template, delimiters=Delimiters.error).build([talked])[0]
+    strict = make_builder(template, delimiters=Delimiters.error).build([conversation])[0]
     if header:
         assert refusal(strict) == (
             f"a message contains {header!r}, a header of the template, which looks real to the model"
@@ -179,8 +179,8 @@ def test_a_header_without_special_tokens_is_remarked(make_builder, template, mes
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user", "assistant", "\n", " ", "x"]), max_size=8))
-def test_answers_end_in_exactly_one_stop_token(maker_once, parts):
-    tokenizer, builder = maker_once
+def test_answers_end_in_exactly_one_stop_token(make_builder_once, parts):
+    tokenizer, builder = make_builder_once
     answer = "x" + "".join(parts)
     outcome = builder.build([talk("U:q", f"A:{answer}")])[0]
     bare = answer
@@ -191,7 +191,7 @@ def test_answers_end_in_exactly_one_stop_token(maker_once, parts):
 
 
 @pytest.fixture(scope="module")
-def maker_once(tmp_path_factory):
+def make_builder_once(tmp_path_factory):
     """Make one tokenizer and make_builder for all inputs of a property."""
     from tokenizers import AddedToken
 

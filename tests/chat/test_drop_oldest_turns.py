@@ -32,8 +32,8 @@ def conversations(draw):
 def from_each_question(conversation):
     """Return the conversation, and the conversation from its second question on, its third, …"""
     head = 1 if conversation.messages[0].role == "system" else 0
-    asked = [i for i, message in enumerate(conversation.messages) if message.role == "user"]
-    for i in asked:
+    questions = [i for i, message in enumerate(conversation.messages) if message.role == "user"]
+    for i in questions:
         yield i - head, replace(conversation, messages=conversation.messages[:head] + conversation.messages[i:])
 
 
@@ -45,10 +45,10 @@ def test_as_few_turns_as_possible_are_dropped(make_builder, template, conversati
     shortening = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
     strict = make_builder(template, max_length=max_length, overflow=Overflow.drop)
     outcome = shortening.build([conversation])[0]
-    for gone, shorter in from_each_question(conversation):
+    for dropped, shorter in from_each_question(conversation):
         expected = strict.build([shorter])[0]
         if expected.problem is None:
-            assert outcome == replace(expected, dropped_messages=gone)
+            assert outcome == replace(expected, dropped_messages=dropped)
             return
     assert outcome.too_long
     assert (outcome.examples, outcome.dropped_messages) == ((), 0)
@@ -66,23 +66,23 @@ def test_remaining_answers_are_complete_and_the_last_ones(make_builder, tokenize
     assert max(len(example.input_ids) for example in outcome.examples) <= max_length
     answers = [f"{m.content}<|im_end|>" for m in conversation.messages if m.role == "assistant" and m.weight]
     runs = [example.replace("<|im_end|>|", "<|im_end|>\0") for example in trained(tokenizer, outcome)]
-    said = [answer for example in runs for answer in example.split("\0")]
-    assert said
-    assert said == answers[-len(said) :]
+    trained_answers = [answer for example in runs for answer in example.split("\0")]
+    assert trained_answers
+    assert trained_answers == answers[-len(trained_answers) :]
     if outcome.dropped_messages == 0:
-        assert len(said) == len(answers)
+        assert len(trained_answers) == len(answers)
     if conversation.messages[0].role == "system" and template == "chatml":
-        begins = tokenizer.decode_batch([outcome.examples[0].input_ids])[0]
-        assert begins.startswith(f"<|im_start|>system\n{conversation.messages[0].content}<|im_end|>\n")
+        first_text = tokenizer.decode_batch([outcome.examples[0].input_ids])[0]
+        assert first_text.startswith(f"<|im_start|>system\n{conversation.messages[0].content}<|im_end|>\n")
 
 
 @TEMPLATES
 @pytest.mark.parametrize("overflow", [Overflow.error, Overflow.drop], ids=["error", "drop"])
 @LAW
-@given(conversation=conversations(), room=st.integers(-2, 2))
-def test_a_row_is_rejected_if_and_only_if_it_is_longer(make_builder, template, overflow, conversation, room):
+@given(conversation=conversations(), slack=st.integers(-2, 2))
+def test_a_row_is_rejected_if_and_only_if_it_is_longer(make_builder, template, overflow, conversation, slack):
     free = make_builder(template, max_length=100_000).build([conversation])[0]
-    max_length = max(len(example.input_ids) for example in free.examples) + room
+    max_length = max(len(example.input_ids) for example in free.examples) + slack
     outcome = make_builder(template, max_length=max_length, overflow=overflow).build([conversation])[0]
-    assert outcome.too_long == (room < 0)
+    assert outcome.too_long == (slack < 0)
     assert outcome.examples == (() if outcome.too_long else free.examples)

@@ -55,8 +55,8 @@ def up_to_every_cut(tokenizer, one):
         return None
     spans = list(zip(map(len, prompts[::2]), map(len, prompts[1::2]), strict=True))
     for span, (start, end) in zip(one.spans, spans, strict=True):
-        said, wanted = text(whole[start:end]), one.text[span.start : span.end]
-        if said.removeprefix(text([])) not in (wanted, tokenizer.normalize(wanted)):
+        texts, span_text = text(whole[start:end]), one.text[span.start : span.end]
+        if texts.removeprefix(text([])) not in (span_text, tokenizer.normalize(span_text)):
             return None
     written = list(_control_in(tokenizer, one.text))
     if [id for id in whole if id in tokenizer.control_tokens.values()] != [
@@ -115,36 +115,36 @@ def test_ordinary_rows_need_one_pass(name, monkeypatch):
         ("@user\nWhat's 12 + 34?@\n@assistant\n", "It's 46."),
         ("@user\nCaf\u00e9 \u4f60?@\n@assistant\n", "\u597d\n"),
     ]
-    sent = []
-    monkeypatch.setattr(Encoder, "encode_by_prefixes", lambda self, batch: sent.extend(batch) or [None] * len(batch))
+    fallbacks = []
+    monkeypatch.setattr(
+        Encoder, "encode_by_prefixes", lambda self, batch: fallbacks.extend(batch) or [None] * len(batch)
+    )
     encoder(name).encode([rendered(tokenizer, *turns)])
-    assert len(sent) == (name in OPTIONS)
+    assert len(fallbacks) == (name in OPTIONS)
 
 
 @pytest.mark.parametrize("name", ALL)
 @settings(deadline=None, max_examples=examples(100))
-@given(st.lists(SOME, min_size=3, max_size=3).filter(lambda said: said[1]), st.booleans())
-def test_tokens_that_overlap_a_no_loss_range_carry_no_loss(name, said, begins):
+@given(st.lists(SOME, min_size=3, max_size=3).filter(lambda texts: texts[1]), st.booleans())
+def test_tokens_that_overlap_a_no_loss_range_carry_no_loss(name, texts, begins):
     """None of the no-loss text is trained; every other token is outside of it."""
     tokenizer = chat_tokenizer(name)
-    before, middle, _ = said
-    one = rendered(tokenizer, ("" if begins else "@assistant\n", "".join(said)))
+    before, middle, _ = texts
+    one = rendered(tokenizer, ("" if begins else "@assistant\n", "".join(texts)))
     start = one.spans[0].start + len(before)
     (result,) = encoder(name).encode([replace(one, no_loss=((start, start + len(middle)),))])
-    (unmuted,) = encoder(name).encode([one])
-    assert isinstance(result, EncodedText) == isinstance(unmuted, EncodedText)
+    (all_trained,) = encoder(name).encode([one])
+    assert isinstance(result, EncodedText) == isinstance(all_trained, EncodedText)
     if not isinstance(result, EncodedText):
         return
-    assert (result.input_ids, result.spans) == (unmuted.input_ids, unmuted.spans)
+    assert (result.input_ids, result.spans) == (all_trained.input_ids, all_trained.spans)
     ((first, until),), ((begin, end),) = result.no_loss, result.spans
     assert begin <= first < until <= end
     if (one.text.isascii() and tokenizer.backend.decoder is not None) and name not in ("lowercase", *REAL[::2]):
-        said_by = [len(tokenizer.decode_batch([[id]])[0]) for id in result.input_ids[begin:end]]
-        reach = [sum(said_by[:i]) for i in range(len(said_by) + 1)]
-        overlap = [
-            i for i in range(len(said_by)) if reach[i] < len(before) + len(middle) and reach[i + 1] > len(before)
-        ]
-        if sum(said_by) == one.spans[0].end - one.spans[0].start:
+        lengths = [len(tokenizer.decode_batch([[id]])[0]) for id in result.input_ids[begin:end]]
+        ends = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+        overlap = [i for i in range(len(lengths)) if ends[i] < len(before) + len(middle) and ends[i + 1] > len(before)]
+        if sum(lengths) == one.spans[0].end - one.spans[0].start:
             found = list(range(first - begin, until - begin))
             assert found == overlap or (begins and found == [0, *overlap])
 
@@ -153,10 +153,10 @@ def test_a_token_partly_in_a_no_loss_range_carries_no_loss():
     tokenizer = chat_tokenizer("newlines")
     one = rendered(tokenizer, ("@", "xaby\u00e9z"))
     places = {text: one.text.index(text) for text in ("b", "y", "\u00e9")}
-    muted = tuple((at, at + 1) for at in places.values())
-    (result,) = encoder("newlines").encode([replace(one, no_loss=muted)])
-    told = [tokenizer.decode_batch([result.input_ids[start:until]])[0] for start, until in result.no_loss]
-    assert told == ["ab", "y", "\u00e9"]
+    no_loss_ranges = tuple((at, at + 1) for at in places.values())
+    (result,) = encoder("newlines").encode([replace(one, no_loss=no_loss_ranges)])
+    excluded = [tokenizer.decode_batch([result.input_ids[start:until]])[0] for start, until in result.no_loss]
+    assert excluded == ["ab", "y", "\u00e9"]
 
 
 def test_a_combining_character_is_excluded_with_its_base():

@@ -25,8 +25,8 @@ def call(name="look", arguments=None, **further):
     return {"function": {"name": name, "arguments": arguments or {}}, **further}
 
 
-def calls(*made):
-    return Message("assistant", "", extra={"tool_calls": list(made)})
+def calls(*tool_calls):
+    return Message("assistant", "", extra={"tool_calls": list(tool_calls)})
 
 
 def test_calls_without_an_id_get_one_of_nine_letters_and_digits():
@@ -54,17 +54,17 @@ def test_calls_without_an_id_get_one_of_nine_letters_and_digits():
 
 def test_flat_calls_get_a_function():
     (found,) = with_tool_call_ids((calls({"name": "look", "arguments": "{}"}),))
-    (made,) = found.extra["tool_calls"]
-    assert made["function"] == {"name": "look", "arguments": "{}"}
-    assert set(made) == {"id", "type", "function"}
+    (tool_calls,) = found.extra["tool_calls"]
+    assert tool_calls["function"] == {"name": "look", "arguments": "{}"}
+    assert set(tool_calls) == {"id", "type", "function"}
 
 
 def test_a_template_that_requires_ids_gets_them(make_builder, tokenizer):
-    talked = talk("U:a", calls(call()), "T:sunny", "A:b")
-    said = trained(tokenizer, make_builder(STRICT).build([talked])[0])
-    assert said == ["function:look:93587651e<|im_end|>|b<|im_end|>"]
-    assert "tool\n93587651elooksunny<|im_end|>" in text(tokenizer, make_builder(STRICT).build([talked])[0].examples[0])
-    assert parity.golden_prompt(make_builder(STRICT), talked).messages[1]["tool_calls"][0]["id"] == "93587651e"
+    row = talk("U:a", calls(call()), "T:sunny", "A:b")
+    expected = trained(tokenizer, make_builder(STRICT).build([row])[0])
+    assert expected == ["function:look:93587651e<|im_end|>|b<|im_end|>"]
+    assert "tool\n93587651elooksunny<|im_end|>" in text(tokenizer, make_builder(STRICT).build([row])[0].examples[0])
+    assert parity.golden_prompt(make_builder(STRICT), row).messages[1]["tool_calls"][0]["id"] == "93587651e"
 
 
 def test_accepted_ids_are_unchanged(make_builder, tokenizer):
@@ -128,10 +128,10 @@ def test_the_first_error_is_reported(make_builder):
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_is_rendered_where_the_template_reads_it(make_builder, tokenizer, key):
     """Reasoning goes into the content if the template reads no key, else under the key that it reads."""
-    talked = talk("U:a", Message("assistant", "b", extra={key: "why"}))
-    assert trained(tokenizer, make_builder().build([talked])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
+    row = talk("U:a", Message("assistant", "b", extra={key: "why"}))
+    assert trained(tokenizer, make_builder().build([row])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
     known = HEAD + "{{ ('<' + m.reasoning + '>' if m.reasoning else '') + m.content }}" + TAIL
-    assert trained(tokenizer, make_builder(known).build([talked])[0]) == ["<why>b<|im_end|>"]
+    assert trained(tokenizer, make_builder(known).build([row])[0]) == ["<why>b<|im_end|>"]
 
 
 THOUGHT = "<think>\nwhy\n</think>\n\n"
@@ -155,7 +155,7 @@ def test_a_prompt_that_opens_reasoning(make_builder, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         ("<think>why</think>b", "why</think>b"),
         ("why\n</think>\n\nb", "why\n</think>\n\nb"),
@@ -163,8 +163,8 @@ def test_a_prompt_that_opens_reasoning(make_builder, tokenizer):
         ("<think>\nwhy\n</think>\n\n\n  b", "why\n</think>\n\n\n  b"),
     ],
 )
-def test_the_text_after_a_prompt_that_opens_reasoning(make_builder, tokenizer, answer, said):
-    assert trained(tokenizer, make_builder(OPENS).build([talk("U:1", f"A:{answer}")])[0]) == [f"{said}<|im_end|>"]
+def test_the_text_after_a_prompt_that_opens_reasoning(make_builder, tokenizer, answer, expected):
+    assert trained(tokenizer, make_builder(OPENS).build([talk("U:1", f"A:{answer}")])[0]) == [f"{expected}<|im_end|>"]
 
 
 def test_reasoning_that_the_prompt_opens_can_be_excluded_from_the_loss(make_builder, tokenizer):
@@ -205,8 +205,8 @@ def test_a_prompt_that_opens_reasoning_which_the_text_closes(make_builder, token
     source = FORGETS.replace("assistant\\n' if", "assistant\\n<think>' if").replace(
         "{{ m.content", "{{ ('<think></think>' if m.role == 'assistant' else '') + m.content"
     )
-    talked = talk("U:1", f"A:{THOUGHT}b")
-    assert trained(tokenizer, make_builder(source).build([talked])[0]) == ["\nwhy\n</think>\n\nb<|im_end|>"]
+    row = talk("U:1", f"A:{THOUGHT}b")
+    assert trained(tokenizer, make_builder(source).build([row])[0]) == ["\nwhy\n</think>\n\nb<|im_end|>"]
     assert trained(tokenizer, make_builder(source).build([talk("U:1", "A:b")])[0]) == ["</think>b<|im_end|>"]
 
 

@@ -58,8 +58,8 @@ def test_where_reasoning_ends(make_builder, tokenizer, answer, expected):
 
 def test_reasoning_from_a_key_is_located_in_the_rendering(make_builder, tokenizer):
     """This holds even if it equals text of the template."""
-    talked = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
-    outcome = make_builder(CHANNELS, train_on_reasoning=False).build([talked])[0]
+    conversation = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
+    outcome = make_builder(CHANNELS, train_on_reasoning=False).build([conversation])[0]
     assert trained(tokenizer, outcome) == ["[thinking]|[final]final<|im_end|>"]
 
 
@@ -70,8 +70,8 @@ def test_a_template_that_shows_a_key_gets_the_block_under_it(make_builder, token
 
 
 def test_in_an_unrolled_conversation_each_turn_has_its_no_loss_ranges(make_builder, tokenizer):
-    talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
-    outcome = make_builder(QWEN_LIKE, train_on_reasoning=False).build([talked])[0]
+    conversation = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
+    outcome = make_builder(QWEN_LIKE, train_on_reasoning=False).build([conversation])[0]
     assert trained(tokenizer, outcome) == ["x<|im_end|>", "y<|im_end|>"]
 
 
@@ -123,19 +123,21 @@ def test_a_template_that_cuts_a_no_loss_part_is_rejected(make_builder):
 
 
 def test_turns_that_call_tools_may_carry_no_loss(make_builder, tokenizer):
-    talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:{}", "A:done")
-    assert trained(tokenizer, make_builder(CALLING, train_on_tool_calls=False).build([talked])[0]) == ["done<|im_end|>"]
-    assert trained(tokenizer, make_builder(CALLING).build([talked])[0]) == [
+    conversation = talk("U:1", Message("assistant", "", extra=CALLS), "T:{}", "A:done")
+    assert trained(tokenizer, make_builder(CALLING, train_on_tool_calls=False).build([conversation])[0]) == [
+        "done<|im_end|>"
+    ]
+    assert trained(tokenizer, make_builder(CALLING).build([conversation])[0]) == [
         '{"name": "look", "arguments": {"a": "b"}}<|im_end|>|done<|im_end|>'
     ]
-    assert problem(make_builder(CALLING, train_on_tool_calls=False).build([talk(*talked.messages[:2])])[0], "mine") == (
-        "no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)"
-    )
+    assert problem(
+        make_builder(CALLING, train_on_tool_calls=False).build([talk(*conversation.messages[:2])])[0], "mine"
+    ) == ("no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)")
 
 
 def test_tool_results_are_never_trained(make_builder, tokenizer):
-    talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:result", "A:done")
-    outcome = make_builder(CALLING, train_on=TrainOn.assistant).build([talked])[0]
+    conversation = talk("U:1", Message("assistant", "", extra=CALLS), "T:result", "A:done")
+    outcome = make_builder(CALLING, train_on=TrainOn.assistant).build([conversation])[0]
     assert "result" in text(tokenizer, outcome.examples[0])
     assert "result" not in trained(tokenizer, outcome)[0]
 

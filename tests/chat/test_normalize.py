@@ -59,8 +59,8 @@ def test_a_reasoning_block_is_what_an_answer_begins_with(content, left):
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_under_a_key_is_stripped_too(key):
-    talked = talk("U:a", Message("assistant", "b", 0.5, {key: "why", "name": "bot"}))
-    assert normalize_conversation(talked, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
+    with_reasoning = talk("U:a", Message("assistant", "b", 0.5, {key: "why", "name": "bot"}))
+    assert normalize_conversation(with_reasoning, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
         "assistant", "b", 0.5, {"name": "bot"}
     )
 
@@ -68,14 +68,14 @@ def test_reasoning_under_a_key_is_stripped_too(key):
 def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
     """A turn starts after the question, so reasoning between a call and the answer belongs to the same turn."""
     think = "<think>\nwhy\n</think>\n\n"
-    talked = talk(
+    with_reasoning = talk(
         "U:1", f"A:{think}one", "U:2", Message("assistant", think, extra=CALLS), "T:{}", f"A:{think}two", "U:3"
     )
-    assert contents(talked, thinking=Thinking.last) == [
+    assert contents(with_reasoning, thinking=Thinking.last) == [
         "u:1", "a:one", "u:2", f"a:{think}", "t:{}", f"a:{think}two", "u:3",
     ]  # fmt: skip
-    assert contents(talked, thinking=Thinking.strip)[3:6] == ["a:", "t:{}", "a:two"]
-    assert normalize_conversation(talked, DataConfig()) is talked
+    assert contents(with_reasoning, thinking=Thinking.strip)[3:6] == ["a:", "t:{}", "a:two"]
+    assert normalize_conversation(with_reasoning, DataConfig()) is with_reasoning
 
 
 def test_reasoning_tags_in_a_user_message_are_kept():

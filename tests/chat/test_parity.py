@@ -164,10 +164,10 @@ def test_a_failed_conversion_leaves_no_files(tmp_path, monkeypatch):
     own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
     (source / "tokenizer_config.json").write_text(json.dumps(own))
     (source / "own.py").write_text("class Own: pass")
-    asked = []
-    monkeypatch.setattr("builtins.input", asked.append)
+    prompted = []
+    monkeypatch.setattr("builtins.input", prompted.append)
 
     with pytest.raises(SftError, match=r"no tokenizer\.json, and the tokenizer cannot be converted"):
         load_tokenizer(str(source))
     assert list((tmp_path / "home" / "tokenizers").iterdir()) == []
-    assert asked == []
+    assert prompted == []

@@ -33,7 +33,7 @@ MESSAGES = st.one_of(
 )
 EXCHANGES = st.lists(
     st.tuples(CONTENTS, CONTENTS).map(
-        lambda said: [{"role": "user", "content": said[0]}, {"role": "assistant", "content": said[1]}]
+        lambda texts: [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
     ),
     min_size=1,
     max_size=4,
@@ -81,7 +81,7 @@ PEEKS = [
 ]  # fmt: skip
 
 
-def same(source, messages, tools):
+def count_known_texts(source, messages, tools):
     """Check that every known text equals its plain rendering, and return the number of known texts."""
     if MESSAGE_BOUNDARY in json.dumps(messages, ensure_ascii=False):
         return 0  # rejected earlier, like all reserved characters
@@ -109,7 +109,7 @@ def sources():
     messages=[{"role": role, "content": "x"} for role in ("user", "assistant", "tool", "assistant", "user")], tools=None
 )
 def test_prefix_texts_equal_plain_renderings(source, messages, tools):
-    same(source, messages, tools)
+    count_known_texts(source, messages, tools)
 
 
 @pytest.mark.material
@@ -118,7 +118,7 @@ def test_prefix_texts_equal_plain_renderings(source, messages, tools):
 @given(messages=TALKS, tools=st.sampled_from([None, [TOOL]]))
 def test_prefix_texts_of_every_real_template(material_dir, messages, tools):
     files = sorted((material_dir / "templates").rglob("*.jinja")) + sorted(material_dir.rglob("chat_template.jinja"))
-    known = [same(file.read_text(encoding="utf-8"), messages, tools) for file in files]
+    known = [count_known_texts(file.read_text(encoding="utf-8"), messages, tools) for file in files]
     assert len(known) > 60
 
 
@@ -142,10 +142,10 @@ def messages_of(conversation):
 )
 def test_number_of_known_prefixes(source, known):
     """Four messages, each with and without a generation prompt; if any text is known, the whole is."""
-    assert same(source, messages_of(talk("U:a", "A:b", "U:c", "A:d")), None) == known
+    assert count_known_texts(source, messages_of(talk("U:a", "A:b", "U:c", "A:d")), None) == known
 
 
-class Unwalked(PrefixRenderer):
+class SeparateRenderer(PrefixRenderer):
     """Renderer that renders every text separately: the reference."""
 
     def walk(self, messages, tools):
@@ -164,7 +164,7 @@ def compare(source, tokenizer, conversation, rules):
     """Check that the spans are the same with one rendering and with many."""
     template = ChatTemplate(source, tokenizer.special_tokens, "mine")
     walking, plain = SpanFinder(template, tokenizer, rules), SpanFinder(template, tokenizer, rules)
-    plain._prefix_renderer = Unwalked(template)
+    plain._prefix_renderer = SeparateRenderer(template)
     assert outcome(walking, conversation) == outcome(plain, conversation)
 
 

@@ -81,11 +81,13 @@ def test_the_trained_text_of_a_result_is_as_the_template_shows_it(make_builder, 
 def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer, result, expected):
     """The ids are those of the whole text: ``]`` and the newline after it are one token."""
     tokenizer = build_tokenizer(letters("]\n", "\n\n"))
-    talked = talk("U:q", "A:a", f"T:{result}", "A:b")
-    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([talked])[0]
+    conversation = talk("U:q", "A:a", f"T:{result}", "A:b")
+    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([conversation])[0]
     parts = ["a<|im_end|>", expected, "b<|im_end|>"]
     assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
-    assert outcome.examples[0].input_ids == make_builder(PLAIN, tokenizer).build([talked])[0].examples[0].input_ids
+    assert (
+        outcome.examples[0].input_ids == make_builder(PLAIN, tokenizer).build([conversation])[0].examples[0].input_ids
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,8 +110,8 @@ def test_which_tool_results_are_trained(make_builder, tokenizer, turns, rules, e
 
 def test_in_an_unrolled_conversation_each_result_trains_once(make_builder, tokenizer):
     """It is trained in the first example that contains it; later ones contain what the template keeps of it."""
-    talked = talk("U:q", "A:aa", "T:sun", "A:bb", "U:r", "A:cc", "T:rain", "A:dd")
-    outcome = make_builder(FORGETFUL, train_on_tool_results=True).build([talked])[0]
+    conversation = talk("U:q", "A:aa", "T:sun", "A:bb", "U:r", "A:cc", "T:rain", "A:dd")
+    outcome = make_builder(FORGETFUL, train_on_tool_results=True).build([conversation])[0]
     assert trained(tokenizer, outcome) == ["aa<|im_end|>", "sun|bb<|im_end|>", "cc<|im_end|>", "rain|dd<|im_end|>"]
     assert "tool\nsun<" in text(tokenizer, outcome.examples[1])
     assert "tool\n(old)sun<" in text(tokenizer, outcome.examples[2])
@@ -130,23 +132,23 @@ def test_in_an_unrolled_conversation_each_result_trains_once(make_builder, token
     ],
 )
 def test_a_template_that_changes_moves_or_repeats_a_result_is_rejected(make_builder, shown, results):
-    talked = talk("U:q", CALL, *(f"T:{result}" for result in results), "A:done")
+    conversation = talk("U:q", CALL, *(f"T:{result}" for result in results), "A:done")
     template = TAGGED.replace("RESULT", shown)
-    assert problem(make_builder(template, train_on_tool_results=True).build([talked])[0], "mine") == UNLIKE
+    assert problem(make_builder(template, train_on_tool_results=True).build([conversation])[0], "mine") == UNLIKE
 
 
 def test_a_template_that_parses_a_result_is_rejected(make_builder):
     """The template would parse the reserved characters as a part of the result."""
     checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
-    made = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
+    outcomes = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
         [talk("U:q", CALL, "T:{}", "A:b")]
     )
-    assert problem(made[0], "mine") == UNLIKE
+    assert problem(outcomes[0], "mine") == UNLIKE
 
 
 def test_a_result_that_no_example_shows_is_rejected(make_builder):
-    talked = talk("U:q", "A:a", "U:r", CALL, "T:sun")
-    assert problem(make_builder(PLAIN, train_on_tool_results=True).build([talked])[0], "mine") == (
+    conversation = talk("U:q", "A:a", "U:r", CALL, "T:sun")
+    assert problem(make_builder(PLAIN, train_on_tool_results=True).build([conversation])[0], "mine") == (
         "message 5 (tool) comes after the last answer that carries loss: no example shows this result"
         " (data.train_on_tool_results)"
     )
@@ -159,14 +161,14 @@ def test_a_character_that_a_shared_token_cuts_carries_no_loss(make_builder, buil
     for pair in (("\u010a", "\u00c3"), ("\u00a9", "\u010a")):
         vocabulary["".join(pair)] = len(vocabulary)
     backend.model = models.BPE(vocabulary, [("\u010a", "\u00c3"), ("\u00a9", "\u010a")])
-    talked = talk("U:q", "A:a", "T:\u00e9bc\u00e9", "A:d")
+    conversation = talk("U:q", "A:a", "T:\u00e9bc\u00e9", "A:d")
     tokenizer = build_tokenizer(backend)
-    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([talked])[0]
+    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([conversation])[0]
     ids = [id for id, weight in zip(outcome.examples[0].input_ids, outcome.examples[0].weights, strict=True) if weight]
     assert tokenizer.decode_batch([ids]) == ["a<|im_end|>bcd<|im_end|>"]
     backend.decoder = decoders.Sequence([decoders.ByteLevel()])
-    unread = make_builder(PLAIN, build_tokenizer(backend), train_on_tool_results=True).build([talked])[0]
-    assert problem(unread, "mine") == "the tool result '\u00e9bc\u00e9' cannot be separated in its ids"
+    undecodable = make_builder(PLAIN, build_tokenizer(backend), train_on_tool_results=True).build([conversation])[0]
+    assert problem(undecodable, "mine") == "the tool result '\u00e9bc\u00e9' cannot be separated in its ids"
 
 
 def test_a_result_that_normalization_merges_with_template_text_is_rejected(make_builder, build_tokenizer):
@@ -202,9 +204,9 @@ def test_training_results_changes_only_weights(
     backend.decoder = decoder
     tokenizer = build_tokenizer(backend)
     turns = [turn for pair in zip(results, answers, strict=False) for turn in (f"T:{pair[0]}", f"A:{pair[1]}")]
-    talked = talk("U:q", "A:a", *turns)
-    before = make_builder(template, tokenizer).build([talked])[0]
-    after = make_builder(template, tokenizer, train_on_tool_results=True).build([talked])[0]
+    conversation = talk("U:q", "A:a", *turns)
+    before = make_builder(template, tokenizer).build([conversation])[0]
+    after = make_builder(template, tokenizer, train_on_tool_results=True).build([conversation])[0]
     if before.problem is not None:
         return
     assert after.problem is None

@@ -43,7 +43,7 @@ def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(make_builder, tokenize
 
 
 @pytest.mark.parametrize(
-    ("template", "asked", "expected"),
+    ("template", "question", "expected"),
     [
         ("chatml", "hi", "hi<|im_end|>|a<|im_end|>"),
         ("chatml", " hi\n", " hi\n<|im_end|>|a<|im_end|>"),
@@ -57,18 +57,20 @@ def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(make_builder, tokenize
         (BRACKETS, "hi", "hi| a</s>"),
     ],
 )
-def test_the_stop_token_that_closes_a_question_is_trained(make_builder, tokenizer, template, asked, expected):
-    assert trained(tokenizer, contents(make_builder, template).build([talk(f"U:{asked}", "A:a")])[0]) == [expected]
+def test_the_stop_token_that_closes_a_question_is_trained(make_builder, tokenizer, template, question, expected):
+    assert trained(tokenizer, contents(make_builder, template).build([talk(f"U:{question}", "A:a")])[0]) == [expected]
 
 
 def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer):
     """The ids are those of the whole text."""
     tokenizer = build_tokenizer(letters("\nh", "?\n"))
-    talked = talk("U:hi?", "A:a")
+    conversation = talk("U:hi?", "A:a")
     spaced = SPACED.replace(" \\n<|im_end|>", "\\n<|im_end|>")
-    outcome = contents(make_builder, spaced, tokenizer).build([talked])[0]
+    outcome = contents(make_builder, spaced, tokenizer).build([conversation])[0]
     assert trained(tokenizer, outcome) == ["i|<|im_end|>|a\n<|im_end|>"]
-    assert outcome.examples[0].input_ids == make_builder(spaced, tokenizer).build([talked])[0].examples[0].input_ids
+    assert (
+        outcome.examples[0].input_ids == make_builder(spaced, tokenizer).build([conversation])[0].examples[0].input_ids
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,13 +136,13 @@ def test_documents_and_weights_are_unchanged(make_builder, tokenizer):
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
 def test_only_answers_and_questions_are_trained(make_builder, tokenizer, exchanges):
     """The ids equal those of training only answers; exactly the questions and their stop tokens are trained too."""
-    talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}x")))
-    outcome = make_builder().build([talked])[0]
+    conversation = talk(*(turn for question, answer in exchanges for turn in (f"U:{question}", f"A:{answer}x")))
+    outcome = make_builder().build([conversation])[0]
     assume(outcome.problem is None)
     (plain,) = outcome.examples
-    (found,) = contents(make_builder).build([talked])[0].examples
+    (found,) = contents(make_builder).build([conversation])[0].examples
     assert found.input_ids == plain.input_ids
     more = [id for id, a, b in zip(found.input_ids, found.weights, plain.weights, strict=True) if a and not b]
     assert all(a >= b for a, b in zip(found.weights, plain.weights, strict=True))
-    expected = "".join(f"{asked}<|im_end|>" for asked, _ in exchanges if asked.strip())
+    expected = "".join(f"{question}<|im_end|>" for question, _ in exchanges if question.strip())
     assert tokenizer.decode_batch([more])[0] == expected

@@ -15,8 +15,8 @@ CALL = {"type": "function", "function": {"name": "look", "arguments": {"city": "
 
 def call(arguments):
     """Return an assistant message that calls a tool."""
-    made = {"type": "function", "function": {"name": "look", "arguments": arguments}}
-    return Message("assistant", "", extra={"tool_calls": [made]})
+    tool_call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
+    return Message("assistant", "", extra={"tool_calls": [tool_call]})
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ TOOLS = """
 
 @pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city": "Oslo"}'])
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "expected"),
     [
         (TEXT_ONLY, 'look{"arguments": {"city": "Oslo"}}<|im_end|>'),
         (OBJECT_ONLY, 'look1{"city": "Oslo"}<|im_end|>'),
     ],
 )
-def test_tool_arguments_have_the_form_that_the_template_reads(make_builder, tokenizer, how, said, arguments):
+def test_tool_arguments_have_the_form_that_the_template_reads(make_builder, tokenizer, how, expected, arguments):
     """Some templates fail on an object, others on text."""
     outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call(arguments))])[0]
-    assert trained(tokenizer, outcome) == [said]
+    assert trained(tokenizer, outcome) == [expected]
 
 
 @pytest.mark.parametrize("arguments", ["{}", '{"city": "Oslo"}', "not JSON"])
@@ -226,11 +226,11 @@ def test_too_long(make_builder):
     )
 
 
-@pytest.mark.parametrize(("max_length", "gone", "said"), [(89, 0, "1 2 3"), (88, 2, "2 3"), (63, 4, "3")])
-def test_whole_turns_are_dropped_from_the_front(make_builder, tokenizer, max_length, gone, said):
+@pytest.mark.parametrize(("max_length", "dropped", "expected"), [(89, 0, "1 2 3"), (88, 2, "2 3"), (63, 4, "3")])
+def test_whole_turns_are_dropped_from_the_front(make_builder, tokenizer, max_length, dropped, expected):
     outcome = make_builder(max_length=max_length, overflow=Overflow.drop_oldest_turns).build([talk(*LONG)])[0]
-    assert outcome.dropped_messages == gone
-    assert trained(tokenizer, outcome) == ["|".join(f"{answer}<|im_end|>" for answer in said.split())]
+    assert outcome.dropped_messages == dropped
+    assert trained(tokenizer, outcome) == ["|".join(f"{answer}<|im_end|>" for answer in expected.split())]
     assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\n")
 
 

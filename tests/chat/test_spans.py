@@ -33,8 +33,8 @@ def test_only_answers_and_their_stop_tokens_carry_loss(make_builder, tokenizer):
 )
 def test_the_weight_of_a_message_is_on_each_of_its_tokens(make_builder, weights, expected):
     first, second = weights
-    talked = talk("U:hi", Message("assistant", "yo", first), "U:k", Message("assistant", "!", second))
-    (example,) = make_builder().build([talked])[0].examples
+    conversation = talk("U:hi", Message("assistant", "yo", first), "U:k", Message("assistant", "!", second))
+    (example,) = make_builder().build([conversation])[0].examples
     shown = [weight for weight in example.weights if weight]
     assert shown == [weight for weight in expected if weight]
     assert len(example.input_ids) == len(example.weights)
@@ -42,8 +42,8 @@ def test_the_weight_of_a_message_is_on_each_of_its_tokens(make_builder, weights,
 
 def test_an_example_ends_with_its_last_trained_token(make_builder, tokenizer):
     """Tokens after the last trained one teach nothing, so they are removed."""
-    talked = talk("U:hi", "A:yo", "U:k", Message("assistant", "!", 0.0))
-    (example,) = make_builder().build([talked])[0].examples
+    conversation = talk("U:hi", "A:yo", "U:k", Message("assistant", "!", 0.0))
+    (example,) = make_builder().build([conversation])[0].examples
     assert text(tokenizer, example).endswith("<|im_start|>assistant\nyo<|im_end|>")
 
 
@@ -105,8 +105,8 @@ QWEN_LIKE = """
 
 def test_rewritten_history_gives_one_example_per_turn(make_builder, tokenizer):
     """Each example is as served: with the reasoning of its turn and without that of earlier turns."""
-    talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
-    outcome = make_builder(QWEN_LIKE).build([talked])[0]
+    conversation = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
+    outcome = make_builder(QWEN_LIKE).build([conversation])[0]
     assert trained(tokenizer, outcome) == ["<think>a</think>x<|im_end|>", "<think>b</think>y<|im_end|>"]
     assert text(tokenizer, outcome.examples[1]) == (
         "<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\nx<|im_end|>\n"

@@ -36,7 +36,7 @@ def rendered(text):
     return Conversation((), "rows.jsonl:7", "mine", text=text, rendered=True)
 
 
-def shown(builder, conversation):
+def render_plain(builder, conversation):
     messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
     return builder.span_finder.template.render(messages, None, prompt=False)
 
@@ -53,7 +53,7 @@ def known(build_tokenizer):
 def test_a_rendered_text_gives_the_example_of_its_conversation(make_builder, known, template, name):
     builder, conversation = make_builder(TEMPLATES[template], known), TALKS[name]
     expected = builder.build([conversation])[0]
-    found = builder.build([rendered(shown(builder, conversation))])[0]
+    found = builder.build([rendered(render_plain(builder, conversation))])[0]
     assert found.problem is expected.problem is None, found.problem
     assert found.examples == tuple(expected.examples)
 
@@ -124,7 +124,7 @@ def test_a_text_that_the_template_would_not_write_is_rejected(make_builder, temp
 
 def test_a_rendered_text_has_a_golden_prompt(make_builder, tokenizer, tmp_path):
     builder = make_builder()
-    golden = parity.golden_prompt(builder, rendered(shown(builder, TALKS["three turns"])))
+    golden = parity.golden_prompt(builder, rendered(render_plain(builder, TALKS["three turns"])))
     assert [message["content"] for message in golden.messages] == ["hi", "yo", "a\n\nb", "c\n", "d"]
     tokenizer.with_template(builder.span_finder.template.source).save(tmp_path / "server")
     assert parity.check_parity(tmp_path / "server", [golden]) == 1
@@ -133,7 +133,7 @@ def test_a_rendered_text_has_a_golden_prompt(make_builder, tokenizer, tmp_path):
 def test_oldest_turns_of_a_rendered_text_can_be_dropped(make_builder, tokenizer):
     builder = make_builder(max_length=60, overflow=Overflow.drop_oldest_turns)
     conversation = talk("U:" + "x" * 40, "A:yo", "U:q", "A:a")
-    outcome = builder.build([rendered(shown(builder, conversation))])[0]
+    outcome = builder.build([rendered(render_plain(builder, conversation))])[0]
     assert outcome.dropped_messages == 2
     assert trained(tokenizer, outcome) == ["a<|im_end|>"]
 
@@ -146,9 +146,9 @@ WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.
 def test_splitting_restores_a_conversation_or_rejects_it(make_builder, known, template, exchanges):
     """A text without tags in its messages gives the example of its conversation or an error, never another example."""
     builder = make_builder(TEMPLATES[template], known)
-    talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))
-    expected = builder.build([talked])[0]
+    restored = talk(*(turn for question, answer in exchanges for turn in (f"U:{question}", f"A:{answer}")))
+    expected = builder.build([restored])[0]
     assume(expected.problem is None)
-    found = builder.build([rendered(shown(builder, talked))])[0]
+    found = builder.build([rendered(render_plain(builder, restored))])[0]
     assert found.problem is not None or found.examples[0].input_ids == expected.examples[0].input_ids
     assert found.problem is not None or found.examples == expected.examples

@@ -45,7 +45,7 @@ def test_ids_and_mask_before_and_after(make_builder, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("shorter", "said", "remarks", "stops"),
+    ("shorter", "expected_texts", "remarks", "stops"),
     [
         pytest.param(0, ["bc<|im_end|>|efg<|im_end|>"], set(), {"<|im_end|>"}, id="fits"),
         pytest.param(1, ["bc<|im_end|>|efg"], {"cut_answer"}, {"<|im_end|>"}, id="only-the-stop"),
@@ -55,11 +55,11 @@ def test_ids_and_mask_before_and_after(make_builder, tokenizer):
     ],
 )
 def test_an_answer_that_loses_its_end_is_remarked_and_its_stop_is_not_counted(
-    make_builder, tokenizer, shorter, said, remarks, stops
+    make_builder, tokenizer, shorter, expected_texts, remarks, stops
 ):
     length = len(make_builder().build([talk(*TWO)])[0].examples[0].input_ids)
     outcome = cut(make_builder, talk(*TWO), length - shorter)
-    assert (trained(tokenizer, outcome), outcome.remarks, outcome.stop_tokens) == (said, remarks, stops)
+    assert (trained(tokenizer, outcome), outcome.remarks, outcome.stop_tokens) == (expected_texts, remarks, stops)
     assert outcome.truncated_tokens == shorter
 
 

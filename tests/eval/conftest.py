@@ -112,9 +112,9 @@ def write_rows(file: Path, countries: Sequence[str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def runs_dir(tmp_path_factory):
     """Return a base model, rows, and the runs ``lora``, ``nf4`` and ``full`` that memorized them; see ``write_run``."""
-    root = tmp_path_factory.mktemp("world")
+    root = tmp_path_factory.mktemp("runs_dir")
     write_tokenizer(root / "base")
     tiny(num_key_value_heads=4).save_pretrained(root / "base")
     rows = write_rows(root / "rows.jsonl", list(QUESTIONS))
@@ -182,10 +182,10 @@ def _home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_of(world, tmp_path):
+def run_of(runs_dir, tmp_path):
     """Return a function that copies a run: ``lora``, ``nf4`` or ``full``."""
 
     def copy(kind: str) -> Path:
-        return Path(shutil.copytree(world / kind, tmp_path / kind))
+        return Path(shutil.copytree(runs_dir / kind, tmp_path / kind))
 
     return copy

@@ -17,11 +17,11 @@ def random_prompts(lengths=LENGTHS) -> list[list[int]]:
     return [torch.randint(3, 320, (length,), generator=generator).tolist() for length in lengths]
 
 
-def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> GeneratedAnswer:
+def argmax_loop(model, ids: list[int], stops: set[int], limit: int) -> GeneratedAnswer:
     """Append the most probable id until the end, without a cache: the reference."""
     model.eval()
     new: list[int] = []
-    for _ in range(room):
+    for _ in range(limit):
         with torch.no_grad():
             new.append(int(model(input_ids=torch.tensor([ids + new]), use_cache=False).logits[0, -1].argmax()))
         if new[-1] in stops:
@@ -31,8 +31,8 @@ def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> GeneratedA
 
 def stops_of(model) -> list[int]:
     """Return two ids that this random model generates, so that some answers end and others do not."""
-    said = [argmax_loop(model, ids, set(), 8).ids for ids in random_prompts()]
-    return [said[0][2], said[3][5]]
+    generated = [argmax_loop(model, ids, set(), 8).ids for ids in random_prompts()]
+    return [generated[0][2], generated[3][5]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -42,7 +42,7 @@ def test_answers_equal_the_argmax_loop(build, family, batch_size):
     stops = stops_of(model)
     expected = [argmax_loop(model, ids, set(stops), 8) for ids in random_prompts()]
     assert {answer.stopped for answer in expected} == {True, False}
-    told = []
+    progress_calls = []
     found = generate_answers(
         build(family),
         random_prompts(),
@@ -50,17 +50,17 @@ def test_answers_equal_the_argmax_loop(build, family, batch_size):
         pad_id=stops[0],
         max_new_tokens=8,
         batch_size=batch_size,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: progress_calls.append((done, total)),
     )
     assert found == expected
-    assert told[-1] == (7, 7)
+    assert progress_calls[-1] == (7, 7)
 
 
 def test_the_context_limit_shortens_only_long_answers(build):
     """In a context of 128, prompts of 120, 126, 128 and 140 ids leave 8, 2, 0 and 0 ids for the answer."""
     prompts = random_prompts([120, 126, 128, 140, 4])
     found = generate_answers(build(), prompts, stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=16)
-    alone = [argmax_loop(build(), prompts[i], {2}, room).ids for i, room in [(0, 8), (1, 2), (4, 8)]]
+    alone = [argmax_loop(build(), prompts[i], {2}, limit).ids for i, limit in [(0, 8), (1, 2), (4, 8)]]
     assert [answer.ids for answer in found] == [alone[0], alone[1], (), (), alone[2]]
     assert [answer.truncated for answer in found] == [False, True, True, True, False]
     assert not any(answer.stopped for answer in found)

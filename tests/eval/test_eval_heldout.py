@@ -49,13 +49,13 @@ def reference(model, examples) -> list[tuple[float, float]]:
 
 def begin_alike() -> list[Example]:
     """Return examples; seven of them begin with the same 40 ids, and four of these with the same 60."""
-    made = [example(80 + i, dict.fromkeys(range(70, 80 + i), 0.5 + i % 2), "ab"[i % 2], i) for i in range(9)]
-    ids = [list(one.input_ids) for one in made]
+    originals = [example(80 + i, dict.fromkeys(range(70, 80 + i), 0.5 + i % 2), "ab"[i % 2], i) for i in range(9)]
+    ids = [list(one.input_ids) for one in originals]
     for number in range(1, 8):
         ids[number][:40] = ids[0][:40]
     for number in range(1, 5):
         ids[number][40:60] = ids[0][40:60]
-    return [Example(tuple(own), one.weights, one.where, one.source) for own, one in zip(ids, made, strict=True)]
+    return [Example(tuple(own), one.weights, one.where, one.source) for own, one in zip(ids, originals, strict=True)]
 
 
 def measured(model, split, packed, **options):
@@ -159,13 +159,13 @@ def test_halving_every_weight_changes_nothing(build, split_of):
 
 def test_only_the_chosen_examples_count(build, split_of):
     alone = reference(build(), EXAMPLES)
-    told = []
+    progress_calls = []
     found = measured(
-        build(), split_of(EXAMPLES), True, max_tokens=64, indices=[4, 0], progress=lambda *of: told.append(of)
+        build(), split_of(EXAMPLES), True, max_tokens=64, indices=[4, 0], progress=lambda *of: progress_calls.append(of)
     )
     assert found.overall.loss == pytest.approx((alone[4][0] + alone[0][0]) / (alone[4][1] + alone[0][1]), rel=1e-5)
     assert {name: loss.examples for name, loss in found.sources.items()} == {"weighted": 1, "short": 1}
-    assert told[-1] == (2, 2)
+    assert progress_calls[-1] == (2, 2)
 
 
 def test_the_model_and_the_random_generators_are_unchanged(build, split_of):

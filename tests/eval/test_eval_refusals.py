@@ -17,10 +17,10 @@ def refusal(*words: str) -> SftError:
     return caught.value
 
 
-def test_missing_data_whose_source_changed_is_refused(run_of, tmp_path, world):
+def test_missing_data_whose_source_changed_is_refused(run_of, tmp_path, runs_dir):
     run = run_of("lora")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text((world / "rows.jsonl").read_text().replace("Paris", "Lyon"))
+    rows.write_text((runs_dir / "rows.jsonl").read_text().replace("Paris", "Lyon"))
     config = read_config(run / "config.yaml")
     config.data.mix["capitals"].path = config.data.mix["capitals"].validation_path = str(rows)
     (run / "config.yaml").write_text(dump_config(config))
@@ -34,7 +34,7 @@ def test_missing_data_whose_source_changed_is_refused(run_of, tmp_path, world):
     assert error.fix == f"restore it, or name rows: sft eval {run} data=FILE"
 
 
-def test_a_run_without_held_out_rows_is_refused(run_of, world):
+def test_a_run_without_held_out_rows_is_refused(run_of, runs_dir):
     run = run_of("lora")
     config = read_config(run / "config.yaml")
     config.data.mix["capitals"].validation_path = None

@@ -48,19 +48,19 @@ def test_the_table_with_a_base_has_a_row_for_each_model_and_fits_80_columns():
 
 
 def test_the_table_without_answers_has_losses_only():
-    silent = EvalMetrics(scores(1.0, 0, None, None), {"a": scores(1.0, 0, None, None)})
-    assert score_table(silent) == (["source", "examples", "loss", "perplexity"], [["a", 4, 1.0, 2.0]])
+    without_answers = EvalMetrics(scores(1.0, 0, None, None), {"a": scores(1.0, 0, None, None)})
+    assert score_table(without_answers) == (["source", "examples", "loss", "perplexity"], [["a", 4, 1.0, 2.0]])
 
 
 def test_scores_per_source_and_overall():
     items = [Question("w", source, (1, 2), "q", "a") for source in "xxy"]
-    said = [
+    answers = [
         ScoredAnswer("a", True, True, False),
         ScoredAnswer("b", False, True, False),
         ScoredAnswer("a", True, False, False),
     ]
     loss = GroupLoss(1.0, 2.0, 3, 4)
-    found = combine_metrics(HeldOutLosses(loss, {"x": loss, "y": loss, "z": loss}), items, said)
+    found = combine_metrics(HeldOutLosses(loss, {"x": loss, "y": loss, "z": loss}), items, answers)
     assert (found.overall.exact_match, found.overall.stopped_share) == (2 / 3, 2 / 3)
     assert [(one.items, one.exact_match, one.stopped_share) for one in found.sources.values()] == [
         (2, 0.5, 1.0),

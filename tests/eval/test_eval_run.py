@@ -26,7 +26,7 @@ def evaluated(run: Path, *words: str) -> dict:
 
 
 @pytest.mark.parametrize("kind", ["lora", "nf4", "full"])
-def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
+def test_a_run_is_compared_with_its_base(runs_dir, run_of, kind, capsys):
     run = run_of(kind)
     report = evaluated(run, "--compare", "base")
     assert (report["suite"], report["version"]) == ("heldout", 1)
@@ -53,7 +53,7 @@ def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
     )
     assert [path.name for path in (run / "eval").iterdir()] == ["heldout.json"]
     out = capsys.readouterr().out
-    assert f"rows      5 held-out examples of {world / f'prepared-{kind}'}\n" in out
+    assert f"rows      5 held-out examples of {runs_dir / f'prepared-{kind}'}\n" in out
     assert out.endswith(f"report    {run / 'eval' / 'heldout.json'}\n")
     assert "  expected  Paris\n" in out
     assert "  tuned     Paris\n" in out
@@ -76,8 +76,12 @@ def test_options_of_eval_are_read(run_of):
     assert (report["metrics"]["examples"], report["metrics"]["items"], len(report["items"])) == (5, 2, 2)
     assert report["metrics"]["stopped_share"] == 0
     assert "base_answer" not in report["items"][0]
-    silent = evaluated(run, "eval.generate=false")
-    assert (silent["items"], silent["metrics"]["exact_match"], silent["metrics"]["stopped_share"]) == ([], None, None)
+    without_answers = evaluated(run, "eval.generate=false")
+    assert (
+        without_answers["items"],
+        without_answers["metrics"]["exact_match"],
+        without_answers["metrics"]["stopped_share"],
+    ) == ([], None, None)
 
 
 def test_a_half_precision_evaluation_gives_the_same_answers(run_of):
@@ -98,18 +102,18 @@ def test_other_data_is_prepared_with_the_runs_template(run_of, other_rows, capsy
     assert f"rows      2 examples of {other_rows} (" in capsys.readouterr().out
 
 
-def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
+def test_held_out_rows_of_other_data_come_first(run_of, other_rows, runs_dir):
     report = evaluated(
         run_of("lora"),
         "data=local",
-        f"data.mix.local.path={world / 'rows.jsonl'}",
+        f"data.mix.local.path={runs_dir / 'rows.jsonl'}",
         f"data.mix.local.validation_path={other_rows}",
     )
     assert (report["data"]["split"], report["metrics"]["examples"]) == ("validation", 2)
 
 
-def test_rows_that_were_trained_on_give_a_warning(run_of, world, capsys):
-    rows = world / "rows.jsonl"
+def test_rows_that_were_trained_on_give_a_warning(run_of, runs_dir, capsys):
+    rows = runs_dir / "rows.jsonl"
     evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
     sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): their scores"
     out = capsys.readouterr().out
@@ -134,11 +138,11 @@ def test_rows_that_were_not_trained_on_give_no_warning(run_of, tmp_path, capsys)
     assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (0, 0)
 
 
-def test_several_sources_are_scored_separately(run_of, other_rows, world, capsys):
+def test_several_sources_are_scored_separately(run_of, other_rows, runs_dir, capsys):
     report = evaluated(
         run_of("lora"),
         "data=local",
-        f"data.mix.known.path={world / 'rows.jsonl'}",
+        f"data.mix.known.path={runs_dir / 'rows.jsonl'}",
         f"data.mix.other.path={other_rows}",
     )
     sources = report["metrics"]["sources"]
@@ -171,9 +175,9 @@ def test_missing_data_is_prepared_again(run_of, tmp_path, capsys):
     assert after == before
 
 
-def test_a_prepared_directory_with_other_data_is_not_used(run_of, tmp_path, world):
+def test_a_prepared_directory_with_other_data_is_not_used(run_of, tmp_path, runs_dir):
     run = run_of("lora")
-    reused = Path(shutil.copytree(world / "prepared-lora", tmp_path / "reused"))
+    reused = Path(shutil.copytree(runs_dir / "prepared-lora", tmp_path / "reused"))
     manifest = json.loads((reused / "manifest.json").read_text())
     (reused / "manifest.json").write_text(json.dumps({**manifest, "content": "another"}))
     known = json.loads((run / "data.json").read_text())

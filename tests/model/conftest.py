@@ -93,5 +93,5 @@ def build():
 
 
 @pytest.fixture
-def lay():
+def make_batch():
     return documents

@@ -120,10 +120,10 @@ def padded_loss(model: PreTrainedModel, ids: Sequence[Tensor], trained: Sequence
     """
     rows = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-    wanted = nn.utils.rnn.pad_sequence(list(trained), batch_first=True)
+    predicted = nn.utils.rnn.pad_sequence(list(trained), batch_first=True)
     logits = model(input_ids=rows, attention_mask=mask, use_cache=False).logits.float()
     each = cross_entropy(logits[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none")
-    return (each * wanted[:, 1:]).sum()
+    return (each * predicted[:, 1:]).sum()
 
 
 def assert_same_gradients(ours: dict[str, Tensor], reference: dict[str, Tensor], tolerance: float = 1e-5) -> None:

@@ -183,7 +183,7 @@ def test_start_from_an_exported_pissa_is_a_lora_of_twice_the_rank(build, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         (
             {"rank": 8},
@@ -212,12 +212,12 @@ def test_start_from_an_exported_pissa_is_a_lora_of_twice_the_rank(build, tmp_pat
         ),
     ],
 )
-def test_start_from_refuses_another_adapter(build, tmp_path, config, told):
+def test_start_from_refuses_another_adapter(build, tmp_path, config, message):
     there = tmp_path / "first"
     saved_run(build, there, lora())
     with pytest.raises(SftError) as caught:
         adapted(build, lora(**config, start_from=str(there)))
-    assert str(caught.value) == told.format(there=there)
+    assert str(caught.value) == message.format(there=there)
 
 
 def test_start_from_refuses_a_missing_adapter(tmp_path):

@@ -168,21 +168,21 @@ def gradients(model, loss) -> dict[str, torch.Tensor]:
 
 
 @table
-def test_packed_gradients_are_the_sum_of_solo_gradients(case, adapt, lay):
+def test_packed_gradients_are_the_sum_of_solo_gradients(case, adapt, make_batch):
     """The reference is plain transformers, one document at a time."""
     model = adapt(case)
     train(model, case, steps=2)  # B is not 0 any more
     # PiSSA's two large terms cancel, which leaves noise of 1.4e-5 in float32; 4-bit layers have no double.
     double = case.stored is QuantKind.none
     reference = copy.deepcopy(model).double() if double else model
-    laid = lay([5, 9, 4])
+    batch = make_batch([5, 9, 4])
     # The second and the last token of each document are trained.
     alone = torch.zeros(())
-    for number, ids in enumerate(laid.documents):
+    for number, ids in enumerate(batch.documents):
         out = reference(input_ids=ids[None], use_cache=False).logits[0, [0, len(ids) - 2]]
         own = slice(2 * number, 2 * number + 2)
-        losses = torch.nn.functional.cross_entropy(out, laid.targets[own], reduction="none")
-        alone = alone + (losses * laid.target_weights[own]).sum()
+        losses = torch.nn.functional.cross_entropy(out, batch.targets[own], reduction="none")
+        alone = alone + (losses * batch.target_weights[own]).sum()
     expected = gradients(reference, alone)
     from sft_cli.model.head.loss_model import build_loss_model
 
@@ -190,7 +190,7 @@ def test_packed_gradients_are_the_sum_of_solo_gradients(case, adapt, lay):
     assert probed.packed_ok
     if double:
         model.double()
-    packed = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+    packed = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
     found = gradients(model, packed)
     assert distance(packed, alone) < 1e-5
     for name, value in expected.items():

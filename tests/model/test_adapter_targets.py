@@ -49,8 +49,8 @@ def test_routers_get_no_adapter_by_default(family, router):
     model = mixture(family)
     assert {name.split(".", 3)[3] for name in router_layers(model)} == router
     alone = layers(add_adapter(model, AdapterConfig(rank=2), [], seed=0))
-    asked = layers(add_adapter(mixture(family), AdapterConfig(rank=2, router=True), [], seed=0))
-    assert asked - alone == router
+    with_router = layers(add_adapter(mixture(family), AdapterConfig(rank=2, router=True), [], seed=0))
+    assert with_router - alone == router
     assert {name.rsplit(".", 1)[-1] for name in alone} >= {"jetmoe": {"kv_proj"}}.get(family, {"q_proj", "o_proj"})
     assert not any("mlp.experts" in name for name in alone)
 
@@ -91,7 +91,7 @@ def test_named_experts_are_adapted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "config", "told"),
+    ("family", "config", "message"),
     [
         (
             "llama",
@@ -132,10 +132,10 @@ def test_named_experts_are_adapted(tmp_path):
         ),
     ],
 )
-def test_unsupported_layers_are_refused(build, family, config, told):
+def test_unsupported_layers_are_refused(build, family, config, message):
     with pytest.raises(SftError) as caught:
         check_adapter(build(family), config)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("kind", [AdapterKind.lora, AdapterKind.vera, AdapterKind.ia3])

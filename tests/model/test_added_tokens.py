@@ -90,23 +90,23 @@ def test_load_model_adds_rows_for_every_storage(saved, kind):
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", [QuantKind.none, QuantKind.nf4])
-def test_lora_trains_saves_loads_and_merges_only_added_rows(build, lay, tmp_path, kind, tied):
+def test_lora_trains_saves_loads_and_merges_only_added_rows(build, make_batch, tmp_path, kind, tied):
     source, adapter, whole = (tmp_path / name for name in ("base", "adapter", "merged"))
     build("llama-tied" if tied else "llama").save_pretrained(source)
     base = load(source, [160, 161], kind)
     before = [value.detach().clone() for value in embedding_matrices(base)]
     model = add_adapter(base, AdapterConfig(rank=4), [2], seed=0, added_ids=[160, 161]).model
-    laid = lay([6, 5, 9])
-    ids = laid.row[0].clone()
+    batch = make_batch([6, 5, 9])
+    ids = batch.row[0].clone()
     ids[0, 1], ids[0, 7] = 160, 161
-    targets = laid.targets.clone()
+    targets = batch.targets.clone()
     targets[0] = 160
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4)
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
     losses = []
     for _ in range(10):
-        loss = loss_model(ids, *laid.row[1:], targets, laid.target_at, laid.target_weights)["loss"]
+        loss = loss_model(ids, *batch.row[1:], targets, batch.target_at, batch.target_weights)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -24,9 +24,9 @@ SIZES = {
 BITFIT = AdapterConfig(kind=AdapterKind.bitfit)
 
 
-def of(made):
+def build_model(base_config):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(made).train()
+    return AutoModelForCausalLM.from_config(base_config).train()
 
 
 def pattern(**values):
@@ -45,7 +45,7 @@ def test_bitfit_trains_the_biases_of_qwen2(build):
 
 
 @pytest.mark.parametrize(
-    ("made", "some", "none"),
+    ("base_config", "some", "none"),
     [
         pytest.param(
             OPTConfig(vocab_size=160, hidden_size=64, ffn_dim=96, num_hidden_layers=1, num_attention_heads=4,
@@ -62,8 +62,8 @@ def test_bitfit_trains_the_biases_of_qwen2(build):
         ),
     ],
 )  # fmt: skip
-def test_bitfit_on_other_families(made, some, none):
-    names = set(trained(of(made), BITFIT))
+def test_bitfit_on_other_families(base_config, some, none):
+    names = set(trained(build_model(base_config), BITFIT))
     assert some <= names
     assert not none & names
     assert all(name.endswith("bias") for name in names)
@@ -90,7 +90,7 @@ def test_patterns_select_parameters(build, config, expected):
 
 
 @pytest.mark.parametrize(
-    ("made", "router"),
+    ("base_config", "router"),
     [
         (MixtralConfig(**SIZES, num_local_experts=4), "model.layers.0.mlp.gate.weight"),
         (Qwen2MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
@@ -99,8 +99,8 @@ def test_patterns_select_parameters(build, config, expected):
          "model.layers.0.mlp.router.weight"),
     ],
 )  # fmt: skip
-def test_routers_stay_frozen_by_default(made, router):
-    model = of(made)
+def test_routers_stay_frozen_by_default(base_config, router):
+    model = build_model(base_config)
     left = {name for name, _ in model.named_parameters()} - set(trained(model, pattern()))
     assert router in left
     assert all({"gate", "router", "shared_expert_gate"} & set(name.split(".")) for name in left)
@@ -114,7 +114,7 @@ def test_routers_stay_frozen_by_default(made, router):
     [("qwen2", BITFIT), ("gpt2", BITFIT), ("llama", pattern(train=[r"layers\.1\.", "norm"]))],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_selected_weights_learn_and_others_stay(build, lay, family, config, dtype):
+def test_selected_weights_learn_and_others_stay(build, make_batch, family, config, dtype):
     """Under autocast frozen matrices have its dtype and trained weights are float32."""
     model = build(family)
     names = set(trained(model, config))
@@ -126,12 +126,12 @@ def test_selected_weights_learn_and_others_stay(build, lay, family, config, dtyp
     frozen = {name: value.detach().clone() for name, value in model.named_parameters() if name not in names}
     use_packed_attention(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5, 9])
+        loss_model, batch = LossModel(model, packed=True, chunk=4), make_batch([6, 5, 9])
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
     losses = []
     for _ in range(15):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            loss = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+            loss = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

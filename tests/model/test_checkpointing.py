@@ -50,11 +50,11 @@ def adapted(base, *, fused=False, seed=0):
     return model.train()
 
 
-def gradients(model, made):
+def gradients(model, batch):
     """Return the loss and the gradient of every trained parameter."""
     model.zero_grad()
     loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
-    loss = loss_model(*made.row, made.targets, made.target_at, made.target_weights)["loss"]
+    loss = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
     loss.backward()
     return loss.item(), {name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad}
 
@@ -62,22 +62,22 @@ def gradients(model, made):
 @pytest.mark.parametrize("fused", [False, True], ids=["peft", "fused"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_recomputation_keeps_gradients_bit_for_bit(build, lay, family, mode, fused, monkeypatch):
+def test_recomputation_keeps_gradients_bit_for_bit(build, make_batch, family, mode, fused, monkeypatch):
     """The layers' inputs are small here, but all of them are offloaded."""
     monkeypatch.setattr(checkpointing, "Offloader", lambda device: Offloader(device, min_elements=1))
-    made = lay([5, 3, 7])
+    batch = make_batch([5, 3, 7])
     model = adapted(build(family), fused=fused)
-    loss, expected = gradients(model, made)
+    loss, expected = gradients(model, batch)
     apply_checkpointing(model, recompute(mode, 1 if mode is Checkpointing.layers else 2))
     for _ in range(2):
-        again, found = gradients(model, made)
+        again, found = gradients(model, batch)
         assert again == loss
         assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert len(expected) > 4
 
 
-def test_recomputation_uses_the_same_dropout(build, lay):
-    made = lay([5, 9])
+def test_recomputation_uses_the_same_dropout(build, make_batch):
+    batch = make_batch([5, 9])
     model = adapted(build("llama"))
     for layer in model.modules():
         if isinstance(layer, torch.nn.Dropout):
@@ -86,7 +86,7 @@ def test_recomputation_uses_the_same_dropout(build, lay):
     for mode in (Checkpointing.none, Checkpointing.full):
         apply_checkpointing(model, recompute(mode, 2))
         torch.manual_seed(3)
-        results.append(gradients(model, made))
+        results.append(gradients(model, batch))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
 
@@ -104,13 +104,13 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("mode", "runs"), [("none", 1), ("selective", 1), ("full", 2)])
-def test_selective_runs_the_attention_kernel_once(build, lay, mode, runs):
+def test_selective_runs_the_attention_kernel_once(build, make_batch, mode, runs):
     """Two layers, two documents of different lengths; on a CPU short documents use matrix products."""
     short = MAX_MATMUL_KEYS.get(torch.float32, 0)
     model = adapted(build("llama"))
     apply_checkpointing(model, recompute(Checkpointing(mode), 2))
     with Calls() as calls:
-        gradients(model, lay([short + 5, short + 8]))
+        gradients(model, make_batch([short + 5, short + 8]))
     (kernel,) = checkpointing.fused_attention_ops(CPU)
     assert calls.number[kernel] == 2 * 2 * runs
 
@@ -123,25 +123,25 @@ def test_apply_checkpointing_replaces_an_earlier_plan(build, layers):
     assert [layer.gradient_checkpointing for layer in decoder_layers(model)] == [place < layers for place in range(2)]
 
 
-def test_the_frozen_embedding_needs_no_gradient(build, lay):
+def test_the_frozen_embedding_needs_no_gradient(build, make_batch):
     model = adapted(build("llama"))
     apply_checkpointing(model, recompute(Checkpointing.full, 2))
     seen = []
     causal_lm(model).get_input_embeddings().register_forward_hook(
         lambda module, given, out: seen.append(out.requires_grad)
     )
-    gradients(model, lay([5]))
+    gradients(model, make_batch([5]))
     assert seen == [False]
 
 
-def test_full_recomputation_saves_only_layer_inputs(build, lay):
-    made = lay([40, 24])
+def test_full_recomputation_saves_only_layer_inputs(build, make_batch):
+    batch = make_batch([40, 24])
     model = adapted(build("llama"))
     apply_checkpointing(model, recompute(Checkpointing.full, 2))
-    _, positions, documents = made.row
+    _, positions, documents = batch.row
     loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
     with track_layers(model, LiveBytes()) as memory, memory.record_saved():
-        causal_lm(model).base_model(input_ids=made.row[0], **loss_model.row_arguments(positions, documents))
+        causal_lm(model).base_model(input_ids=batch.row[0], **loss_model.row_arguments(positions, documents))
     # The hooks of checkpointing hide what the layers keep; their inputs are counted before they are entered.
     assert memory.saved == [64 * 128 * 4] * 2
 
@@ -233,13 +233,13 @@ def test_checkpointing_plan_description():
     assert choose_checkpointing(SpeedConfig(), large, 5 * 2**30, CPU).describe() == (
         "recompute nothing (4.0 GiB of activations, 4.5 GiB for them)"
     )
-    asked = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
+    settings = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
     assert (
-        choose_checkpointing(asked, needed(), 0, CPU).describe()
+        choose_checkpointing(settings, needed(), 0, CPU).describe()
         == "recompute the first 3 decoder layers (as configured)"
     )
-    asked = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
-    assert choose_checkpointing(asked, needed(), 0, CPU).describe() == (
+    settings = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
+    assert choose_checkpointing(settings, needed(), 0, CPU).describe() == (
         "recompute all 4 decoder layers except their attention (as configured)"
     )
     without = needed(layers=0)

@@ -43,10 +43,10 @@ def test_a_system_without_cpuinfo_computes_in_float32(tmp_path):
 
 def test_configured_dtype_is_used():
     wide = LlamaConfig(hidden_size=4096)
-    asked = TrainerConfig(device=Device.cpu, dtype=Dtype.float32)
-    assert choose_compute_setup(asked, wide).dtype is torch.float32
-    asked = TrainerConfig(device=Device.cpu, dtype=Dtype.bfloat16)
-    assert choose_compute_setup(asked, wide, full=True).dtype is torch.bfloat16
+    requested = TrainerConfig(device=Device.cpu, dtype=Dtype.float32)
+    assert choose_compute_setup(requested, wide).dtype is torch.float32
+    requested = TrainerConfig(device=Device.cpu, dtype=Dtype.bfloat16)
+    assert choose_compute_setup(requested, wide, full=True).dtype is torch.bfloat16
     assert choose_compute_setup(TrainerConfig(device=Device.cpu)).dtype is torch.float32
 
 
@@ -122,10 +122,15 @@ def test_free_memory_without_cgroups(tmp_path):
     assert 0 < free_memory(CPU, tmp_path) <= psutil.virtual_memory().total
 
 
-def chosen(asked=None, recorded=None, environment=None):
+def chosen(requested=None, recorded=None, environment=None):
     config = LlamaConfig(hidden_size=64, intermediate_size=128)
     return choose_threads(
-        asked, recorded, config, tokens=64, dtype=torch.float32, environment={} if environment is None else environment
+        requested,
+        recorded,
+        config,
+        tokens=64,
+        dtype=torch.float32,
+        environment={} if environment is None else environment,
     )
 
 

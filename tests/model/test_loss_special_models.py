@@ -36,22 +36,22 @@ def mixture(family, **own):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("path", [LogitsPath.chunks, LogitsPath.positions])
 @pytest.mark.parametrize("family", MIXTURES)
-def test_load_balancing_loss_equals_the_models_own(lay, family, path, checkpointing):
+def test_load_balancing_loss_equals_the_models_own(make_batch, family, path, checkpointing):
     """It is weighted with the micro-batch's fraction of the step, as is its gradient."""
-    laid = lay([9])
+    batch = make_batch([9])
     model = mixture(family)
     if checkpointing:
         recompute_all(model)
-    own = model(input_ids=laid.documents[0][None], use_cache=False, output_router_logits=True)
-    plain = cross_entropy(own.logits[0][laid.target_at], laid.targets, reduction="none") @ laid.target_weights
-    wanted = gradients(model, plain + 0.3 * 1.5 * own.aux_loss)
+    own = model(input_ids=batch.documents[0][None], use_cache=False, output_router_logits=True)
+    plain = cross_entropy(own.logits[0][batch.target_at], batch.targets, reduction="none") @ batch.target_weights
+    expected_gradients = gradients(model, plain + 0.3 * 1.5 * own.aux_loss)
     loss_model = LossModel(model, packed=False, chunk=4, path=path, loss=LossConfig(router=0.3))
-    terms = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+    terms = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)
     found = gradients(model, terms["loss"])
 
     assert terms["router"].item() == pytest.approx(0.3 * 1.5 * own.aux_loss.item(), rel=1e-5)
     torch.testing.assert_close(terms["loss"].detach() - terms["router"], plain.detach(), rtol=1e-5, atol=0)
-    assert_same(found, wanted)
+    assert_same(found, expected_gradients)
 
 
 @pytest.mark.parametrize(
@@ -88,37 +88,37 @@ def prompted(build, kind, family="llama"):
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_virtual_tokens_run_through_peft_unpacked(build, lay, kind, family):
+def test_virtual_tokens_run_through_peft_unpacked(build, make_batch, kind, family):
     """Loss and gradients are those of PEFT; rows are not packed."""
     model = prompted(build, kind, family)
     loss_model, probed = build_loss_model(model, 4)
     assert (loss_model.path, loss_model.packed, probed.packed_ok) == (LogitsPath.whole, False, False)
     assert probed.reason == "its virtual tokens precede the row, not every document in it"
     for length in (9, 4):
-        laid = lay([length])
-        ids = laid.documents[0][None]
+        batch = make_batch([length])
+        ids = batch.documents[0][None]
         labels = torch.full_like(ids, -100)
-        labels[0, laid.target_at + 1] = laid.targets
+        labels[0, batch.target_at + 1] = batch.targets
         expected = model(input_ids=ids, labels=labels).loss * 2
-        wanted = gradients(model, expected)
-        terms = loss_model(*laid.row, laid.targets, laid.target_at, torch.ones(2))
+        expected_gradients = gradients(model, expected)
+        terms = loss_model(*batch.row, batch.targets, batch.target_at, torch.ones(2))
         found = gradients(model, terms["loss"])
 
         torch.testing.assert_close(terms["loss"].detach(), expected.detach(), rtol=1e-5, atol=0)
-        assert_same(found, wanted)
-        losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
+        assert_same(found, expected_gradients)
+        losses = loss_model.token_losses(*batch.row, batch.targets, batch.target_at)
         torch.testing.assert_close(losses.sum(), expected.detach(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
-def test_kl_reference_has_no_virtual_tokens(build, lay, kind):
-    model, laid, plain = prompted(build, kind), lay([9]), build("llama")
+def test_kl_reference_has_no_virtual_tokens(build, make_batch, kind):
+    model, batch, plain = prompted(build, kind), make_batch([9]), build("llama")
     loss_model, _ = build_loss_model(model, 4, LossConfig(kl=0.5))
-    terms = loss_model(*laid.row, laid.targets, laid.target_at, torch.ones(2))
-    ids = laid.documents[0][None]
+    terms = loss_model(*batch.row, batch.targets, batch.target_at, torch.ones(2))
+    ids = batch.documents[0][None]
     with torch.no_grad():
-        ours = model(input_ids=ids).logits[0][-9:][laid.target_at].log_softmax(-1)
-        base = plain(input_ids=ids).logits[0][laid.target_at].log_softmax(-1)
+        ours = model(input_ids=ids).logits[0][-9:][batch.target_at].log_softmax(-1)
+        base = plain(input_ids=ids).logits[0][batch.target_at].log_softmax(-1)
 
     assert terms["kl"].item() == pytest.approx(
         0.5 * kl_div(ours, base, log_target=True, reduction="sum").item(), rel=1e-4

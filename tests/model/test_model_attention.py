@@ -31,9 +31,9 @@ def packed_logits(model, ids):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_logits_equal_solo_logits(build, lay, family):
+def test_packed_logits_equal_solo_logits(build, make_batch, family):
     """Lengths below, at and above the sliding window of three; two of them equal."""
-    model, ids = build(family), lay([6, 3, 9, 6]).documents
+    model, ids = build(family), make_batch([6, 3, 9, 6]).documents
     with torch.no_grad():
         solo = torch.cat([model(input_ids=own[None], use_cache=False).logits[0] for own in ids])
 
@@ -41,9 +41,9 @@ def test_packed_logits_equal_solo_logits(build, lay, family):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2"])
-def test_documents_do_not_attend_to_each_other(build, lay, family):
+def test_documents_do_not_attend_to_each_other(build, make_batch, family):
     model = build(family)
-    ids = lay([6, 5, 9]).documents
+    ids = make_batch([6, 5, 9]).documents
     other = [(ids[0] + 1) % 160, *ids[1:]]
 
     before, after = packed_logits(model, ids), packed_logits(model, other)
@@ -52,9 +52,9 @@ def test_documents_do_not_attend_to_each_other(build, lay, family):
     assert torch.equal(before[6:], after[6:])
 
 
-def test_plain_packing_would_leak(build, lay):
+def test_plain_packing_would_leak(build, make_batch):
     """Guards the tests above: without bounds, documents in one row change each other's logits."""
-    model, ids = build("llama"), lay([6, 5]).documents
+    model, ids = build("llama"), make_batch([6, 5]).documents
     with torch.no_grad():
         row = model(input_ids=torch.cat(ids)[None], use_cache=False).logits[0, 6:]
         solo = model(input_ids=ids[1][None], use_cache=False).logits[0]
@@ -150,8 +150,8 @@ def test_chunked_attention_is_refused():
     assert result.reason == "its attention does not get the sliding window 8192 of its mask"
 
 
-def test_padding_mask_is_refused_by_the_check(build, lay):
-    model, ids = build("llama"), lay([4, 4]).documents
+def test_padding_mask_is_refused_by_the_check(build, make_batch):
+    model, ids = build("llama"), make_batch([4, 4]).documents
     use_packed_attention(model, check_masks=True)
     with pytest.raises(PackingUnsupported, match="an attention mask was given in addition to the document bounds"):
         model(
@@ -222,9 +222,9 @@ def test_probe_packing_detects_a_weak_leak_in_half_precision():
     assert result.reason == f"a document changes the logits of those after it by {result.difference:.2g}"
 
 
-def test_generation_inside_packed_training(build, lay):
+def test_generation_inside_packed_training(build, make_batch):
     """``generate`` uses the cache and the model's own attention; training continues with packed attention."""
-    model, ids = build("llama"), lay([6, 5]).documents
+    model, ids = build("llama"), make_batch([6, 5]).documents
     with evaluation_mode(model):
         expected = model.generate(ids[0][None], max_new_tokens=5, do_sample=False)
     before = packed_logits(model, ids)

@@ -17,10 +17,10 @@ LENGTHS = [6, 3, 9]
 FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", "cohere", "granite"]
 
 
-def reference(model, laid):
+def reference(model, batch):
     """Return the loss and gradients of plain transformers: each document alone, all logits."""
     total = torch.zeros(())
-    for ids in laid.documents:
+    for ids in batch.documents:
         logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
         losses = cross_entropy(logits[[0, len(ids) - 2]], ids[[1, len(ids) - 1]], reduction="none")
         total = total + (losses * torch.tensor([1.0, 0.5])).sum()
@@ -35,20 +35,20 @@ def assert_same(left, right):
         torch.testing.assert_close(right[1][name], value, rtol=0, atol=1e-5 * max(value.abs().max().item(), 1e-3))
 
 
-def packed_loss(model, laid, chunk=1024):
+def packed_loss(model, batch, chunk=1024):
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=chunk)
-    return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+    return loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
-def test_loss_and_gradients_equal_separate_documents(build, lay, family, chunk):
-    laid = lay(LENGTHS)
+def test_loss_and_gradients_equal_separate_documents(build, make_batch, family, chunk):
+    batch = make_batch(LENGTHS)
     model = build(family)
-    solo = reference(model, laid)
+    solo = reference(model, batch)
     expected = (solo.detach(), gradients(model, solo))
-    loss = packed_loss(model, laid, chunk)
+    loss = packed_loss(model, batch, chunk)
 
     assert loss.dtype == torch.float32
     assert_same((loss.detach(), gradients(model, loss)), expected)
@@ -70,16 +70,16 @@ def test_find_rescaling(build, family):
     assert LossModel(model, packed=True, chunk=4).path is LogitsPath.chunks
 
 
-def test_unknown_rescaling_uses_the_models_logits(build, lay):
+def test_unknown_rescaling_uses_the_models_logits(build, make_batch):
     """The configuration has a cap, which is applied, and a divisor, which the model ignores: no rescaling matches."""
-    laid, model = lay(LENGTHS), build("gemma2")
-    expected = packed_loss(model, laid)
+    batch, model = make_batch(LENGTHS), build("gemma2")
+    expected = packed_loss(model, batch)
     model.config.logits_scaling = 7.0
     loss_model = LossModel(model, packed=True, chunk=4)
 
     assert find_rescaling(model) is None
     assert loss_model.path is LogitsPath.positions
-    torch.testing.assert_close(packed_loss(model, laid), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(packed_loss(model, batch), expected, rtol=1e-6, atol=0)
     with pytest.raises(AssertionError, match="not computed as the configuration states"):
         LossModel(model, packed=True, chunk=4, path=LogitsPath.chunks)
 
@@ -91,15 +91,15 @@ def test_find_rescaling_ignores_unused_keys(build):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "gpt2"])
-def test_all_logits_paths_agree(build, lay, family):
+def test_all_logits_paths_agree(build, make_batch, family):
     """They agree in the loss and in every gradient."""
-    laid = lay(LENGTHS)
+    batch = make_batch(LENGTHS)
     found = []
     for path in (LogitsPath.row, LogitsPath.positions, LogitsPath.chunks):
         model = build(family)
         use_packed_attention(model)
         loss = LossModel(model, packed=True, chunk=2, path=path)(
-            *laid.row, laid.targets, laid.target_at, laid.target_weights
+            *batch.row, batch.targets, batch.target_at, batch.target_weights
         )["loss"]
         found.append((loss.detach(), gradients(model, loss)))
 
@@ -107,24 +107,26 @@ def test_all_logits_paths_agree(build, lay, family):
         assert_same(one, found[0])
 
 
-def test_separate_rows_sum_to_the_packed_row(build, lay):
+def test_separate_rows_sum_to_the_packed_row(build, make_batch):
     """A model that fails the probe is trained with one document per row and gives the same numbers."""
-    laid, model = lay(LENGTHS), build("llama")
+    batch, model = make_batch(LENGTHS), build("llama")
     loss_model = LossModel(model, packed=False, chunk=1024)
     total = torch.zeros(())
-    for ids in laid.documents:
+    for ids in batch.documents:
         length = len(ids)
         at = torch.tensor([0, length - 2])
         row = (ids[None], torch.arange(length)[None], pack_row([length]), ids[at + 1], at)
         total = total + loss_model(*row, torch.tensor([1.0, 0.5]))["loss"]
 
-    torch.testing.assert_close(packed_loss(model, laid), total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(packed_loss(model, batch), total, rtol=1e-5, atol=0)
 
 
-def test_unpacked_row_refuses_two_documents(build, lay):
-    laid = lay([4, 4])
+def test_unpacked_row_refuses_two_documents(build, make_batch):
+    batch = make_batch([4, 4])
     with pytest.raises(AssertionError, match="one document per row"):
-        LossModel(build("llama"), packed=False, chunk=4)(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+        LossModel(build("llama"), packed=False, chunk=4)(
+            *batch.row, batch.targets, batch.target_at, batch.target_weights
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -145,9 +147,9 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
 @pytest.mark.parametrize("stop_ids", [[], [2, 7]])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["llama", "llama-tied"])
-def test_adapter_gradients_equal_plain_transformers(build, lay, family, stop_ids, checkpointing):
+def test_adapter_gradients_equal_plain_transformers(build, make_batch, family, stop_ids, checkpointing):
     """Also with trained embedding rows, a tied head and recomputed layers; only adapter parameters get gradients."""
-    laid = lay(LENGTHS)
+    batch = make_batch(LENGTHS)
     config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always if stop_ids else TrainStopToken.never)
     model = add_adapter(build(family), config, stop_ids, seed=0).model
     generator = torch.Generator().manual_seed(1)
@@ -156,9 +158,9 @@ def test_adapter_gradients_equal_plain_transformers(build, lay, family, stop_ids
             value.data = torch.randn(value.shape, generator=generator) * 0.1
     if checkpointing:
         recompute_all(model)
-    solo = reference(model, laid)
+    solo = reference(model, batch)
     expected = (solo.detach(), gradients(model, solo))
-    loss = packed_loss(model, laid, chunk=4)
+    loss = packed_loss(model, batch, chunk=4)
     found = gradients(model, loss)
 
     assert_same((loss.detach(), found), expected)
@@ -166,32 +168,32 @@ def test_adapter_gradients_equal_plain_transformers(build, lay, family, stop_ids
     assert any("trainable_tokens_delta" in name for name in found) == bool(stop_ids)
 
 
-def test_token_losses_equal_training_terms(build, lay):
-    laid, model = lay(LENGTHS), build("llama")
+def test_token_losses_equal_training_terms(build, make_batch):
+    batch, model = make_batch(LENGTHS), build("llama")
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4)
-    losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
-    total = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+    losses = loss_model.token_losses(*batch.row, batch.targets, batch.target_at)
+    total = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
 
     assert losses.shape == (6,)
     assert not losses.requires_grad
     assert model.training
-    torch.testing.assert_close((losses * laid.target_weights).sum(), total.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close((losses * batch.target_weights).sum(), total.detach(), rtol=1e-6, atol=0)
 
 
-def test_half_precision_logits_are_reduced_in_float32(build, lay):
-    laid, model = lay(LENGTHS), build("llama").bfloat16()
+def test_half_precision_logits_are_reduced_in_float32(build, make_batch):
+    batch, model = make_batch(LENGTHS), build("llama").bfloat16()
     use_packed_attention(model)
-    losses = LossModel(model, packed=True, chunk=4).token_losses(*laid.row, laid.targets, laid.target_at)
+    losses = LossModel(model, packed=True, chunk=4).token_losses(*batch.row, batch.targets, batch.target_at)
     assert losses.dtype == torch.float32
 
 
-def test_autocast_keeps_the_loss_in_float32(build, lay):
+def test_autocast_keeps_the_loss_in_float32(build, make_batch):
     """Under bfloat16 autocast the loss is close to the float32 one."""
-    laid, model = lay(LENGTHS), build("llama")
-    exact = packed_loss(model, laid, chunk=2)
+    batch, model = make_batch(LENGTHS), build("llama")
+    exact = packed_loss(model, batch, chunk=2)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = packed_loss(model, laid, chunk=2)
+        rough = packed_loss(model, batch, chunk=2)
     rough.backward()
 
     assert rough.dtype == torch.float32

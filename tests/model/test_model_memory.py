@@ -47,7 +47,7 @@ def llama(**changes):
     return LlamaConfig(**{**sizes, **changes})
 
 
-def of(
+def estimate_for(
     config,
     adapter,
     *,
@@ -89,7 +89,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_estimate_memory_of_families(family):
     config, context = FAMILIES[family]
-    memory = of(config, FULL if family == "mamba" else LORA, tokens=192)
+    memory = estimate_for(config, FULL if family == "mamba" else LORA, tokens=192)
     assert len(memory.saved.layers) == 2
     assert memory.saved.layer_input == 192 * 64 * (4 if family == "mamba" else 2)
     assert min(memory.saved.layers) > 10 * memory.saved.layer_input
@@ -115,9 +115,9 @@ def test_share_identical_layers_is_exact(family, monkeypatch):
     if family == "gemma2":
         config.layer_types = ["sliding_attention", "full_attention"] * 3
         adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_token=TrainStopToken.never)
-    found = of(config, adapter, tokens=192).saved
+    found = estimate_for(config, adapter, tokens=192).saved
     monkeypatch.setattr(saved_activations, "share_identical_layers", lambda _: {})
-    alone = of(config, adapter, tokens=192).saved
+    alone = estimate_for(config, adapter, tokens=192).saved
     assert replace(found, rest=0) == replace(alone, rest=0)
     assert found.rest == pytest.approx(alone.rest, abs=0.02 * sum(alone.layers))
 
@@ -142,14 +142,14 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_num_trained_equals_the_real_model(kind):
     real = add_adapter(AutoModelForCausalLM.from_config(llama()), KINDS[kind], [], seed=0)
-    assert of(llama(), KINDS[kind]).num_trained == real.trainable
+    assert estimate_for(llama(), KINDS[kind]).num_trained == real.trainable
 
 
 def test_estimate_memory_of_llama_8b_by_hand():
     """8.03e9 parameters, 6.98e9 of them in the layers; LoRA r=16 trains 41.9e6."""
     config = LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                          num_attention_heads=32, num_key_value_heads=8)  # fmt: skip
-    memory = of(config, LORA, quant=QuantKind.nf4, tokens=4096, device=torch.device("cuda"))
+    memory = estimate_for(config, LORA, quant=QuantKind.nf4, tokens=4096, device=torch.device("cuda"))
     gib = 2**30
     assert memory.num_trained == 41_943_040
     assert memory.training / gib == pytest.approx(0.625)
@@ -162,7 +162,7 @@ def test_estimate_memory_of_llama_8b_by_hand():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_full_fine_tuning_takes_sixteen_bytes_per_parameter(dtype):
-    memory = of(llama(), FULL, dtype=dtype)
+    memory = estimate_for(llama(), FULL, dtype=dtype)
     assert (memory.weights, memory.training) == (0, 16 * memory.num_trained)
 
 
@@ -176,9 +176,9 @@ def test_full_fine_tuning_takes_sixteen_bytes_per_parameter(dtype):
 )
 def test_bytes_per_trained_parameter(settings, per_parameter):
     """Value and gradient in float32, and optimizer state; an adapter needs no copy for KL."""
-    memory = of(llama(), FULL, **settings)
+    memory = estimate_for(llama(), FULL, **settings)
     assert memory.training == per_parameter * memory.num_trained
-    adapter = of(llama(), LORA, **settings)
+    adapter = estimate_for(llama(), LORA, **settings)
     assert adapter.training == (16 if "kl" in settings else per_parameter) * adapter.num_trained
 
 
@@ -189,7 +189,9 @@ def test_bytes_per_trained_parameter(settings, per_parameter):
 def test_bytes_per_frozen_parameter(quant, per_parameter):
     """Four layers: 2 x 256 x 256 and 2 x 256 x 128 in attention, 3 x 256 x 640 in the MLP."""
     inner, other = 4 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 640), 2 * 512 * 256 + 9 * 256
-    assert of(llama(), LORA, quant=quant).weights == pytest.approx(inner * per_parameter + other * 2, rel=1e-6)
+    assert estimate_for(llama(), LORA, quant=quant).weights == pytest.approx(
+        inner * per_parameter + other * 2, rel=1e-6
+    )
 
 
 @pytest.mark.every_change("fused-dtype1-three", "peft-dtype0-none", "full-dtype0-all")
@@ -217,7 +219,7 @@ def test_estimated_activations_equal_tensors_saved_by_autograd(kind, dtype, laye
     row = torch.zeros(1, tokens, dtype=torch.long)
     with machine.precision(), track_layers(model, LiveBytes()) as memory, memory.record_saved():
         causal_lm(model).base_model(row, **packed_row_arguments([tokens // 2] * 2, CPU))
-    expected = of(config, adapter, tokens=tokens, dtype=dtype, document=tokens // 2, fused=kind == "fused")
+    expected = estimate_for(config, adapter, tokens=tokens, dtype=dtype, document=tokens // 2, fused=kind == "fused")
     living = max(expected.saved.layers) if layers == 8 else 0
     mode = Checkpointing.layers if layers else Checkpointing.none
     kept = expected.activations(mode, layers) - living
@@ -230,7 +232,7 @@ def test_a_family_that_needs_values_has_unknown_activations():
         vocab_size=160, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_key_value_heads=2,
         kv_channels=16, num_local_experts=4, pad_token_id=0,
     )  # fmt: skip
-    found = of(config, LORA)
+    found = estimate_for(config, LORA)
     weights = sum(value.numel() for value in AutoModelForCausalLM.from_config(config).parameters())
     assert found.weights == 2 * weights
     assert found.training > 0

@@ -47,7 +47,7 @@ def assert_untouched(before, after):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, lay, kind, dtype):
+def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, make_batch, kind, dtype):
     base = load(saved, kind, dtype)
     frozen = {name: value.detach().clone() for name, value in base.named_parameters()}
     model = add_adapter(base, AdapterConfig(rank=8), [], seed=0).model
@@ -55,13 +55,13 @@ def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, lay, kind,
     assert len(weights) == 2 * 7 * 2  # two layers of seven projections, and their scales
     assert probe_packing(model).packed_ok
     use_packed_attention(model)
-    loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5, 9])
+    loss_model, batch = LossModel(model, packed=True, chunk=4), make_batch([6, 5, 9])
     trained = [value for value in model.parameters() if value.requires_grad]
     initial = [value.detach().clone() for value in trained]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     losses = []
     for _ in range(15):
-        loss = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+        loss = loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -78,7 +78,7 @@ def test_training_lowers_the_loss_and_changes_only_the_adapter(saved, lay, kind,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_mode_keeps_weights(saved, lay, kind):
+def test_evaluation_mode_keeps_weights(saved, make_batch, kind):
     """The loss in training mode and the stored weights are equal bit for bit before and after."""
     model = add_adapter(load(saved, kind, torch.bfloat16), AdapterConfig(rank=4, dropout=0.5), [], seed=0).model
     for name, value in model.named_parameters():
@@ -86,17 +86,17 @@ def test_evaluation_mode_keeps_weights(saved, lay, kind):
             value.data.fill_(0.05)
     weights, modes = stored(model), [module.training for module in model.modules()]
     use_packed_attention(model)
-    loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5])
+    loss_model, batch = LossModel(model, packed=True, chunk=4), make_batch([6, 5])
 
     def train_loss():
         torch.manual_seed(3)  # dropout
-        return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
+        return loss_model(*batch.row, batch.targets, batch.target_at, batch.target_weights)["loss"]
 
     before = train_loss()
-    losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
+    losses = loss_model.token_losses(*batch.row, batch.targets, batch.target_at)
     with generation_mode(model) as lm:
-        answer = lm.generate(laid.documents[0][None], max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    again = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
+        answer = lm.generate(batch.documents[0][None], max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    again = loss_model.token_losses(*batch.row, batch.targets, batch.target_at)
 
     assert answer.shape == (1, 10)
     assert torch.equal(losses, again)  # dropout is off
@@ -106,9 +106,9 @@ def test_evaluation_mode_keeps_weights(saved, lay, kind):
 
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
-def test_plain_evaluation_repacks_weights(saved, lay, kind):
+def test_plain_evaluation_repacks_weights(saved, make_batch, kind):
     """On CPUs with AVX512-BF16 ``eval()`` changes the weights, and dequantizing refuses them."""
-    model, ids = load(saved, kind), lay([6]).documents[0][None]
+    model, ids = load(saved, kind), make_batch([6]).documents[0][None]
     layers = quantized_layers(model)
     with evaluation_mode(model):
         model(ids)
@@ -133,9 +133,9 @@ def test_plain_evaluation_repacks_weights(saved, lay, kind):
         (QuantKind.int8, True, 1e-5),
     ],
 )
-def test_dequantize_keeps_the_logits(saved, lay, kind, double, tolerance, tmp_path):
+def test_dequantize_keeps_the_logits(saved, make_batch, kind, double, tolerance, tmp_path):
     """The result is a plain model that can be saved and loaded without bitsandbytes."""
-    ids = lay([12]).documents[0][None]
+    ids = make_batch([12]).documents[0][None]
     original = load(saved, kind, double_quant=double)
     with evaluation_mode(original):
         expected = original(ids).logits
@@ -150,9 +150,9 @@ def test_dequantize_keeps_the_logits(saved, lay, kind, double, tolerance, tmp_pa
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
-def test_quantization_changes_the_weights(saved, lay):
+def test_quantization_changes_the_weights(saved, make_batch):
     """Guards the tests above against a quantization that did nothing."""
-    ids = lay([12]).documents[0][None]
+    ids = make_batch([12]).documents[0][None]
     logits = []
     for kind in (QuantKind.none, QuantKind.nf4, QuantKind.fp4, QuantKind.int8):
         model = load(saved, kind)

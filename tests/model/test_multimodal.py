@@ -47,8 +47,8 @@ def row():
     lengths = (9, 6)
     ids = torch.randint(3, 290, (1, 15), generator=torch.Generator().manual_seed(1))
     at = torch.tensor([*range(8), *range(9, 14)])
-    laid = pack_row(lengths)
-    return ids, laid.positions, laid, ids[0, at + 1], at, torch.full((len(at),), 1 / len(at))
+    batch = pack_row(lengths)
+    return ids, batch.positions, batch, ids[0, at + 1], at, torch.full((len(at),), 1 / len(at))
 
 
 def plain_loss(model, ids):
@@ -61,13 +61,13 @@ def plain_loss(model, ids):
 @pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "v_proj", "o_proj"]])
 def test_one_step_trains_only_the_language_model_and_the_merged_model_loads(stored, tmp_path, targets):
     base = opened(stored)
-    own, beside = type(base), non_language_modules(base)
+    own, frozen_modules = type(base), non_language_modules(base)
     expected = plain_loss(base, row()[0])
 
-    made = add_adapter(base, AdapterConfig(kind=AdapterKind.lora, target_modules=targets, rank=4), [], seed=0)
-    loss_model, probed = build_loss_model(made.model, 64)
+    adapted = add_adapter(base, AdapterConfig(kind=AdapterKind.lora, target_modules=targets, rank=4), [], seed=0)
+    loss_model, probed = build_loss_model(adapted.model, 64)
     assert probed.packed_ok
-    trained = [value for value in made.model.parameters() if value.requires_grad]
+    trained = [value for value in adapted.model.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.05)
     losses = []
     for _ in range(2):
@@ -79,14 +79,16 @@ def test_one_step_trains_only_the_language_model_and_the_merged_model_loads(stor
     assert losses[0] == pytest.approx(expected, abs=1e-5)
     assert losses[1] < losses[0]
 
-    names = [name.removeprefix("base_model.model.") for name, _ in made.model.named_parameters() if "lora_" in name]
+    names = [name.removeprefix("base_model.model.") for name, _ in adapted.model.named_parameters() if "lora_" in name]
     assert len(names) == 2 * 2 * (7 if targets == ["all-linear"] else 3)
-    assert not [name for name in names if is_inside(name, beside)]
-    assert made.notes == (f"only the language model is trained: {', '.join(beside)} stay frozen and get no adapter",)
+    assert not [name for name in names if is_inside(name, frozen_modules)]
+    assert adapted.notes == (
+        f"only the language model is trained: {', '.join(frozen_modules)} stay frozen and get no adapter",
+    )
 
-    use_default_attention(made.model)
-    made.model.save_pretrained(tmp_path / "adapter")
-    tuned = plain_loss(made.model, row()[0])
+    use_default_attention(adapted.model)
+    adapted.model.save_pretrained(tmp_path / "adapter")
+    tuned = plain_loss(adapted.model, row()[0])
     again = load_adapter(opened(stored), tmp_path / "adapter", CPU)
     assert plain_loss(again, row()[0]) == pytest.approx(tuned, abs=1e-5)
     with silence_peft_warnings():
@@ -99,19 +101,19 @@ def test_one_step_trains_only_the_language_model_and_the_merged_model_loads(stor
     assert plain_loss(merged, row()[0]) == pytest.approx(tuned, abs=1e-5)
     before = dict(opened(stored).named_parameters())
     for name, value in merged.named_parameters():
-        assert not is_inside(name, beside) or torch.equal(value, before[name])
+        assert not is_inside(name, frozen_modules) or torch.equal(value, before[name])
 
 
 def test_full_training_and_quantization_do_not_change_the_towers(stored):
     base = opened(stored, full=True)
-    beside = non_language_modules(base)
+    frozen_modules = non_language_modules(base)
     add_adapter(base, AdapterConfig(kind=AdapterKind.none), [], seed=0)
     frozen = {name for name, value in base.named_parameters() if not value.requires_grad}
     assert frozen
-    assert frozen == {name for name, _ in base.named_parameters() if is_inside(name, beside)}
+    assert frozen == {name for name, _ in base.named_parameters() if is_inside(name, frozen_modules)}
 
     small = opened(stored, kind=QuantKind.int8)
-    kinds = {type(layer).__name__ for name, layer in small.named_modules() if is_inside(name, beside)}
+    kinds = {type(layer).__name__ for name, layer in small.named_modules() if is_inside(name, frozen_modules)}
     assert "Linear8bitLt" not in kinds
     assert type(small.get_decoder().layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
 
@@ -140,12 +142,12 @@ def test_packed_rows_with_three_position_axes_have_the_loss_of_separate_rows(kin
     loss_model, probed = build_loss_model(model, 64)
     assert probed.packed_ok
 
-    laid, ids = pack_row(lengths), torch.cat(rows)
+    batch, ids = pack_row(lengths), torch.cat(rows)
     starts = [0, 9, 13]
     for start, length, expected in zip(starts, lengths, alone, strict=True):
         at = torch.arange(start, start + length - 1)
         weights = torch.full((length - 1,), 1 / (length - 1))
-        packed = loss_model(ids[None], laid.positions, laid, ids[at + 1], at, weights)["loss"].item()
+        packed = loss_model(ids[None], batch.positions, batch, ids[at + 1], at, weights)["loss"].item()
         assert packed == pytest.approx(expected, abs=1e-5)
 
 
@@ -174,11 +176,11 @@ def test_auto_class_follows_the_architectures():
 @pytest.mark.parametrize("kind", [AdapterKind.ia3, AdapterKind.prompt, AdapterKind.prefix])
 def test_other_adapters_train_no_tower(kind):
     base = built("llava")
-    beside = non_language_modules(base)
+    frozen_modules = non_language_modules(base)
     model = add_adapter(base, AdapterConfig(kind=kind), [], seed=0).model
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     assert trained
-    assert not [name for name in trained if is_inside(name.removeprefix("base_model.model."), beside)]
+    assert not [name for name in trained if is_inside(name.removeprefix("base_model.model."), frozen_modules)]
 
 
 def test_llama_adapter_of_a_multimodal_family_is_refused():

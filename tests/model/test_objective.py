@@ -140,13 +140,13 @@ def test_chunked_loss_equals_the_whole_head(options, setting, chunk):
     logits = head.rescale(head.module(task.states))
     base = None if task.base is None else head.rescale(head.module(task.base)).detach()
     inputs = [task.states, *head.trained]
-    wanted = (by_autograd(logits, task.targets, loss, base) * task.weights).sum()
-    expected = torch.autograd.grad(3 * wanted, inputs)
+    reference = (by_autograd(logits, task.targets, loss, base) * task.weights).sum()
+    expected = torch.autograd.grad(3 * reference, inputs)
     total, values = weighted_loss(head, task)
     found = torch.autograd.grad(3 * total, inputs)
 
-    torch.testing.assert_close(total, wanted, rtol=1e-5, atol=0)
-    torch.testing.assert_close(values[0] @ task.weights, wanted.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(total, reference, rtol=1e-5, atol=0)
+    torch.testing.assert_close(values[0] @ task.weights, reference.detach(), rtol=1e-5, atol=0)
     for own, other in zip(found, expected, strict=True):
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5 * other.abs().max().item())
 
@@ -180,8 +180,8 @@ def test_small_derivatives_in_float16(trained, cap, loss):
     half = LossInputs(states.requires_grad_(), targets, weights, loss)
     expected = torch.autograd.grad(weighted_loss(head, task)[0], [task.states, *head.trained])
     total = weighted_loss(half_head, half)[0] * 65536.0  # the scale of GradScaler
-    for own, wanted in zip(torch.autograd.grad(total, [half.states, *half_head.trained]), expected, strict=True):
-        assert (own.float() / 65536.0 - wanted).norm() <= 0.005 * wanted.norm()
+    for own, reference in zip(torch.autograd.grad(total, [half.states, *half_head.trained]), expected, strict=True):
+        assert (own.float() / 65536.0 - reference).norm() <= 0.005 * reference.norm()
 
 
 def test_small_probabilities_in_float16():

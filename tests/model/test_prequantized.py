@@ -35,9 +35,9 @@ def packed(request, saved, tmp_path_factory):
     """A checkpoint as bitsandbytes stores it, the kind, and the directory it was made from."""
     eight = {"load_in_8bit": True}
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": request.param, "bnb_4bit_compute_dtype": torch.bfloat16}
-    asked = BitsAndBytesConfig(**(eight if request.param == "int8" else four))
+    quantization = BitsAndBytesConfig(**(eight if request.param == "int8" else four))
     directory = tmp_path_factory.mktemp(request.param)
-    AutoModelForCausalLM.from_pretrained(saved, quantization_config=asked).save_pretrained(directory)
+    AutoModelForCausalLM.from_pretrained(saved, quantization_config=quantization).save_pretrained(directory)
     return directory, QuantKind(request.param), saved
 
 

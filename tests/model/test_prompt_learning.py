@@ -202,7 +202,7 @@ SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
 
 
 @pytest.mark.parametrize(
-    ("made", "asked", "message"),
+    ("model_or_family", "adapter_config", "message"),
     [
         pytest.param(
             "qwen2",
@@ -244,10 +244,10 @@ SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
         ),
     ],
 )
-def test_unsupported_families_are_refused(build, made, asked, message):
-    base = build(made) if isinstance(made, str) else made()
+def test_unsupported_families_are_refused(build, model_or_family, adapter_config, message):
+    base = build(model_or_family) if isinstance(model_or_family, str) else model_or_family()
     with pytest.raises(SftError) as caught:
-        prompt_learning.virtual_tokens_config(base, asked)
+        prompt_learning.virtual_tokens_config(base, adapter_config)
     assert str(caught.value) == message
 
 

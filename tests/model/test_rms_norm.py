@@ -45,8 +45,8 @@ def test_bfloat16_is_as_close_to_float32_as_before(kind):
     expected = run(exact, x.float())
     theirs = run(norm, x)
     replace_rms_norms(norm)
-    for wanted, own, old in zip(expected, run(norm, x), theirs, strict=True):
-        assert (own.float() - wanted).norm() <= 1.5 * (old.float() - wanted).norm()  # one rounding more
+    for reference, own, old in zip(expected, run(norm, x), theirs, strict=True):
+        assert (own.float() - reference).norm() <= 1.5 * (old.float() - reference).norm()  # one rounding more
 
 
 class Centred(nn.Module):

@@ -112,8 +112,8 @@ def states(row, group=2, width=8, seed=0):
     """Return queries, keys and values with two key heads, and sinks."""
     generator = torch.Generator().manual_seed(seed)
     tokens = sum(row.lengths)
-    made = [torch.randn(1, heads, tokens, width, generator=generator) for heads in (2 * group, 2, 2)]
-    return [*made, torch.randn(2 * group, generator=generator)]
+    tensors = [torch.randn(1, heads, tokens, width, generator=generator) for heads in (2 * group, 2, 2)]
+    return [*tensors, torch.randn(2 * group, generator=generator)]
 
 
 @settings(max_examples=examples(80), deadline=None)
@@ -123,8 +123,8 @@ def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks,
     *parts, sink = states(row, group)
     ours = [part.clone().requires_grad_() for part in (*parts, sink)]
     theirs = [part.clone().requires_grad_() for part in (*parts, sink)]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
         out = attention_by_length(*ours[:3], row, replace(rule, sinks=ours[3] if sinks else None))
     expected = dense(*theirs[:3], row, replace(rule, sinks=theirs[3] if sinks else None))
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
