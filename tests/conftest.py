@@ -10,6 +10,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.lanes import examples
+
+# A busy machine may need long for one input.
+settings.register_profile("project", max_examples=examples(100), deadline=None)
+settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_CASES = ROOT / "tests" / "slow_cases.txt"

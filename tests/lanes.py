@@ -1,4 +1,4 @@
-"""Number of random inputs of property tests: a sixth for every change, all of them nightly."""
+"""Number of random inputs of property tests: a sixth, and at least 8, for every change, all of them nightly."""
 
 import os
 

@@ -1,6 +1,6 @@
 """The budget of one rendering: steps of work and size of values, counted independently of the machine."""
 
-from collections.abc import ItemsView, Iterable, KeysView, ValuesView
+from collections.abc import ItemsView, Iterable, KeysView, Sequence, ValuesView
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
@@ -11,7 +11,7 @@ MAX_SIZE = 1 << 24
 """Most characters of a text, or of a list or mapping as text."""
 CHARACTERS_PER_STEP = 64
 """Characters copied or searched in the time of one step."""
-_CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView)
+_CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView, Sequence)
 
 
 class BudgetExceeded(TemplateError):
@@ -43,7 +43,7 @@ class RenderBudget:
         """
         if isinstance(value, str | bytes):
             return len(value)
-        if not isinstance(value, _CONTAINERS):
+        if not isinstance(value, _CONTAINERS) or isinstance(value, range):
             return 1
         known = self._sizes.get(id(value))
         if known is not None:

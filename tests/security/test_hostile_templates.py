@@ -5,10 +5,12 @@ import time
 import pytest
 
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.message_access import MessageAccessLog, TracedMessages
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.sandbox.budget import RenderBudget
 from sft_cli.types import Row
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
@@ -121,3 +123,10 @@ def test_what_templates_do_is_untouched():
     )
     rendered = ChatTemplate(source, {}, "mine").compile().render(MESSAGES, None, False)
     assert rendered == "2Hi2user,assistantTrue['H', ''][2]a-03   x{\"a\": 1}2None1.5"
+
+
+def test_traced_messages_have_the_size_of_their_text():
+    """A rendering that records which messages are read costs as much as one that does not."""
+    budget, messages = RenderBudget(), [{"role": "user", "content": "x" * 1000}] * 3
+    assert budget.size(TracedMessages(messages, 1, MessageAccessLog(3))) == RenderBudget().size(messages[1:])
+    assert budget.size(range(10**12)) == 1

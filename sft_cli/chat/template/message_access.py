@@ -48,7 +48,7 @@ class MessageAccessLog:
         return value
 
 
-class TracedMessages:
+class TracedMessages(Sequence[Mapping[str, Any]]):
     """Messages that record accesses to them; the first ``start`` messages are left out."""
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], start: int, log: MessageAccessLog) -> None:
@@ -83,4 +83,5 @@ class TracedMessages:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self[:])
+        self._log.record_length()
+        return repr(self._all[self._start :])
