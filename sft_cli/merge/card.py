@@ -213,12 +213,12 @@ def run_results(run: RunDir) -> dict[str, Any]:
         report = run.read_json(file)
         for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
             result |= {
-                f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_finite_number(value)
+                f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_metric_value(value)
             }
     return result
 
 
-def is_finite_number(value: Any) -> bool:
+def is_metric_value(value: Any) -> bool:
     """Return whether a metric is a number, neither missing nor a flag nor a group of metrics."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
