@@ -3,15 +3,10 @@
 from pathlib import Path
 
 import pytest
-from merge_helpers import (
-    PROMPTS,
-    STOP,
-    TEMPLATE,
-)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
+
+from tests.merge.helpers import PROMPTS, STOP, TEMPLATE
 
 
 @pytest.fixture(scope="module")

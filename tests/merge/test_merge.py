@@ -5,38 +5,17 @@ import os
 
 import pytest
 import torch
-from merge_helpers import (
-    NF4,
-    PROMPTS,
-    STOP,
-    TEMPLATE,
-    compare,
-    make_run,
-    open_adapter,
-    open_merged,
-    save_base,
-)
 from rounding import ROUNDING
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    Qwen2Config,
-    pipeline,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config, pipeline
 
 from sft_cli.cli import execute
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
-from sft_cli.merge.agreement import (
-    MAX_KL,
-    compare_logits,
-    read_comparison_rows,
-    trained_logits,
-)
+from sft_cli.merge.agreement import MAX_KL, compare_logits, read_comparison_rows, trained_logits
 from sft_cli.merge.card import describe_adapter
 from sft_cli.model.quant import causal_lm, evaluation_mode
+from tests.merge.helpers import NF4, PROMPTS, STOP, TEMPLATE, compare, make_run, open_adapter, open_merged, save_base
 
 
 @pytest.mark.every_change("torch.float32-1e-10-untied-never", "torch.bfloat16-0.02-tied-always")

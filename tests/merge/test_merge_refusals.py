@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from merge_helpers import NF4, make_run, merge_error, save_base
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import Qwen2Config
@@ -17,6 +16,7 @@ from sft_cli.config.compose import dump_config, read_config
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init
 from sft_cli.config.schema.config import Config
 from sft_cli.run_dir import RunDir
+from tests.merge.helpers import NF4, make_run, merge_error, save_base
 
 
 def test_loftq_is_not_merged_into_the_original_base(tmp_path, tokenizer):

@@ -1,6 +1,5 @@
 """A prefix that several documents share is computed once, with the same results."""
 
-import gc
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -18,19 +17,17 @@ from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.attention import attention_function, flex, kernels, varlen
 from sft_cli.model.attention.attention_function import packed_attention
-from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask
+from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.attention.varlen import packed_varlen_attention, sum_rows
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.memory.measure import measure_model
 from tests.lanes import examples
+from tests.model.attention_helpers import TREE, attention_inputs
 from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
 CPU = torch.device("cpu")
-
-# A system prompt of 3, two questions after it (2 and 1), two answers to the first (1 and 1), a separate document of 3.
-TREE = ((3, 2, 1, 1, 1, 3), (-1, 0, 1, 1, 0, -1))
 
 
 def test_documents_by_hand():
@@ -108,19 +105,11 @@ def rules(draw):
     )
 
 
-def states(row, group=2, width=8, seed=0):
-    """Return queries, keys and values with two key heads, and sinks."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens = sum(row.lengths)
-    tensors = [torch.randn(1, heads, tokens, width, generator=generator) for heads in (2 * group, 2, 2)]
-    return [*tensors, torch.randn(2 * group, generator=generator)]
-
-
 @settings(max_examples=examples(80), deadline=None)
 @given(row=rows(), rule=rules(), group=st.sampled_from([1, 3]), sinks=st.booleans(), products=st.booleans())
 def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks, products):
     """Output and every gradient, by matrix products and by torch's own kernel."""
-    *parts, sink = states(row, group)
+    *parts, sink = attention_inputs(row, group)
     ours = [part.clone().requires_grad_() for part in (*parts, sink)]
     theirs = [part.clone().requires_grad_() for part in (*parts, sink)]
     with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +130,7 @@ def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks,
 def test_a_window_longer_than_any_segment_still_applies(window):
     """Three segments of four that continue each other: the last token has twelve keys."""
     row = pack_row([4, 4, 4], [-1, 0, 1])
-    query, key, value, _ = states(row)
+    query, key, value, _ = attention_inputs(row)
     out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, sft_documents=row, sliding_window=window)
 
     torch.testing.assert_close(
@@ -157,107 +146,12 @@ def test_a_window_longer_than_any_segment_still_applies(window):
 def test_document_mask_mod_equals_the_mask(window, softcap, sinks, group):
     """The mask, cap and sinks of the function that CUDA compiles, run without compilation."""
     row = pack_row(*TREE)
-    *parts, sink = states(row, group, width=16)
+    *parts, sink = attention_inputs(row, group, width=16)
     rule = AttentionSpec(0.3, window, softcap, sinks=sink if sinks else None)
     with torch.no_grad():
         out = flex.packed_flex_attention(*parts, row, rule)
 
     torch.testing.assert_close(out.double(), dense(*parts, row, rule), rtol=1e-4, atol=1e-5)
-
-
-def test_block_mask_is_cached_with_its_row():
-    gc.collect()
-    row, other = pack_row(*TREE), pack_row(*TREE)
-    before = len(flex._block_masks)
-    mask = flex.block_mask(row, None, CPU)
-
-    assert row != other
-    assert flex.block_mask(row, None, CPU) is mask
-    assert flex.block_mask(row, 2, CPU) is not mask
-    assert flex.block_mask(other, None, CPU) is not mask
-    assert len(flex._block_masks) == before + 2
-    del row, other
-    gc.collect()
-    assert len(flex._block_masks) == before
-
-
-@pytest.mark.parametrize(
-    ("queries", "keys", "window", "seen"),
-    [
-        pytest.param(3, 3, None, ["100", "110", "111"], id="a-document"),
-        pytest.param(2, 4, None, ["1110", "1111"], id="after-a-prefix"),
-        pytest.param(2, 4, 2, ["0110", "0011"], id="a-window-across-the-boundary"),
-        pytest.param(1, 3, 1, ["001"], id="only-itself"),
-    ],
-)
-@pytest.mark.parametrize("kept", [2048, 2], ids=["cut-from-a-kept-one", "made-for-this-call"])
-def test_causal_mask_by_hand(queries, keys, window, seen, kept, monkeypatch):
-    monkeypatch.setattr(kernels, "MAX_CACHED_MASK", kept)
-    mask = causal_mask(queries, keys, window, torch.float32, CPU)
-
-    assert ["".join("1" if number == 0 else "0" for number in row) for row in mask.tolist()] == seen
-    assert set(mask.flatten().tolist()) <= {0.0, -math.inf}
-
-
-def test_causal_mask_cache_is_small():
-    """One square mask serves all lengths up to its size; number and size of cached masks are limited."""
-    masks = [causal_mask(queries, keys, None, torch.float32, CPU) for queries, keys in [(3, 40), (40, 40), (1, 64)]]
-    before = kernels._square_mask.cache_info()
-    causal_mask(5, kernels.MAX_CACHED_MASK + 1, None, torch.float32, CPU)
-
-    assert len({mask.untyped_storage().data_ptr() for mask in masks}) == 1
-    assert kernels._square_mask.cache_info() == before
-    assert before.maxsize == 16
-
-
-def test_a_mask_created_in_inference_mode_works_in_training():
-    kernels._square_mask.cache_clear()
-    row = pack_row([4])
-    *parts, sink = states(row)
-    rule = AttentionSpec(sinks=sink)
-    with torch.inference_mode():
-        attention_by_length(*parts, row, rule)
-    learned = [part.requires_grad_() for part in parts]
-    attention_by_length(*learned, row, rule).sum().backward()
-
-    assert all(part.grad is not None for part in learned)
-
-
-def graph(tensor):
-    """Return the names of the operations in the graph of a tensor."""
-    names, waiting = set(), [tensor.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in names:
-            names.add(node)
-            waiting.extend(following for following, _ in node.next_functions)
-    return {node.name() for node in names}
-
-
-@pytest.mark.parametrize("products", [True, False])
-def test_attention_by_length_splits_without_zero_gradients(products, monkeypatch):
-    monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
-    row = pack_row(*TREE)
-    parts = [part.requires_grad_() for part in states(row)[:3]]
-    names = graph(attention_by_length(*parts, row, AttentionSpec()))
-
-    assert not {name for name in names if "Slice" in name or "Index" in name or "Narrow" in name}
-    assert any("Split" in name for name in names)
-
-
-def test_attention_by_length_calls_once_per_length(monkeypatch):
-    calls = []
-    attend = kernels.causal_attention
-
-    def counting(query, *rest):
-        calls.append(tuple(query.shape))
-        return attend(query, *rest)
-
-    monkeypatch.setattr(kernels, "causal_attention", counting)
-    row = pack_row([4, 3, 4, 4, 3])
-    attention_by_length(*states(row)[:3], row, AttentionSpec())
-
-    assert calls == [(4, 3, 4, 8), (4, 2, 3, 8)]
 
 
 @pytest.fixture
@@ -286,7 +180,7 @@ def reference_kernel(monkeypatch):
 @pytest.mark.parametrize("window", [None, 1, 4])
 def test_shared_prefix_attention_gradients(window, reference_kernel):
     row, spec = pack_row(*TREE), AttentionSpec(0.3, window)
-    ours, theirs = ([part.clone().requires_grad_() for part in states(row)[:3]] for _ in range(2))
+    ours, theirs = ([part.clone().requires_grad_() for part in attention_inputs(row)[:3]] for _ in range(2))
     out, expected = packed_varlen_attention(*ours, row, spec), attention_by_length(*theirs, row, spec)
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     (out * weight).sum().backward()
@@ -300,7 +194,7 @@ def test_shared_prefix_attention_gradients(window, reference_kernel):
 def test_gathered_keys_are_not_saved(reference_kernel):
     """A prefix of 50 tokens that 20 examples share is copied 20 times; the row has 70 tokens."""
     row, saved = pack_row([50, *[1] * 20], [-1, *[0] * 20]), []
-    parts = [part.requires_grad_() for part in states(row)[:3]]
+    parts = [part.requires_grad_() for part in attention_inputs(row)[:3]]
     with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
         packed_varlen_attention(*parts, row, AttentionSpec())
 
@@ -326,7 +220,7 @@ def test_packed_attention_computes_in_the_autocast_dtype(monkeypatch):
 
     monkeypatch.setattr(attention_function, "attention_by_length", watching)
     row = pack_row([3, 4])
-    query, key, value, _ = states(row)
+    query, key, value, _ = attention_inputs(row)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out, _ = packed_attention(torch.nn.Identity(), query, key, value.bfloat16(), None, sft_documents=row)
 

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-)
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sft_cli.cli import execute
 from sft_cli.config.compose import dump_config
@@ -19,12 +16,7 @@ from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.trainer import Device, TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.merge.agreement import (
-    Agreement,
-    compare_logits,
-    read_comparison_rows,
-    trained_logits,
-)
+from sft_cli.merge.agreement import Agreement, compare_logits, read_comparison_rows, trained_logits
 from sft_cli.model.adapter.add import add_adapter, silence_peft_warnings
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.load import load_model
