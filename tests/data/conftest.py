@@ -1,4 +1,4 @@
-"""A run over two small sources."""
+"""A run over two small sources, and a web server."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import SourceConfig
+from tests.data.web_server import Site, clear_remote_caches
 from tests.prepare.helpers import make_rows, write_jsonl
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
@@ -29,3 +30,15 @@ def config(tmp_path, monkeypatch):
         return result
 
     return config
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Return a running web server; the working directory and the cache are new."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    clear_remote_caches()
+    site = Site()
+    yield site
+    site.stop()
