@@ -33,7 +33,7 @@ IMAGE = """
 torch==2.11.0 triton==3.6.0 transformers==5.17.0 accelerate==1.15.0 tokenizers==0.23.2 huggingface_hub==1.33.0
 numpy==2.5.2 safetensors==0.8.0 pyarrow pandas aiohttp aiosignal attrs certifi click filelock frozenlist hf-xet httpx
 jinja2 markdown-it-py markupsafe multidict packaging propcache psutil pygments python-dateutil pyyaml regex requests
-shellingham six tqdm typing-extensions xxhash yarl pytest pytest-timeout pytest-xdist hypothesis setuptools
+shellingham six tqdm xxhash yarl pytest pytest-timeout pytest-xdist hypothesis setuptools
 """
 """Packages of an image; one without a version is taken to satisfy every bound, which ``sft doctor`` checks there."""
 USE = """

@@ -4,7 +4,6 @@ import torch
 from step_model import Case, make_base, make_row, make_trained, settings_of
 
 from acceptance.findings import Check
-from sft_cli.batching.packed_row import PackedRow
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 
@@ -16,15 +15,12 @@ def offload(check: Check) -> None:
     settings = settings_of(case)
     torch.manual_seed(0)
     base, _ = make_base(case, settings)
-    model, loss_model = make_trained(case, settings, base, CheckpointingPlan(Checkpointing.none, 0, ""))
+    model, loss_model, _ = make_trained(case, settings, base, CheckpointingPlan(Checkpointing.none, 0, ""))
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for name, value in trained.items():
         if "lora_B" in name:  # zeros, under which the gradients of lora_A are zero
             value.data.normal_(std=0.02)
-    row = [
-        part.to(device) if isinstance(part, torch.Tensor | PackedRow) else part
-        for part in make_row(case, settings.config.vocab_size)
-    ]
+    row = [part.to(device) for part in make_row(case, settings.config.vocab_size)]
 
     def gradients() -> dict[str, torch.Tensor]:
         loss_model.zero_grad()

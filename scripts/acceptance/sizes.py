@@ -10,8 +10,8 @@ LLAMA_1B = {
 }  # fmt: skip
 SMALL_LLAMA = {**LLAMA_1B, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 2, "vocab_size": 32000}
 TINY_LLAMA = {
-    "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 512,
+    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "vocab_size": 512,
 }  # fmt: skip
 SHORT = (
     "trainer.max_steps=6", "trainer.examples_per_step=8", "trainer.max_length=64",
@@ -77,7 +77,7 @@ DRY: Sizes = {
     "flex_compile": {"groups": (2,), "tokens": (20, 140)},
     "flex": {"groups": (2,), "tokens": (20, 140)},
     "out_of_memory": {
-        "work": {"shape": "tiny-llama", "documents": 8, "length": 64, "steps": 2},
+        "work": {"shape": "deep-llama", "documents": 4, "length": 64, "steps": 2},
         "words": ("speed.logits_chunk=8",),
         "share": 0.7,
     },

@@ -97,7 +97,7 @@ def train(check: Check, name: str, work: Work, *words: str) -> Trained:
     save_file({}, model / "model.safetensors")  # the files are looked for before the model is made
     make_tokenizer(tokenizer)
     usual = [
-        *training_words(rows, model, tokenizer, place / "run"), "trainer.device=cuda", "trainer.epochs=1",
+        *training_words(rows, model, tokenizer, place / "run"), "trainer.device=cuda",
         f"trainer.examples_per_step={work.documents}", f"trainer.max_length={work.length}",
         f"speed.tokens_per_micro_batch={max(work.tokens, work.length)}", "trainer.lr=1e-4", "data.val_fraction=0",
     ]  # fmt: skip
@@ -106,7 +106,7 @@ def train(check: Check, name: str, work: Work, *words: str) -> Trained:
 
     def remember(speed: Any, needed: Any, free: int, device: torch.device) -> Any:
         plan = choose(speed, needed, free, device)
-        expected.append((needed.total(plan.mode, plan.layers), plan.sentence()))
+        expected.append((needed.total(plan.mode, plan.layers), plan.describe()))
         return plan
 
     before: list[int] = []

@@ -85,7 +85,7 @@ def child(case: Case) -> dict[str, float]:
     base, before = make_base(case, settings)
     mode, depth = Checkpointing(case.mode), settings.config.num_hidden_layers
     layers = {"none": 0, "layers": depth // 2}.get(case.mode, depth)
-    model, loss_model = make_trained(case, settings, base, CheckpointingPlan(mode, layers, ""))
+    model, loss_model, _ = make_trained(case, settings, base, CheckpointingPlan(mode, layers, ""))
     row = make_row(case, settings.config.vocab_size)
     optimizer = make_optimizer(loss_model, settings.trainer, settings.adapter)
 

@@ -73,7 +73,7 @@ def main() -> None:
     results: dict[str, list[tuple[Result, float]]] = {name: [] for name in trainers}
     rates = []
     for _ in range(options.rounds):
-        rates.append(product_rate(options.dtype, options.device))
+        rates.append(product_rate(options.dtype, options.device, options.model))
         for name, command in trainers.items():
             results[name].append(run_trainer(name, command, options, scratch, order))
     steps = [order[at : at + options.examples] for at in range(0, len(rows), options.examples)][options.warm :]
@@ -127,7 +127,7 @@ def run_trainer(
     """Run a trainer once, and return its result and the cores used by other processes."""
     out = scratch / f"{name}.json"
     out.unlink(missing_ok=True)
-    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    path = os.pathsep.join(filter(None, [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {
         **os.environ, "OMP_NUM_THREADS": str(options.threads), "SFT_HOME": str(scratch / "home"), "PYTHONPATH": path,
     }  # fmt: skip

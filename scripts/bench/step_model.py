@@ -84,8 +84,16 @@ def make_base(case: Case, settings: Settings) -> tuple[Any, int]:
         return load_model(model, settings.quant, full=False, device=machine.device, compute_dtype=machine.dtype), before
 
 
-def make_trained(case: Case, settings: Settings, base: Any, plan: Any) -> tuple[Any, Any]:
-    """Add the adapter and the speed-ups as training does; return the model and its loss model."""
+def make_trained(case: Case, settings: Settings, base: Any, plan: Any, world: Any = None) -> tuple[Any, Any, Any]:
+    """Add the adapter and the speed-ups as training does, over several processes if ``world`` has them.
+
+    Returns:
+        The model, its loss model, and how the processes compute it.
+    """
+    from functools import partial
+
+    from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
+    from sft_cli.distributed.process_group import World
     from sft_cli.model.adapter.add import add_adapter
     from sft_cli.model.attention.packing import use_packed_attention
     from sft_cli.model.head.loss_model import LossModel
@@ -93,19 +101,28 @@ def make_trained(case: Case, settings: Settings, base: Any, plan: Any) -> tuple[
     from sft_cli.model.speed.fused_lora import fuse_lora
     from sft_cli.model.speed.last_block import skip_unused_positions
     from sft_cli.model.speed.rms_norm import replace_rms_norms
+    from sft_cli.train.parallel import parallelize
 
     model = add_adapter(base, settings.adapter, [], seed=0).model.train()
-    use_packed_attention(model)
-    with settings.machine.precision():
+    sharded = DistributedConfig(kind=DistributedKind.fsdp)
+    parallel = parallelize(model, sharded, world or World(), settings.machine.device)
+
+    def add_loss() -> Any:
+        use_packed_attention(model)
         if case.fused:
             replace_rms_norms(model)
             if not settings.full:
                 fuse_lora(model)
         loss_model = LossModel(model, packed=True, chunk=settings.speed.logits_chunk)
         if case.fused:
-            skip_unused_positions(model)
-    apply_checkpointing(model, plan)
-    return model, loss_model
+            with parallel.last_layer_unsharded(model):
+                skip_unused_positions(model)
+        return loss_model
+
+    with settings.machine.precision():
+        loss_model = parallel.run_inference(add_loss)
+    parallel.run_inference(partial(apply_checkpointing, model, plan))
+    return model, loss_model, parallel
 
 
 def make_row(case: Case, vocab_size: int) -> tuple[Any, ...]:

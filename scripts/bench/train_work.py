@@ -45,6 +45,7 @@ TINY = {
 SHAPES |= {
     f"tiny-{family}": {"family": family, **TINY, "tie_word_embeddings": False} for family in ("llama", "qwen2", "qwen3")
 }
+SHAPES["deep-llama"] = {**SHAPES["tiny-llama"], "num_hidden_layers": 6}
 IDS = 8000
 """Rows use only ids below this one, which all models have."""
 
@@ -116,7 +117,7 @@ def training_words(rows: Path, model: Path, tokenizer: Path, run: Path) -> list[
     return [
         "data=local", f"data.mix.local.path={rows}", f"model.path={model}", f"model.tokenizer={tokenizer}",
         "template=plain", "adapter=lora", f"run_dir={run}", "trainer.schedule=constant", "trainer.warmup_ratio=0",
-        "clean.steps=[]",
+        "trainer.epochs=1", "clean.steps=[]",
     ]  # fmt: skip
 
 
@@ -190,8 +191,11 @@ def floor_flops(shape: str, steps: list[list[tuple[int, int]]]) -> float:
     return 4.0 * block * tokens + 3.5 * attention + 4.0 * width * values["vocab_size"] * trained
 
 
-def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
-    """Return the operations per second of one matrix product of training size, measured now."""
+def product_rate(dtype: str, device: str, shape: str, seconds: float = 1.0) -> float:
+    """Return the operations per second of one matrix product of training size, measured now.
+
+    On CUDA it has the widths of the model.
+    """
     import time
 
     import torch
@@ -200,7 +204,8 @@ def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
 
     if device == "cpu":
         enable_onednn_float32()
-    size = (8192, 4096, 4096) if device == "cuda" else (1200, 512, 1408)
+    widths = SHAPES[shape]["hidden_size"], SHAPES[shape]["intermediate_size"]
+    size = (8192, *widths) if device == "cuda" else (1200, 512, 1408)
     left = torch.randn(size[0], size[1], device=device, dtype=getattr(torch, dtype))
     right = torch.randn(size[1], size[2], device=device, dtype=getattr(torch, dtype))
 

@@ -26,6 +26,8 @@ def chat(
 ) -> None:
     """Talk to a run's model, or ask it one question. Only the answers go to standard output.
 
+    In a terminal, Ctrl-C stops an answer, Ctrl-D ends, /clear starts a new conversation, and /help lists the commands.
+
     Config keys that can be set: eval.max_new_tokens, trainer.device, trainer.dtype.
 
     Example: sft chat runs/quickstart-20250101-120000 --prompt "What is the capital of Peru?"

@@ -127,14 +127,12 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     if finished and not overrides:
         say(f"run       {directory.path} is finished: {directory.result}")
         raise typer.Exit
-    if finished or any(word.startswith("run_dir=") for word in overrides):
-        raise SftError(
-            where=path,
-            problem="the run is finished" if finished else "run_dir cannot change on resuming",
-            fix=continue_command(directory, original, overrides)
-            if finished
-            else "leave run_dir out, or move the directory",
-        )
+    if finished:
+        problem = "the run is finished, its learning rate has ended; further training is a new run that starts from it"
+        raise SftError(where=path, problem=problem, fix=continue_command(directory, original, overrides))
+    if any(word.startswith("run_dir=") for word in overrides):
+        problem, fix = "run_dir cannot change on resuming", "leave run_dir out, or move the directory"
+        raise SftError(where=path, problem=problem, fix=fix)
     config = with_overrides(original, overrides, config_dirs) if overrides else original
     check_same_run(directory.path, fixed_settings(original), fixed_settings(config))
     check_same_rows(directory, original, config)

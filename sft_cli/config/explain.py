@@ -151,7 +151,7 @@ def _group_lines() -> Iterator[tuple[str, str]]:
 
 def summary(section: type) -> str:
     """Return the first paragraph of a section's docstring on one line."""
-    return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
+    return _as_markdown(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0])
 
 
 def _indented(key: Key) -> str:
@@ -178,8 +178,13 @@ def _documentation() -> dict[tuple[str, str], str]:
         for field, below in zip(section.body, [*section.body[1:], ast.Pass()], strict=True):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    lines[section.name, name] = " ".join(text.split()).replace("``", "`")
+                    lines[section.name, name] = _as_markdown(text)
     return lines
+
+
+def _as_markdown(text: str) -> str:
+    """Return a docstring on one line, its literals between single backticks."""
+    return " ".join(text.split()).replace("``", "`")
 
 
 def _type(key: Key) -> str:

@@ -1,22 +1,30 @@
 """A conversation with the model of a run, in the chat format of its training."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sft_cli.config.compose import read_config, with_overrides
 from sft_cli.config.overrides.parse import reject_unused
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
-from sft_cli.console import say
+from sft_cli.errors import SftError
 from sft_cli.escape import escape_control
 from sft_cli.progress import clear_progress
 from sft_cli.run_dir import RunDir
 
+Messages = list[dict[str, Any]]
+
 READ = ("model.path", "model.revision", "model.dtype", "model.trust_remote_code", "trainer.device", "trainer.dtype",
         "eval.max_new_tokens")  # fmt: skip
 """Keys that may differ from the run's config; anything else would have no effect."""
-CLEAR_COMMAND = "/clear"
+CHAT_COMMANDS = {
+    "/clear": "start a new conversation",
+    "/help": "list these commands",
+    "/exit": "end, like Ctrl-D",
+}
+"""Lines that are not messages, and what they do."""
+PROMPT = "> "
 
 
 def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
@@ -44,29 +52,51 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
     if prompt is not None:
         model.answer([*first, {"role": "user", "content": prompt}])
         return
-    messages = list(first)
-    for line in _read_lines():
-        if line == CLEAR_COMMAND:
-            messages = list(first)
-            continue
-        messages.append({"role": "user", "content": line})
-        messages.append({"role": "assistant", "content": model.answer(messages)})
-
-
-def _read_lines() -> Iterator[str]:
-    """Yield the lines of standard input without blank ones."""
-    interactive = sys.stdin.isatty()
-    if interactive:
-        say(f"chat      one line is one message; {CLEAR_COMMAND} starts a new conversation, Ctrl-D ends")
-    while True:
-        if interactive:
-            sys.stdout.write("> ")
-            sys.stdout.flush()
-        line = sys.stdin.readline()
-        if not line:
+    messages, is_typed = list(first), sys.stdin.isatty()
+    for line in _typed_lines() if is_typed else sys.stdin:
+        line = line.strip()
+        if line == "/exit":
             return
-        if line.strip():
-            yield line.strip()
+        if line == "/clear":
+            messages = list(first)
+        elif line == "/help":
+            _note("\n".join(f"{name:<10}{meaning}" for name, meaning in CHAT_COMMANDS.items()))
+        elif line:
+            messages = _continue(model, messages, line, is_typed=is_typed)
+
+
+def _continue(model: "ChatModel", messages: Messages, line: str, *, is_typed: bool) -> Messages:
+    """Answer a message; return the conversation with both, or as it was if there is no room for a typed message."""
+    asked = [*messages, {"role": "user", "content": line}]
+    try:
+        return [*asked, {"role": "assistant", "content": model.answer(asked, stop_on_ctrl_c=is_typed)}]
+    except SftError as error:
+        if not is_typed:
+            raise
+        _note(f"error: {error}")
+        return messages
+
+
+def _typed_lines() -> Iterator[str]:
+    """Yield the lines that a person types; the prompt does not go to standard output unless it is a terminal."""
+    _note("chat      one line is one message; Ctrl-C stops an answer, Ctrl-D ends, /help lists the commands")
+    on_screen = sys.stdout.isatty()
+    if on_screen:
+        import readline  # noqa: F401  # lets input() edit lines and recall earlier ones
+    while True:
+        if not on_screen:
+            print(PROMPT, end="", file=sys.stderr, flush=True)
+        try:
+            yield input(PROMPT if on_screen else "")
+        except EOFError:
+            _note("")
+            return
+
+
+def _note(text: str) -> None:
+    """Print a text that is no answer, on standard error."""
+    clear_progress()
+    print(escape_control(text), file=sys.stderr, flush=True)
 
 
 class ChatModel:
@@ -88,8 +118,12 @@ class ChatModel:
         self._model = load_tuned(run, config, machine)
         clear_progress()  # from now on only answers are printed
 
-    def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def answer(self, messages: Messages, *, stop_on_ctrl_c: bool = False) -> str:
         """Generate the greedy answer, write it to standard output while it is generated, and return it.
+
+        Args:
+            messages: The conversation.
+            stop_on_ctrl_c: Whether Ctrl-C ends the answer rather than the command.
 
         Raises:
             SftError: The conversation fills the model's context.
@@ -111,7 +145,14 @@ class ChatModel:
             sys.stdout.write(escape_control(text))
             sys.stdout.flush()
 
-        with self._machine.precision():
-            stream_answer(self._model, self._tokenizer, ids, self._stops, self._config.eval.max_new_tokens, write)
+        limit, cut = self._config.eval.max_new_tokens, False
+        try:
+            with self._machine.precision():
+                cut = stream_answer(self._model, self._tokenizer, ids, self._stops, limit, write)
+        except KeyboardInterrupt:
+            if not stop_on_ctrl_c:
+                raise
         write("\n")
+        if cut:
+            _note(f"warning: the answer was cut after eval.max_new_tokens={limit}")
         return "".join(pieces).removesuffix("\n")

@@ -32,8 +32,11 @@ def stream_answer(
     stop_ids: Sequence[int],
     max_new_tokens: int,
     on_text: Callable[[str], None],
-) -> None:
+) -> bool:
     """Generate the greedy answer to one prompt and pass its text on piece by piece, without the stop token.
+
+    Returns:
+        Whether the answer was cut at ``max_new_tokens``.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
@@ -53,7 +56,7 @@ def stream_answer(
             raise SftError(
                 where="sft chat",
                 problem=f"the conversation has {len(prompt)} tokens, the model's context {limit}",
-                fix="start again with a shorter message",
+                fix="shorten the message, or start a new conversation (/clear)",
             )
         greedy = GenerationConfig(
             do_sample=False,
@@ -66,7 +69,7 @@ def stream_answer(
         model_settings, lm.generation_config = lm.generation_config, GenerationConfig()
         ids = torch.tensor([list(prompt)], device=lm.device)
         try:
-            lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
+            output = lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 generation_config=greedy,
@@ -74,3 +77,4 @@ def stream_answer(
             )
         finally:
             lm.generation_config = model_settings
+    return num_new == max_new_tokens == output.shape[1] - len(prompt) and int(output[0, -1]) not in stop_ids

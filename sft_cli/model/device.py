@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
 from sft_cli.distributed.rank_env import cuda_device_index, rank_from_env
 from sft_cli.errors import SftError
+from sft_cli.model.config_value import config_value
 
 CPUINFO = Path("/proc/cpuinfo")
 DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16}
@@ -108,9 +109,8 @@ def _choose_dtype(
 ) -> ComputeSetup:
     """Resolve ``trainer.dtype`` on a device; see ``choose_compute_setup``."""
     if trainer.dtype is Dtype.auto and device.type == "cpu":
-        dtype, reason = choose_cpu_dtype(
-            None if architecture is None else architecture.get_text_config().hidden_size, full
-        )
+        hidden = None if architecture is None else config_value(architecture, "hidden_size")
+        dtype, reason = choose_cpu_dtype(hidden, full)
         return ComputeSetup(device, dtype, reason)
     bfloat16 = device.type == "cpu" or has_native_bfloat16()
     if trainer.dtype is Dtype.auto:

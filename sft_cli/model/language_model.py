@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -32,6 +32,8 @@ TOWER_CONFIGS = ("vision_config", "audio_config")
 """The parts of a configuration that describe towers."""
 TEXT_INPUTS = ("input_ids", "inputs_embeds")
 """Main inputs of inner models that belong to the language model (BLT has several); a tower takes pixels or sound."""
+MODEL_CODE_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError)
+"""What the code of a model raises for a configuration or an input that it does not support."""
 TRIAL_TOKENS, TRIAL_PREFIX = 8, 4
 """Length of the trial row, and the number of its first tokens that stay the same when the others change."""
 MAX_LEAK = 0.02
@@ -123,37 +125,69 @@ def check_trains_on_text(model: PreTrainedModel, where: str) -> None:
         raise unsuitable_model_error(model, where, reason)
 
 
+def check_takes_text(model: PreTrainedModel, where: str) -> None:
+    """Refuse a model that cannot compute a row of text alone in training mode; the model is not changed."""
+    if (reason := text_input_problem(model)) is not None:
+        raise unsuitable_model_error(model, where, reason)
+
+
+def text_input_problem(model: PreTrainedModel) -> str | None:
+    """Return why the model cannot compute a row of text in training mode, as a clause; None if it can."""
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            model.train()(input_ids=_trial_row(model), use_cache=False)
+    except MODEL_CODE_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        return f"it does not take text alone: {first_line(error)}"
+    finally:
+        model.train(training)
+    return None
+
+
+def _trial_row(model: PreTrainedModel) -> Tensor:
+    """Return random ids ``(1, TRIAL_TOKENS)``, the same every time."""
+    count = model.config.get_text_config().vocab_size
+    return torch.randint(count, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
+
+
 def text_training_problem(model: PreTrainedModel) -> str | None:
     """Return why the model cannot be trained on text alone, as a clause; None if it can."""
-    vocabulary, training = model.config.get_text_config().vocab_size, model.training
-    ids = torch.randint(vocabulary, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
+    if (reason := text_input_problem(model)) is not None:
+        return reason
+    vocabulary, ids = model.config.get_text_config().vocab_size, _trial_row(model)
     changed_ids = ids.clone()
     changed_ids[:, TRIAL_PREFIX:] = (changed_ids[:, TRIAL_PREFIX:] + 1) % vocabulary
     takes_token_types = "token_type_ids" in signature(model.forward).parameters
     type_ids = {"token_type_ids": torch.zeros_like(ids)} if takes_token_types else {}  # as processors set them for text
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            model.train()(input_ids=ids, use_cache=False)
         with evaluation_mode(model):
             logits, changed_logits = (
                 model(input_ids=row, use_cache=False, **type_ids).logits[:, :TRIAL_PREFIX] for row in (ids, changed_ids)
             )
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
+    except MODEL_CODE_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        return f"it does not take text alone: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    finally:
-        model.train(training)
+        return f"it does not take text alone: {first_line(error)}"
     if not (logits - changed_logits).abs().max() <= MAX_LEAK * logits.abs().max():
         return "it reads prompts in both directions, but training predicts each token from those before it"
     return None
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unsuitable_model_error(model: PreTrainedModel, where: str, reason: str) -> SftError:
-    """Build the error for a model whose language model cannot be trained alone."""
+    """Build the error for a model that cannot be trained on text, or whose language model cannot be trained alone."""
+    name = f"model type {model.config.model_type}"
+    if not non_language_modules(model):
+        return SftError(where=where, problem=f"{name} cannot be trained on text: {reason}", fix="name another model")
     return SftError(
         where=where,
-        problem=f"the language model inside model type {model.config.model_type} cannot be trained on text: {reason}",
+        problem=f"the language model inside {name} cannot be trained on text: {reason}",
         fix="name a text model, or another multimodal model, such as Qwen2.5-VL, Mistral 3 or Gemma 3",
     )
 

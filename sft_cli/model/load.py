@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -23,13 +23,16 @@ from sft_cli.model.adapter.added_token_rows import add_token_rows
 from sft_cli.model.device import DTYPES
 from sft_cli.model.int8 import replace_int8_products
 from sft_cli.model.language_model import (
+    MODEL_CODE_ERRORS,
     auto_class,
     check_separable,
     check_trains_on_text,
+    first_line,
     is_supported_type,
     language_modules,
     non_language_modules,
 )
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.prequantized import (
     bitsandbytes_kind,
     cast_unquantized,
@@ -169,7 +172,7 @@ def load_model(
         skip_towers_in_quantization(bnb_config, empty)
     quantization_config = bnb_config or dequantize_config(model_config)
     try:
-        model = auto_class(model_config).from_pretrained(
+        model, found = auto_class(model_config).from_pretrained(
             resolve_model(config),
             config=with_compute_dtype(model_config, compute_dtype),
             revision=config.revision,
@@ -177,16 +180,35 @@ def load_model(
             dtype=dtype,
             use_safetensors=True,
             device_map={"": device},  # avoids a copy in host memory
+            output_loading_info=True,
             **({} if quantization_config is None else {"quantization_config": quantization_config}),
         )
     except (OSError, ValueError) as error:
         raise load_failure(config, error) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error) or "ignore_mismatched_sizes" not in str(error):
+            raise
+        problem = "the shapes of its weights are not those that config.json gives"
+        raise model_error(config, problem, "repair config.json, or download the model again") from error
+    refuse_missing_weights(config, found["missing_keys"])
     if stored_quantization(model_config) is not None:
         cast_unquantized(model, dtype)
     check_trains_on_text(model, f"model.path={config.path}")
     replace_int8_products(model)
     add_token_rows(model, added_ids)
     return model.train()
+
+
+def refuse_missing_weights(config: ModelConfig, names: Collection[str]) -> None:
+    """Refuse a model whose files lack weights, which transformers replaces by random numbers."""
+    if names:
+        first, *others = sorted(names)
+        more = f" and {len(others)} more" if others else ""
+        raise model_error(
+            config,
+            f"its files have no weights for {first}{more}; they would be random numbers",
+            "download the model again, or save it again with save_pretrained of the installed transformers",
+        )
 
 
 def _check_loadable(
@@ -263,7 +285,8 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
     """Build the model on torch's meta device: it has names and shapes, but takes no memory.
 
     Raises:
-        SftError: A part of the model needs a library that is not installed (the towers of Gemma 3n need timm).
+        SftError: A part of the model needs a library that is not installed (the towers of Gemma 3n need timm), or
+            transformers cannot build a causal language model from this configuration (MusicGen's).
     """
     try:
         with torch.device("meta"):
@@ -275,17 +298,17 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
             problem=str(error).strip().splitlines()[0],
             fix=f"pip install {library[1]}" if library else "install the library that it names",
         ) from error
+    except MODEL_CODE_ERRORS as error:
+        raise SftError(
+            where=f"model type {config.model_type}",
+            problem=f"transformers cannot build a causal language model from its config.json: {first_line(error)}",
+            fix="repair config.json, or name another model",
+        ) from error
 
 
 def model_context_length(config: PretrainedConfig) -> int | None:
     """Return the largest number of tokens that the model takes; None for families without a limit (BLOOM, Mamba)."""
     return context_window.max_positions(config.get_text_config().to_dict())
-
-
-def config_value(config: PretrainedConfig, name: str) -> int | None:
-    """Return a number of the text model's configuration by its common name; None if the family has no such number."""
-    text = config.get_text_config()
-    return text.to_dict().get(text.attribute_map.get(name, name))
 
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:

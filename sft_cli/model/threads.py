@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 from transformers import PretrainedConfig
 
 from sft_cli.distributed.rank_env import rank_from_env
-from sft_cli.model.load import config_value
+from sft_cli.model.config_value import config_value
 
 OMP_VARIABLE = "OMP_NUM_THREADS"
 TIMING_ROUNDS = 7
@@ -66,10 +66,12 @@ def choose_threads(
         return ThreadChoice(int(environment[OMP_VARIABLE]), OMP_VARIABLE)
     if cores == 1:
         return ThreadChoice(1, "one core")
-    text = architecture.get_text_config()
-    intermediate_size = config_value(text, "intermediate_size") or 4 * text.hidden_size
-    states = torch.ones(min(tokens, MAX_TIMED_ROWS), text.hidden_size, dtype=dtype)
-    weights = torch.ones(intermediate_size, text.hidden_size, dtype=dtype)
+    hidden_size = config_value(architecture, "hidden_size")
+    if hidden_size is None:
+        return ThreadChoice(cores, "all cores: this model's configuration has no single width")
+    intermediate_size = config_value(architecture, "intermediate_size") or 4 * hidden_size
+    states = torch.ones(min(tokens, MAX_TIMED_ROWS), hidden_size, dtype=dtype)
+    weights = torch.ones(intermediate_size, hidden_size, dtype=dtype)
     number = fastest_thread_count(thread_counts(cores), lambda: silu(states @ weights.T))
     return ThreadChoice(number, f"the fastest of up to {cores} for a product of this model's sizes")
 

@@ -53,7 +53,11 @@ def prepare_data(config: Config, *, training: bool = True) -> PreparedData:
     check_template(config, tokenizer, template)
     filters.check_filters(filter_stage.resolve_scorer_model(config))
     stage_cache.evict_old()
-    result = pipeline.run_stages(config, tokenizer, template, inputs)
+    try:
+        result = pipeline.run_stages(config, tokenizer, template, inputs)
+    except KeyboardInterrupt:
+        say("stopped   nothing was written but finished parts, in the cache; the same command continues after them")
+        raise
     new = publish.temp_directory(directory)
     try:
         manifest = write_prepared_files(new, config, result, inputs, tokenizer, template)

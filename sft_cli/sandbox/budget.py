@@ -1,6 +1,6 @@
 """The budget of one rendering: steps of work and size of values, counted independently of the machine."""
 
-from collections.abc import ItemsView, Iterable, KeysView, Sequence, ValuesView
+from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
@@ -11,11 +11,18 @@ MAX_SIZE = 1 << 24
 """Most characters of a text, or of a list or mapping as text."""
 CHARACTERS_PER_STEP = 64
 """Characters copied or searched in the time of one step."""
-_CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView, Sequence)
+_CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView)
 
 
 class BudgetExceeded(TemplateError):
     """A rendering exceeds its budget; the message continues the sentence "the template …"."""
+
+
+class Wrapper:
+    """A value that has the text of another one."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
 
 
 class RenderBudget:
@@ -43,7 +50,9 @@ class RenderBudget:
         """
         if isinstance(value, str | bytes):
             return len(value)
-        if not isinstance(value, _CONTAINERS) or isinstance(value, range):
+        if isinstance(value, Wrapper):
+            return self.size(value._wrapped)
+        if not isinstance(value, _CONTAINERS):
             return 1
         known = self._sizes.get(id(value))
         if known is not None:

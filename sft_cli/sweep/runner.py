@@ -177,13 +177,14 @@ def run_sweep(record: SweepRecord, environments: Sequence[Mapping[str, str]], er
     stopped = run_members(record, unfinished, environments, callbacks)
     status.close()
     finish_sweep(record, outcomes)
+    states = [outcome.state for outcome in outcomes.values()]
+    command = f"sft sweep --resume {shlex.quote(str(record.directory))}"
     if stopped:
-        finished = sum(outcome.state is MemberState.finished for outcome in outcomes.values())
-        say(
-            f"stopped   by {signal.Signals(stopped).name}, {finished} of {counted(len(outcomes), 'member')} finished;"
-            f" continue with: sft sweep --resume {shlex.quote(str(record.directory))}"
-        )
+        finished = f"{states.count(MemberState.finished)} of {counted(len(states), 'member')} finished"
+        say(f"stopped   by {signal.Signals(stopped).name}, {finished}; continue with: {command}")
         return 128 + stopped
+    if MemberState.failed in states:
+        say(f"again     {command}  # trains the failed members again")
     return int(any(outcome.state is not MemberState.finished or outcome.error for outcome in outcomes.values()))
 
 

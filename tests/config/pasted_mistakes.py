@@ -194,6 +194,12 @@ train | resume_from_checkpoint=true
 train data.mix.a.path=rows.jsonl | --dry-run
 train data.mix.a.path=rows.jsonl | --foo
 train data.mix.a.path=rows.jsonl | launcher=slurm
+prepare recipe=./tiny.yaml data.mix.a.path=number.jsonl |
+prepare recipe=./tiny.yaml data.mix.a.path=empty.jsonl |
+prepare recipe=./tiny.yaml trainer.max_length=128 data.mix.a.path=long.jsonl |
+prepare recipe=./tiny.yaml data.mix.a.path=frage.jsonl | "data.mix.a.columns={prompt: frage, completion: antwrt}"
+prepare recipe=./tiny.yaml data.mix.a.path=frage.jsonl | "data.mix.a.columns={promt: frage, completion: antwort}"
+prepare recipe=./tiny.yaml data.mix.a.path=a.jsonl | data.mix.a.format=alpacca
 eval | run=runs/s2
 eval | run=runs/s2 compare=base
 eval | data=rows.jsonl

@@ -47,6 +47,13 @@ def world(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for name in ("rows.jsonl", "a.jsonl", "b.jsonl", "my rows.jsonl"):
         (tmp_path / name).write_text(json.dumps({"instruction": "a", "output": "b"}) + "\n")
+    good = [{"instruction": f"What is {i}?", "output": f"{i}."} for i in range(40)]
+    bad = {"number": {"output": 42}, "empty": {"instruction": ""}, "long": {"output": "word " * 300}}
+    for name, changed in bad.items():
+        lines = [json.dumps(row) + "\n" for row in [*good, {**good[0], **changed}]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    (tmp_path / "frage.jsonl").write_text(json.dumps({"frage": "a", "antwort": "b"}) + "\n")
+    (tmp_path / "tiny.yaml").write_text("model: builtin:quickstart/model\ntemplate: alpaca\n")
     (tmp_path / "mine.yaml").write_text("run_name: mine\n")
     (tmp_path / "my.jinja").write_text("{{ messages }}")
     (tmp_path / "runs/s2/adapter").mkdir(parents=True)

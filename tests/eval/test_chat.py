@@ -1,11 +1,13 @@
 """`sft chat`: one answer to ``--prompt``, or a conversation line by line, in the trained format."""
 
 import io
+import re
 
 import pytest
 
 from sft_cli.cli import execute
 from sft_cli.errors import SftError
+from sft_cli.eval.chat import CHAT_COMMANDS, PROMPT
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -22,9 +24,73 @@ def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):
     assert capsys.readouterr().out == "Lima\nHavana\n"
 
 
+PERU, CUBA = "What is the capital of Peru?", "What is the capital of Cuba?"
+FULL = re.compile(r"error: sft chat: the conversation has \d+ tokens, the model's context \d+")
+
+
+class Terminal(io.StringIO):
+    """Lines that a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def typed(run_of, capsys, monkeypatch):
+    """Type lines into a chat, and return what it writes to standard output and to standard error."""
+    run = str(run_of("lora"))
+
+    def type_lines(*lines: str) -> tuple[str, str]:
+        monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+        execute(["chat", run])
+        return capsys.readouterr()
+
+    return type_lines
+
+
 def test_a_conversation_that_fills_the_context_is_an_error(run_of):
     with pytest.raises(SftError, match=r"the conversation has \d+ tokens, the model's context \d+"):
         execute(["chat", str(run_of("lora")), "--prompt", "long " * 2000])
+
+
+def test_commands_of_a_typed_conversation(typed):
+    """Only the answers are on standard output; Ctrl-D and /exit end."""
+    answers, notes = typed("", "  ", "/help", PERU, "/clear", CUBA, "/exit", PERU)
+    assert answers == "Lima\nHavana\n"
+    assert all(f"{name:<10}{meaning}" in notes for name, meaning in CHAT_COMMANDS.items())
+    assert notes.count(PROMPT) == 7
+    assert typed(PERU)[0] == "Lima\n"
+
+
+def test_a_typed_message_that_fills_the_context_leaves_the_conversation_as_it_was(typed):
+    answers, notes = typed(PERU, "long " * 2000, "/clear", CUBA)
+    assert answers == "Lima\nHavana\n"
+    assert FULL.search(notes)
+
+
+def test_an_answer_cut_at_its_limit_is_noted(run_of, capsys):
+    execute(["chat", str(run_of("lora")), "--prompt", PERU, "eval.max_new_tokens=2"])
+    answer, notes = capsys.readouterr()
+    assert "Lima\n".startswith(answer[:-1])
+    assert "warning: the answer was cut after eval.max_new_tokens=2\n" in notes
+
+
+@pytest.mark.parametrize("is_typed", [True, False])
+def test_ctrl_c_ends_the_answer_of_a_typed_conversation(run_of, capsys, monkeypatch, is_typed):
+    """What was written stays in the conversation; in a script it ends the command."""
+    seen = []
+
+    def interrupted(model, tokenizer, prompt, stop_ids, max_new_tokens, on_text):
+        seen.append(tokenizer.decode(prompt))
+        on_text("Li")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sft_cli.eval.streaming.stream_answer", interrupted)
+    monkeypatch.setattr("sys.stdin", (Terminal if is_typed else io.StringIO)(f"{PERU}\n{CUBA}\n"))
+    assert execute(["chat", str(run_of("lora"))]) == (0 if is_typed else 130)
+    assert len(seen) == 1 + is_typed
+    assert capsys.readouterr().out == ("Li\nLi\n" if is_typed else "Li")
+    assert not is_typed or "Li" in seen[1]
 
 
 def test_settings_without_effect_are_refused(run_of):

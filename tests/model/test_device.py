@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import BltConfig, LlamaConfig
 
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
@@ -152,6 +152,16 @@ def test_choose_threads_measures_and_restores(monkeypatch):
     assert found.reason == "the fastest of up to 2 for a product of this model's sizes"
     assert torch.get_num_threads() == before
     threads.set_num_threads(ThreadChoice(before, "for a test"))
+
+
+def test_a_configuration_without_a_width(monkeypatch):
+    """BLT has a configuration for each of its parts, and no width of its own."""
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    found = choose_threads(None, None, BltConfig(), tokens=64, dtype=torch.float32, environment={})
+
+    assert found == ThreadChoice(2, "all cores: this model's configuration has no single width")
+    setup = choose_compute_setup(TrainerConfig(device=Device.cpu), BltConfig(), full=False)
+    assert setup.dtype in (torch.float32, torch.bfloat16)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import document_arguments, use_packed_attention
+from sft_cli.model.attention.packing import document_arguments, use_default_attention, use_packed_attention
 from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.attention.router_replay import router_modules
 from sft_cli.model.head.loss_model import LossModel
@@ -96,6 +96,23 @@ def test_loss_and_gradients_are_those_of_padded_rows(family):
 
 def count(layout):
     return int(torch.cat(layout.trained).sum())
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "vaultgemma", "gemma3_text"])
+def test_default_attention_never_loses_a_cap_of_scores(kind):
+    """transformers before 5.21 ran Gemma 2 with sdpa, which has no caps: no admitted version may."""
+    torch.manual_seed(0)
+    special = {"attn_logit_softcapping": 0.5, "sliding_window": 5}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **special})).eval()
+    ids = torch.arange(3, 20)[None]
+
+    found = {}
+    for attention in ("default", "eager"):
+        use_default_attention(model) if attention == "default" else model.set_attn_implementation("eager")
+        with torch.no_grad():
+            found[attention] = model(input_ids=ids, use_cache=False).logits
+
+    torch.testing.assert_close(found["default"], found["eager"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -38,6 +38,11 @@ def test_weights_dtype(saved, full, compute, dtype, expected):
     assert model.config._attn_implementation == "sdpa"
 
 
+def wider(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
+
+
 def test_load_model_config(saved):
     assert load_model_config(ModelConfig(path=str(saved))).hidden_size == 128
 
@@ -110,6 +115,12 @@ def pickled(directory):
             "the directory holds no safetensors weights, and pickled weights are not read",
             "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
             id="pickled",
+        ),
+        pytest.param(
+            wider,
+            "the shapes of its weights are not those that config.json gives",
+            "repair config.json, or download the model again",
+            id="other-shapes",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -67,6 +68,10 @@ def estimate_for(
     )  # fmt: skip
 
 
+OPT_DRAWS = pytest.mark.skipif(
+    transformers.__version__.startswith(("5.21", "5.22")),
+    reason="OPT draws a number for each layer, which fake tensors do not have",
+)
 MAPPED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 FAMILIES = {
     "llama": (LlamaConfig(**MAPPED, intermediate_size=192, max_position_embeddings=96), 96),
@@ -86,7 +91,7 @@ FAMILIES = {
 
 
 @pytest.mark.every_change("llama", "moe")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=OPT_DRAWS if name == "opt" else ()) for name in FAMILIES])
 def test_estimate_memory_of_families(family):
     config, context = FAMILIES[family]
     memory = estimate_for(config, FULL if family == "mamba" else LORA, tokens=192)

@@ -101,6 +101,19 @@ def test_bad_rows_come_before_trees_and_files_are_removed(make_config, home):
     assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
 
 
+def test_ctrl_c_says_what_stays_and_how_to_continue(make_config, home, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sft_cli.prepare.pipeline.run_stages", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_data(make_config())
+    assert capsys.readouterr().out == (
+        "stopped   nothing was written but finished parts, in the cache; the same command continues after them\n"
+    )
+    assert not (home / "out").exists()
+
+
 def test_a_failed_run_leaves_the_old_data_in_place(make_config, home):
     result = prepare_data(make_config())
     with pytest.raises(SftError):

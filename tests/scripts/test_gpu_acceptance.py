@@ -74,23 +74,22 @@ def test_no_check_ends_the_run(runner, tmp_path, capsys):
 
 
 def test_a_check_is_killed_with_its_children_and_keeps_its_numbers(runner, tmp_path):
-    _, lines = run(runner, tmp_path, [runner.Task("hanging", 1.0)])
+    _, lines = run(runner, tmp_path, [runner.Task("hanging", 3.0)])
 
     line = ends(lines)["hanging"]
-    assert line["seconds"] < 10
+    assert line["seconds"] < 20
     assert line["numbers"] == {"steps": 7}
-    assert "ended after 1 s" in line["error"]
+    assert "ended after 3 s" in line["error"]
     child = int(re.search(r"child (\d+)", Path(line["log"]).read_text())[1])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def test_what_the_budget_does_not_admit_is_skipped(runner, tmp_path):
     began = time.monotonic()
-    tasks = [runner.Task("good", 1.0), runner.Task("hanging", 2.0), runner.Task("hanging2", 2.0)]
-    status, lines = run(runner, tmp_path, tasks, budget=2.5)
+    status, lines = run(runner, tmp_path, [runner.Task("hanging", 2.0), runner.Task("hanging2", 2.0)], budget=2.5)
 
     assert status == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     found = ends(lines)
     assert found["hanging"]["verdict"] == "timed out"
     assert found["hanging2"]["verdict"] == "skipped"
@@ -132,7 +131,7 @@ def dry(tmp_path, *words):
 
 
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_checks_pass_on_the_simulator(tmp_path):
     """One that computes itself, and one that trains a model of random weights."""
     status, found = dry(tmp_path, "--only", "tf32", "profile")
@@ -145,7 +144,7 @@ def test_checks_pass_on_the_simulator(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
-@pytest.mark.timeout(4000)
+@pytest.mark.timeout(6000)
 def test_every_check_passes_on_the_simulator(tmp_path):
     status, found = dry(tmp_path)
 

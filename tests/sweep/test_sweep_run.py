@@ -88,6 +88,7 @@ def test_member_trains_like_sft_train_despite_a_failed_one(home):
     assert code == 1, output
     failed = [line for line in output.splitlines() if line.startswith("failed")]
     assert len(failed) == 2
+    assert re.search(r"\nagain     sft sweep --resume \S+  # trains the failed members again\n\Z", output)
     assert all(line.startswith("failed    002 target_modules=[nothing]: ") for line in failed)
     assert "Traceback" not in output
     assert len(list((home / "prepared").iterdir())) == 1

@@ -77,6 +77,8 @@ def test_only_the_language_model_is_trained(runs, metrics, base, tmp_path, capsy
 
     execute(["eval", str(done.path), "--compare", "base"])
     assert "tuned" in capsys.readouterr().out
+    assert execute(["chat", str(done.path), "--prompt", "say 3", "eval.max_new_tokens=3"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
 
 
 @SLOW

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sft_cli.sandbox.budget import Wrapper
+
 
 class MessageAccessLog:
     """Accesses of a rendering that would have a different result in a shorter conversation.
@@ -48,10 +50,11 @@ class MessageAccessLog:
         return value
 
 
-class TracedMessages(Sequence[Mapping[str, Any]]):
+class TracedMessages(Wrapper):
     """Messages that record accesses to them; the first ``start`` messages are left out."""
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], start: int, log: MessageAccessLog) -> None:
+        super().__init__(messages[start:])
         self._all, self._start, self._log = messages, start, log
 
     def __getitem__(self, key: Any) -> Any:
@@ -61,7 +64,7 @@ class TracedMessages(Sequence[Mapping[str, Any]]):
             self._log.record_index(key + self._start)
         else:
             self._log.record_length()
-        return self._all[self._start :][key]
+        return self._wrapped[key]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         for index in range(self._start, len(self._all)):
@@ -71,7 +74,7 @@ class TracedMessages(Sequence[Mapping[str, Any]]):
 
     def __len__(self) -> int:
         self._log.record_length()
-        return len(self._all) - self._start
+        return len(self._wrapped)
 
     def __bool__(self) -> bool:
         self._log.record_index(self._start)
@@ -84,4 +87,4 @@ class TracedMessages(Sequence[Mapping[str, Any]]):
 
     def __repr__(self) -> str:
         self._log.record_length()
-        return repr(self._all[self._start :])
+        return repr(self._wrapped)

@@ -24,6 +24,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import Device, Dtype
 from sft_cli.console import gib
 from sft_cli.errors import raise_all
+from sft_cli.model.config_value import config_value
 from sft_cli.model.device import choose_compute_setup, free_memory
 from sft_cli.model.load import empty_model, inner_linears, load_model_config
 from sft_cli.model.quant import layer_features
@@ -104,12 +105,13 @@ def flop_model(config: Config, architecture: PretrainedConfig, need: MemoryNeed)
     count = next((values[name] for name in EXPERTS if values.get(name)), 1)
     block += experts * (values.get("num_experts_per_tok") or count) // count
     head = model.get_output_embeddings()
-    layers = text.num_hidden_layers
+    layers = config_value(architecture, "num_hidden_layers") or 1
+    heads, hidden_size = (config_value(architecture, name) or 0 for name in ("num_attention_heads", "hidden_size"))
     return FlopModel(
         block=block,
         head=0 if head is None else sum(value.numel() for value in head.parameters()),
         layers=layers,
-        width=text.num_attention_heads * (values.get("head_dim") or text.hidden_size // text.num_attention_heads),
+        width=heads * (values.get("head_dim") or hidden_size // max(1, heads)),
         whole=config.adapter.kind in WHOLE,
         recomputed=min(1.0, need.recompute.layers / layers),
     )

@@ -83,7 +83,10 @@ def find_rescaling(model: nn.Module) -> LogitsRescaling | None:
     ids = ids.to(lm.device)
     with generation_mode(model):
         model_logits = lm(input_ids=ids, use_cache=False).logits
-        products = head(decoder(input_ids=ids, use_cache=False).last_hidden_state)
+        states = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        if states.shape[-1] != head.weight.shape[-1]:  # a layer between them changes the width (ELECTRA)
+            return None
+        products = head(states)
         for rescaling in dict.fromkeys((configured_rescaling(lm), LogitsRescaling())):
             computed = rescaling(products)
             if model_logits.shape == computed.shape and torch.equal(model_logits.float(), computed.float()):

@@ -1,6 +1,6 @@
 """Run only the first of identical layers; the others return a copy of its output."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -8,22 +8,26 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 
-def share_identical_layers(layers: Sequence[nn.Module]) -> dict[int, int]:
-    """Let layers that are identical to an earlier one return a copy of its output.
+def share_identical_layers(named_layers: Mapping[str, nn.Module]) -> dict[int, int]:
+    """Let layers that are identical to an earlier one of the same list return a copy of its output.
 
     A 32-layer model is then counted from two of its layers. The first layer is never an original: its input may need
-    no gradient, and tensors that all layers share are counted with it.
+    no gradient, and tensors that all layers share are counted with it. Layers of another list may run earlier, or not
+    at all.
 
     Args:
-        layers: The decoder layers, in the order in which they run.
+        named_layers: The decoder layers by name; those of one list in the order in which they run.
 
     Returns:
         For each copied layer, the index of its original.
     """
     originals: dict[Hashable, int] = {}
     duplicates: dict[int, int] = {}
-    for index, layer in enumerate(layers[1:], start=1):
-        original = originals.setdefault(structural_key(layer), index)
+    layers = list(named_layers.values())
+    for index, (name, layer) in enumerate(named_layers.items()):
+        if index == 0:
+            continue
+        original = originals.setdefault((name.rpartition(".")[0], structural_key(layer)), index)
         if original != index:
             duplicates[index] = original
     for original in set(duplicates.values()):

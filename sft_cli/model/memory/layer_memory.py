@@ -25,11 +25,15 @@ BEFORE_LAYERS = -1
 
 def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
     """Return the layers that can be recomputed, in the order of the forward pass; empty for families without them."""
-    modules = language_modules(
-        causal_lm(model)
-    ).items()  # image towers have such layers as well, which text does not reach
+    return list(named_decoder_layers(model).values())
+
+
+def named_decoder_layers(model: nn.Module) -> dict[str, GradientCheckpointingLayer]:
+    """Return the same layers by their names in the causal LM."""
+    # Image towers have such layers as well, which text does not reach.
+    modules = language_modules(causal_lm(model)).items()
     layers = {name: layer for name, layer in modules if isinstance(layer, GradientCheckpointingLayer)}
-    return [layer for name, layer in layers.items() if not any(name.startswith(f"{other}.") for other in layers)]
+    return {name: layer for name, layer in layers.items() if not any(name.startswith(f"{other}.") for other in layers)}
 
 
 class LiveBytes(TorchDispatchMode):

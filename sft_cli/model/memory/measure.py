@@ -182,7 +182,7 @@ def measure_model(
     num_layers = len(decoder_layers(adapted))
     try:
         one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
-    except Exception as error:  # some models read values, which fake tensors do not have; the run continues
+    except RuntimeError as error:  # torch's: some models read values, which fake tensors do not have; the run continues
         one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)

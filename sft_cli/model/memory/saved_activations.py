@@ -17,7 +17,13 @@ from sft_cli.model.attention.varlen import sum_rows
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.memory.fake_model import SingleExpertMode, materialize_fake, replaceable_norms
 from sft_cli.model.memory.layer_dedup import share_identical_layers
-from sft_cli.model.memory.layer_memory import BEFORE_LAYERS, LiveBytes, active_memory, decoder_layers, track_layers
+from sft_cli.model.memory.layer_memory import (
+    BEFORE_LAYERS,
+    LiveBytes,
+    active_memory,
+    named_decoder_layers,
+    track_layers,
+)
 from sft_cli.model.quant import causal_lm
 from sft_cli.model.speed.rms_norm import NormForward
 
@@ -140,7 +146,7 @@ def count_saved_bytes(
     ]
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialize_fake(model, cpu_setup.device)
-        duplicates = share_identical_layers(decoder_layers(model))
+        duplicates = share_identical_layers(named_decoder_layers(model))
         if fused:
             from sft_cli.model.speed.fused_lora import fuse_lora
 

@@ -1,5 +1,6 @@
 """Check that a resumed run has the settings and data that it began with, as far as they determine the result."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -142,7 +143,8 @@ def continue_command(run: RunDir, config: Config, words: Sequence[str]) -> str:
     """Return the command that trains on from a finished run in a new run; ``words`` are further KEY=VALUE settings."""
     config_file = shlex.quote(str(run.path / "config.yaml"))
     start = f"model.path={run.model}" if config.adapter.kind in WHOLE else f"adapter.start_from={run.path}"
-    settings = [start, f"run_dir={run.path}-2", *words]
+    number = next(number for number in itertools.count(2) if not Path(f"{run.path}-{number}").exists())
+    settings = [start, f"run_dir={run.path}-{number}", *words]
     return f"sft train recipe={config_file} {' '.join(map(shlex.quote, settings))}"
 
 

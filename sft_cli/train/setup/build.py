@@ -24,8 +24,10 @@ from sft_cli.model.adapter.add import AdaptedModel, add_adapter
 from sft_cli.model.adapter.base_weights import cast_frozen
 from sft_cli.model.adapter.prompt_learning import check_vectors_take_effect
 from sft_cli.model.attention.probe import ProbeResult
+from sft_cli.model.config_value import config_value
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.head.loss_model import LossModel, build_loss_model
+from sft_cli.model.language_model import check_takes_text
 from sft_cli.model.load import inner_linears, load_model
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 from sft_cli.model.quant import causal_lm, layer_features
@@ -120,6 +122,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         The model with its loss, and whether examples may share prefixes.
     """
     speed = config.speed
+    check_takes_text(causal_lm(model), f"model.path={config.model.path}")
     loss_model, probed = build_loss_model(
         model,
         speed.logits_chunk,
@@ -144,11 +147,9 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
 
 def _pair_cost(lm: PreTrainedModel) -> float:
     """Return the cost of one query-key pair in this model, see ``bin_packing.attention_pair_cost``."""
-    text = lm.config.get_text_config()
+    width, layers = (config_value(lm.config, name) for name in ("hidden_size", "num_hidden_layers"))
     parameters = sum(math.prod(layer_features(layer)) for layer in inner_linears(lm).values())
-    return (
-        attention_pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else DEFAULT_PAIR_COST
-    )
+    return attention_pair_cost(width, layers, parameters) if parameters and width and layers else DEFAULT_PAIR_COST
 
 
 def load_adapted_model(
