@@ -1,4 +1,4 @@
-"""Several processes on CUDA devices over NCCL: the curve of one, whole and in parts."""
+"""Several processes on CUDA devices over NCCL have the losses of one process, with DDP and FSDP."""
 
 import json
 import os
@@ -19,7 +19,7 @@ WORDS = ("recipe=quickstart", "trainer.max_steps=6", "trainer.dtype=float32", "e
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory):
-    """Losses of a run of so many processes with these words."""
+    """Return a function from a number of processes and overrides to the losses of a run."""
     place = tmp_path_factory.mktemp("together")
 
     def train(size, *words):
@@ -36,6 +36,6 @@ def losses(tmp_path_factory):
 @pytest.mark.parametrize(
     "words", [(), ("quant=nf4",), ("adapter=none", "trainer.lr=1e-3")], ids=["lora", "nf4", "full"]
 )
-def test_two_cards_learn_what_one_does(losses, distributed, words):
-    """TF32 products are allowed on cards: the sums differ in their fourth decimal."""
+def test_losses_of_two_gpus_equal_those_of_one(losses, distributed, words):
+    """TF32 is allowed on GPUs, so that losses differ in their fourth decimal."""
     assert losses(2, *words, f"distributed={distributed}") == pytest.approx(losses(1, *words), abs=5e-3)

@@ -1,4 +1,4 @@
-"""On CUDA: batches arrive on the card as they were made, from pinned memory."""
+"""On CUDA: batches are equal on CPU and GPU, and are copied from pinned memory."""
 
 from dataclasses import fields
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 class Rows:
-    """Eight examples that begin alike; half of them are replayed."""
+    """Eight examples with a common prefix; half of them are replayed."""
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def steps(device: str) -> list:
         return [feed.get(step) for step in range(4)]
 
 
-def test_batches_are_the_same_on_the_card():
+def test_batches_are_equal_on_cpu_and_gpu():
     compared = 0
     for here, there in zip(steps("cpu"), steps("cuda"), strict=True):
         for one, other in zip(here.batches, there.batches, strict=True):
