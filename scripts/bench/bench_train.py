@@ -16,6 +16,8 @@ of cores used by other processes during a run: it should be near 0.
 - loop, loop_free: a loop by hand (train_loop.py) that packs rows, with and without checkpointing
 - --also runs another command in the same rounds; it writes a Result (train_work.py) to the file named by $RESULT
 
+`--model llama4m --rows equal` are small steps, of 8 rows of 150 tokens: the time beyond their products shows there.
+
 The floor is the time of the operations that LoRA on frozen weights requires, at the speed of one matrix product
 measured in the same run. `of floor` is the share of this speed that a trainer reaches.
 """
@@ -88,12 +90,12 @@ def arguments() -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="llama58m")
-    parser.add_argument("--rows", default="alpaca", choices=["alpaca", "system", "long", "unrolled"])
+    parser.add_argument("--rows", default="alpaca", choices=["alpaca", "equal", "system", "long", "unrolled"])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--warm", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=8)
-    parser.add_argument("--budget", type=int, default=8192, help="tokens of a micro-batch of sft train")
+    parser.add_argument("--budget", default="auto", help="tokens of a micro-batch of sft train")
     parser.add_argument("--packs", type=int, default=1, help="rows of 1,024 tokens in a packed batch of TRL")
     parser.add_argument("--packed-to", type=int, default=PACKED_TO)
     parser.add_argument("--dtype", default="bfloat16")

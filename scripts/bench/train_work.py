@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "llama4m": {
+        "family": "llama", "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 8,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 8192, "tie_word_embeddings": False,
+    },
     "llama58m": {
         "family": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
         "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": False,
@@ -137,8 +141,9 @@ def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int
     """Return rows as (ids, tokens of the prompt); all tokens after the prompt are trained.
 
     Lengths of ``alpaca`` are log-normal with median 120 (as GSM8K and CodeAlpaca have them), 8% to 85% of a row are
-    answer, all start with the same 33 tokens. ``system`` has 241 more shared tokens; ``long`` has rows of
-    1,000 to 4,000 tokens; ``unrolled`` are conversations of 5 turns, one row per answer, each with all turns before it.
+    answer, all start with the same 33 tokens. ``equal`` are rows of 150 tokens; ``system`` has 241 more shared tokens;
+    ``long`` has rows of 1,000 to 4,000 tokens; ``unrolled`` are conversations of 5 turns, one row per answer, each with
+    all turns before it.
     """
     rng = random.Random(seed)
     weights = [1 / (place + 3) for place in range(IDS - 10)]
@@ -159,6 +164,8 @@ def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int
             continue
         if kind == "long":
             length = rng.randint(1000, 4000)
+        elif kind == "equal":
+            length = 150
         else:
             length = int(min(1000, max(40, rng.lognormvariate(math.log(120), 0.65))))
         answer = max(2, int(length * min(0.85, max(0.08, rng.betavariate(3.2, 4.8)))))

@@ -158,8 +158,9 @@ class ExampleBuilder:
             if isinstance(ids, MaskNotProven):
                 return EncodeResult(problem=self._bad_row(conversation, RenderError(str(ids))))
             examples.append(ProvenExample(_example(conversation, text, ids), ids.spans))
-        remarks = frozenset(["sanitized"] if any(MARK_START in text.text for text in texts) else [])
-        remarks = remarks.union(*(text.remarks for text in texts))
+        remarks = frozenset().union(*[text.remarks for text in texts])
+        if any(MARK_START in text.text for text in texts):
+            remarks |= {"sanitized"}
         stops = frozenset([stop for text in texts for stop in text.stop_tokens])
         return self._finish(conversation, examples, stops, remarks)
 

@@ -42,8 +42,8 @@ class LengthPolicy:
             stop_tokens: Stop tokens that end its trained turns.
             remarks: Keys of data/remarks.py.
         """
-        examples = tuple(proven_example.example for proven_example in proven)
-        max_tokens = max(len(example.input_ids) for example in examples)
+        examples = tuple([proven_example.example for proven_example in proven])
+        max_tokens = max([len(example.input_ids) for example in examples])
         result = EncodeResult(
             examples, remarks=remarks, stop_tokens=stop_tokens, max_tokens=max_tokens, min_length=max_tokens
         )

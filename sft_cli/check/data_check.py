@@ -53,11 +53,6 @@ class DataSample:
         """Return whether the run has held-out rows; a sample may be too small to contain any."""
         return len(self.prepared.validation) > 0 or (not self.whole and may_hold_out(config))
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest prepared example."""
-        return int(max(self.prepared.train.lengths.max(), max(self.prepared.validation.lengths, default=0)))
-
 
 @contextmanager
 def sample_data(config: Config, rows: int | None) -> Iterator[DataSample]:
@@ -124,7 +119,7 @@ def data_result(sample: DataSample) -> CheckResult:
     what = "all rows" if sample.whole else f"a sample of {1 / sample.scale:.0%} of the rows"
     text = (
         f"{what}: {used:,} used, {dropped:,} dropped, {truncated:,} truncated; {split['tokens']:,} tokens,"
-        f" {sample.trained_share:.0%} carry loss; the longest example has {sample.longest:,}"
+        f" {sample.trained_share:.0%} carry loss; the longest example has {sample.prepared.longest_example:,}"
     )
     more = [f"dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()]
     for name, source in manifest["sources"].items():

@@ -29,6 +29,7 @@ from sft_cli.cli.sweep import sweep
 from sft_cli.cli.train import train
 from sft_cli.cli.typer_errors import as_sft_error
 from sft_cli.cli.usage import HELP, refuse
+from sft_cli.cli.waiting_threads import set_waiting
 from sft_cli.console import recorded
 from sft_cli.distributed.rank_env import require_single_process
 from sft_cli.error_boundary import exit_on_error
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "merge", "inspect")
 """Commands that take a moment until their first line of output."""
+COMPUTING = ("train", "check", "eval", "chat", "merge")
+"""Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
 SEVERAL_PROCESSES = ("train", "doctor")
 """Commands that a launcher may start in several processes."""
 
@@ -138,10 +141,9 @@ def main() -> None:
     """Run ``sft``; a user's mistake gives a message with a fix and exit code 2, without a traceback."""
     if VARIABLE in os.environ:
         _complete()
-    # Let waiting threads sleep: on 2 cores, one of them busy, 50 steps of the quickstart took 38 s with spinning, 7 s
-    # with sleeping threads. On an idle machine sleeping costs time (5 s instead of 3): OMP_WAIT_POLICY=ACTIVE spins.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:]
+    if set(words[:1]) & set(COMPUTING):
+        set_waiting(os.environ)
     with recorded(shlex.join(["sft", *words]), _without_secrets), exit_on_error():
         sys.exit(execute(words))
 

@@ -7,7 +7,7 @@ path). The files are read and merged here, so that values are read by one YAML l
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from sft_cli.config.automatic import with_learning_rate
 from sft_cli.config.files.choices import check_options, expand_choices, read_defaults, recipe_file
 from sft_cli.config.files.interpolation import interpolate
-from sft_cli.config.files.provenance import COMMAND_LINE, DEFAULT, Provenance
+from sft_cli.config.files.provenance import COMMAND_LINE, Provenance
 from sft_cli.config.files.search_path import GROUPS, SearchPath, display_name, package_dir, search_path
 from sft_cli.config.files.yaml_io import key_lines, read_yaml, write_yaml
 from sft_cli.config.overrides.grammar import parse_value
@@ -90,22 +90,13 @@ def to_config(composed: ComposedConfig) -> Config:
     """Return the values as a Config; raise SftError with all mistakes if there are any."""
     config, found = from_plain(composed.values)
     if config is not None:
-        config = with_learning_rate(_widen_micro_batch(config, composed))
+        config = with_learning_rate(config)
     if config is not None and not composed.mistakes:
         found = check_consistency(config, composed.words.explicit_keys())
     origins = composed.provenance() if found else Provenance({})
     raise_all([*composed.mistakes, *(origins.locate(mistake) for mistake in found)])
     assert config is not None
     return config
-
-
-def _widen_micro_batch(config: Config, composed: ComposedConfig) -> Config:
-    """Return the config with micro-batches that fit the longest example, unless their size is set."""
-    speed, longest = config.speed, config.trainer.max_length
-    key = "speed.tokens_per_micro_batch"
-    if speed.tokens_per_micro_batch >= longest or composed.provenance().of(key) != DEFAULT:
-        return config
-    return replace(config, speed=replace(speed, tokens_per_micro_batch=longest))
 
 
 def compose_values(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[str, Merged]) -> ComposedConfig:

@@ -199,6 +199,11 @@ class PreparedData:
         """The directory of the tokenizer and its template."""
         return self.directory / "tokenizer"
 
+    @property
+    def longest_example(self) -> int:
+        """Tokens of the longest example, including held-out ones."""
+        return int(max(self.train.lengths.max(), max(self.validation.lengths, default=0)))
+
 
 MAX_NAMED = 3
 """Prepared directories that an error names."""

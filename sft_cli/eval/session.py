@@ -13,6 +13,7 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
@@ -54,7 +55,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
                 config.speed.logits_chunk,
                 share_prefixes=config.speed.share_prefixes,
                 packing=config.speed.packing,
-                row_tokens=config.speed.tokens_per_micro_batch,
+                row_tokens=resolved(config.speed.tokens_per_micro_batch),
                 longest=config.trainer.max_length,
             )
         if not probed.packed_ok:
@@ -69,7 +70,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
                 rows.split,
                 config.eval,
                 reduction=config.loss.reduction,
-                max_tokens=config.speed.tokens_per_micro_batch,
+                max_tokens=resolved(config.speed.tokens_per_micro_batch),
                 decode=decode,
                 stop_ids=stops,
                 loss_progress=losses.update,

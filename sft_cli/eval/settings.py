@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sft_cli.config.compose import with_overrides
 from sft_cli.config.files.search_path import search_path
@@ -10,6 +11,7 @@ from sft_cli.config.overrides.parse import expand_paths, reject_unused
 from sft_cli.config.paths import absolute
 from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import Auto, resolved
 from sft_cli.run_dir import RunDir
 
 READ = (
@@ -52,15 +54,22 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
     """
     expanded = expand_paths(overrides, search_path(config_dirs).options)
     has_other_data = any(word.startswith("data=") for word in expanded)
-    config = (
-        absolute(with_overrides(trained, [*expanded, *_all_of_them(expanded, has_other_data)], config_dirs))
-        if expanded
-        else trained
-    )
+    words = [*expanded, *_all_of_them(expanded, has_other_data)]
+    config = _with_words(trained, words, config_dirs) if expanded else trained
     not_read = NOT_READ if has_other_data else NOT_READ | _of_training(str(run.path), expanded)
     reject_unused("sft eval", expanded, read=READ, not_read=not_read, settable=SETTABLE)
     check_required(config, "eval")
     return config
+
+
+def _with_words(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """Return the run's config with overrides; its micro-batches hold longer examples too, unless their size is set."""
+    size = resolved(trained.speed.tokens_per_micro_batch)
+    choosing = replace(trained, speed=replace(trained.speed, tokens_per_micro_batch=Auto.auto))
+    config = absolute(with_overrides(choosing, words, config_dirs))
+    if not isinstance(config.speed.tokens_per_micro_batch, Auto):
+        return config
+    return replace(config, speed=replace(config.speed, tokens_per_micro_batch=max(size, config.trainer.max_length)))
 
 
 def _all_of_them(words: Sequence[str], has_other_data: bool) -> list[str]:

@@ -20,8 +20,8 @@ from sft_cli.model.config_value import config_value
 OMP_VARIABLE = "OMP_NUM_THREADS"
 TIMING_ROUNDS = 7
 """How often each number is timed, in turns, so that other load on the machine affects all of them equally."""
-MAX_TIMED_ROWS = 512
-"""Largest number of rows of the timed product."""
+TIMED_ROWS = 512
+"""Number of rows of the timed product."""
 MAX_TIME_RATIO = 0.9
 """More threads are used if their median time is below this fraction of the time with fewer."""
 
@@ -43,7 +43,6 @@ def choose_threads(
     recorded: int | None,
     architecture: PretrainedConfig,
     *,
-    tokens: int,
     dtype: torch.dtype,
     environment: Mapping[str, str] = os.environ,
 ) -> ThreadChoice:
@@ -53,7 +52,6 @@ def choose_threads(
         requested: ``speed.threads``.
         recorded: ``threads`` of the resumed run's environment.json; None for a new run.
         architecture: The model's own configuration, for the sizes that are timed.
-        tokens: Number of tokens of a micro-batch.
         dtype: Compute dtype.
         environment: The environment variables of the process.
     """
@@ -70,7 +68,7 @@ def choose_threads(
     if hidden_size is None:
         return ThreadChoice(cores, "all cores: this model's configuration has no single width")
     intermediate_size = config_value(architecture, "intermediate_size") or 4 * hidden_size
-    states = torch.ones(min(tokens, MAX_TIMED_ROWS), hidden_size, dtype=dtype)
+    states = torch.ones(TIMED_ROWS, hidden_size, dtype=dtype)
     weights = torch.ones(intermediate_size, hidden_size, dtype=dtype)
     number = fastest_thread_count(thread_counts(cores), lambda: silu(states @ weights.T))
     return ThreadChoice(number, f"the fastest of up to {cores} for a product of this model's sizes")

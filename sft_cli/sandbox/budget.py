@@ -1,6 +1,6 @@
 """The budget of one rendering: steps of work and size of values, counted independently of the machine."""
 
-from collections.abc import ItemsView, Iterable, KeysView, ValuesView
+from collections.abc import ItemsView, Iterable, KeysView, Sequence, ValuesView
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
@@ -18,11 +18,14 @@ class BudgetExceeded(TemplateError):
     """A rendering exceeds its budget; the message continues the sentence "the template …"."""
 
 
-class Wrapper:
-    """A value that has the text of another one."""
+class RecordedSequence(Sequence[Any]):
+    """A sequence that records how a template reads it.
 
-    def __init__(self, wrapped: Any) -> None:
-        self._wrapped = wrapped
+    The budget measures ``_entries``, its entries as a plain sequence: that is not a read of the template. Templates
+    cannot read a private name.
+    """
+
+    _entries: Sequence[Any]
 
 
 class RenderBudget:
@@ -50,8 +53,8 @@ class RenderBudget:
         """
         if isinstance(value, str | bytes):
             return len(value)
-        if isinstance(value, Wrapper):
-            return self.size(value._wrapped)
+        if isinstance(value, RecordedSequence):
+            value = value._entries
         if not isinstance(value, _CONTAINERS):
             return 1
         known = self._sizes.get(id(value))

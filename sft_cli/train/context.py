@@ -10,6 +10,7 @@ from sft_cli.batching.bin_packing import DEFAULT_PAIR_COST
 from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.batching.step_plan import StepPlan
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Choice
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import World
@@ -88,7 +89,7 @@ class TrainContext:
             first_step,
             self.plan.num_steps,
             reduction=self.config.loss.reduction,
-            max_tokens=self.config.speed.tokens_per_micro_batch,
+            max_tokens=resolved(self.config.speed.tokens_per_micro_batch),
             packed=self.model.packed,
             share_prefixes=self.share_prefixes,
             replay_weight=self.config.loss.replay,

@@ -6,6 +6,7 @@ from enum import Enum
 
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.errors import SftError
 from sft_cli.model.out_of_memory import is_out_of_memory
@@ -42,7 +43,7 @@ def translate_oom(
             raise
         problem = f"out of memory in {phase.value}"
         if rows is not None:
-            budget = config.speed.tokens_per_micro_batch
+            budget = resolved(config.speed.tokens_per_micro_batch)
             problem += f" with {budget:,} tokens per micro-batch; the longest rows of the step: {describe_rows(rows())}"
         raise SftError(where=where, problem=problem, fix=oom_advice(config, phase)) from error
 
@@ -70,7 +71,7 @@ def oom_advice(config: Config, phase: OomPhase) -> str:
 
 def _fewer_tokens(config: Config) -> str:
     """Return advice for fewer tokens: a smaller micro-batch, or shorter rows if it cannot be smaller than a row."""
-    tokens, longest = config.speed.tokens_per_micro_batch, config.trainer.max_length
+    tokens, longest = resolved(config.speed.tokens_per_micro_batch), config.trainer.max_length
     if tokens > longest:
         return f"speed.tokens_per_micro_batch={max(longest, tokens // 2)}"
     return f"a new run with trainer.max_length={max(8, longest // 2)}"

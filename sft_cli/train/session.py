@@ -96,14 +96,15 @@ def open_session(
     prepare_machine(config, directory, architecture, machine)
     for warning in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
         say(f"warning: {warning.text}; {warning.fix}")
-    check = partial(preflight.run_preflight, config, prepared, machine, directory.path)
-    recompute = world.broadcast_object(world.run_collectively(check))
+    check = partial(preflight.run_preflight, config, prepared, machine, directory.path, world.size)
+    memory = world.broadcast_object(world.run_collectively(check))
+    config = memory.micro_batch.resolve(config)
     probes = world.run_main_first(partial(prepare_probes, config, prepared.tokenizer_directory))
     world.run_collectively(partial(check_same_data, directory, prepared))
     with ExitStack() as stack:  # only rank 0 enters the lock, which creates or opens the directory
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
-        session = TrainingSession(config, prepared, directory, machine, recompute, probes)
+        session = TrainingSession(config, prepared, directory, machine, memory.recompute, probes)
         world.run_on_main(session.describe)
         yield session
 

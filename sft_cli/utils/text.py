@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any
 
 
@@ -11,8 +12,19 @@ def any_of(strings: Iterable[str]) -> str:
 
     Shared prefixes are matched once: Llama 3 has 256 special tokens with the same prefix.
     """
+    return _any_of(frozenset(strings))
+
+
+@lru_cache(64)
+def _any_of(strings: frozenset[str]) -> str:
+    """Return ``any_of`` a set; the special tokens of a tokenizer are asked for many times."""
+    return _alternatives(strings)
+
+
+def _alternatives(strings: Collection[str]) -> str:
+    """Return a regular expression for any of the strings, without duplicates."""
     tree: dict[str, list[str]] = {}
-    for string in sorted({string for string in strings if string}):
+    for string in sorted(string for string in strings if string):
         tree.setdefault(string[0], []).append(string[1:])
     return "|".join(_branch(first, rests) for first, rests in tree.items()) or "(?!)"
 
@@ -21,7 +33,7 @@ def _branch(first: str, rests: list[str]) -> str:
     """Return a regular expression for ``first`` followed by any of the ``rests``."""
     if len(rests) == 1:
         return re.escape(first + rests[0])
-    inner = f"(?:{any_of(rests)})"
+    inner = f"(?:{_alternatives(rests)})"
     return re.escape(first) + (f"{inner}?" if "" in rests else inner)
 
 

@@ -10,12 +10,15 @@ from sft_cli.check.gpus import Gpu, parse_gpu
 from sft_cli.check.torch_checks.memory_fit import CONTEXT, MemoryPlanner, cheaper_settings, memory_checks, memory_target
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
+from sft_cli.config.schema.fields import Auto
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
+from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
 from sft_cli.model.memory.saved_activations import SavedBytes
+from sft_cli.train.setup.micro_batch import RowTokens
 
 ALONE = MemoryEstimate(
     weights=8000, parameters=80, gradients=80, optimizer_state=160, logits=50, saved=SavedBytes((100,) * 4, 10, 8, 4),
@@ -47,7 +50,7 @@ def budget(free, *words):
     """Return the planner of a 1.0B Llama with LoRA on one GPU with this many free bytes."""
     config = compose(["recipe=alpaca_lora", "speed.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
     goal = memory_target(config, Gpu("test", free + CONTEXT), ComputeSetup(torch.device("cpu"), torch.float32), 0)
-    return MemoryPlanner(config, SHAPE, goal, 900, 300)
+    return MemoryPlanner(config, SHAPE, goal, RowTokens(longest=900, typical=300, step=20_000))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +99,24 @@ def test_the_first_setting_that_fits_is_named_with_its_figures(large):
 
 
 def full(need):
-    from sft_cli.config.schema.speed import Checkpointing
-
     return Checkpointing.offload, need.memory.num_layers
+
+
+def test_a_chosen_micro_batch_shrinks_before_other_settings_are_proposed(large):
+    """What fits is chosen, so no smaller number is proposed; where max_length does not fit, shorter rows are."""
+    config = replace(large.config, speed=replace(large.config.speed, tokens_per_micro_batch=Auto.auto))
+    auto = replace(large, config=config, measured=large.measured)
+    whole = auto.need(config)
+    assert (whole.tokens, whole.micro_batch.reason) == (20_000, "all of a step")
+    (line,) = memory_checks(auto)
+    assert line.more[-1] == "micro-batches of up to 20,096 tokens (all of a step)"
+    free = int(auto.estimate(config)(4096).total(Checkpointing.full, SHAPE.num_hidden_layers) / 0.89)
+    tight = replace(auto, target=replace(auto.target, free=free))
+    need = tight.need(config)
+    assert 4096 - 128 < need.tokens < 8192
+    assert need.total < 0.9 * free
+    assert [words for words, _ in cheaper_settings(tight) if "micro_batch" in words] == []
+    assert next(cheaper_settings(tight))[0] == "speed.logits_chunk=256"
 
 
 def test_smallest_need_is_named_if_no_setting_fits(large):

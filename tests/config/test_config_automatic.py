@@ -7,6 +7,7 @@ import pytest
 from sft_cli.config.automatic import epochs, examples_per_step, held_out_rows, resolve_auto
 from sft_cli.config.compose import compose, read_config, with_overrides
 from sft_cli.config.schema.adapter import AdapterKind
+from sft_cli.config.schema.fields import Auto
 from sft_cli.errors import SftError
 
 MINE = ["data=local", "data.mix.a.path=x.jsonl"]
@@ -88,14 +89,11 @@ def test_explicit_values_are_kept(words, epochs, size):
 
 
 def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path):
-    def sizes(config):
-        return config.trainer.max_length, config.speed.tokens_per_micro_batch
-
-    assert sizes(compose([])) == (2048, 8192)
-    assert sizes(compose(["trainer.max_length=9000"])) == (9000, 9000)
-    assert sizes(with_overrides(compose([]), ["trainer.max_length=9000"])) == (9000, 9000)
+    longer = "trainer.max_length=9000"
+    for config in (compose([longer]), compose(["recipe=alpaca_lora", longer]), with_overrides(compose([]), [longer])):
+        assert (config.trainer.max_length, config.speed.tokens_per_micro_batch) == (9000, Auto.auto)
     with pytest.raises(SftError, match="tokens_per_micro_batch is 4096, less"):
-        compose(["recipe=alpaca_lora", "trainer.max_length=9000"])
+        compose([longer, "speed.tokens_per_micro_batch=4096"])
     file = tmp_path / "config.yaml"
     file.write_text("trainer: {max_length: 9000}\nspeed: {tokens_per_micro_batch: 8192}\n")
     with pytest.raises(SftError, match="tokens_per_micro_batch is 8192, less"):

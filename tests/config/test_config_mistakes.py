@@ -246,7 +246,7 @@ TOGETHER = [
     (
         ["trainer.max_length=9000", "speed.tokens_per_micro_batch=8192"],
         "speed.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
-        "set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
+        "leave it out, set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
     ),
     (
         ["quant=nf4", "adapter=none"],

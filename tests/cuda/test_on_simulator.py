@@ -13,14 +13,15 @@ GROUPS = {
     "simulator": ["tests/cuda/test_refusals.py"],
     "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "feed", "fused", "head", "model")],
     "state": [f"tests/gpu/test_{name}_cuda.py" for name in ("memory", "optimizer")],
+    "estimate": ["tests/gpu/test_step_memory_cuda.py"],
     "train": ["tests/gpu/test_train_cuda.py"],
 }
 
 
-LANES = [("simulator", "not slow"), ("kernels", "not slow")]
+LANES = [("simulator", "not slow"), ("kernels", "not slow"), ("estimate", "not slow")]
 NIGHTLY = [
     pytest.param(*lane, marks=pytest.mark.slow)
-    for lane in (("state", "not slow"), ("train", "not slow"), ("train", "slow"))
+    for lane in (("state", "not slow"), ("train", "not slow"), ("train", "slow"), ("estimate", "slow"))
 ]
 """Two to six minutes each."""
 

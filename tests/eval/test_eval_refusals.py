@@ -8,7 +8,9 @@ import pytest
 from sft_cli.cli import execute
 from sft_cli.config.compose import dump_config, read_config
 from sft_cli.errors import Mistakes, SftError
+from sft_cli.eval.settings import eval_config
 from sft_cli.prepare.prepare import prepare_data
+from sft_cli.run_dir import RunDir
 
 
 def refusal(*words: str) -> SftError:
@@ -76,6 +78,21 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
         " trainer.device, trainer.dtype, trainer.max_length, speed.tokens_per_micro_batch, speed.logits_chunk,"
         " and the other keys of eval"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        (["eval.batch_size=2"], 512),
+        (["speed.tokens_per_micro_batch=auto"], 512),
+        (["trainer.max_length=900"], 900),
+        (["trainer.max_length=900", "speed.tokens_per_micro_batch=2000"], 2000),
+    ],
+)
+def test_micro_batches_are_those_of_the_run_unless_examples_may_be_longer(run_of, words, tokens):
+    run = RunDir(run_of("lora"))
+    config = eval_config(run, read_config(run.config), words, [])
+    assert config.speed.tokens_per_micro_batch == tokens
 
 
 def test_an_unfinished_run(run_of):

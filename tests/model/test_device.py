@@ -128,7 +128,6 @@ def chosen(requested=None, recorded=None, environment=None):
         requested,
         recorded,
         config,
-        tokens=64,
         dtype=torch.float32,
         environment={} if environment is None else environment,
     )
@@ -157,7 +156,7 @@ def test_choose_threads_measures_and_restores(monkeypatch):
 def test_a_configuration_without_a_width(monkeypatch):
     """BLT has a configuration for each of its parts, and no width of its own."""
     monkeypatch.setattr(threads, "available_cores", lambda: 2)
-    found = choose_threads(None, None, BltConfig(), tokens=64, dtype=torch.float32, environment={})
+    found = choose_threads(None, None, BltConfig(), dtype=torch.float32, environment={})
 
     assert found == ThreadChoice(2, "all cores: this model's configuration has no single width")
     setup = choose_compute_setup(TrainerConfig(device=Device.cpu), BltConfig(), full=False)

@@ -12,6 +12,7 @@ from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.speed import lora_products as fused_products
 from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
+from sft_cli.model.speed.rms_norm import NormInput, replace_rms_norms
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
 
@@ -148,6 +149,40 @@ def test_the_input_is_kept_once_and_frozen_weights_get_no_gradient(build):
     assert len(saved) == 1
     sum(output.sum() for output in outputs).backward()
     assert all(own.grad is None for name, own in model.named_parameters() if "lora" not in name)
+
+
+def normed_inputs(model, *, change=False):
+    """Run q, k and v of a layer on a norm's output; return all gradients, and whether that output is kept."""
+    layer = model.get_base_model().model.layers[0]
+    x = torch.randn(1, 5, 128, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    normed = layer.input_layernorm(x)
+    if change:
+        with torch.no_grad():
+            normed.mul_(2)
+    attention = layer.self_attn
+    outputs = [one(normed) for one in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    kept = any(torch.equal(one, normed) for one in outputs[0].grad_fn.saved_tensors)
+    model.zero_grad()
+    sum(output.square().sum() for output in outputs).backward()
+    grads = {name: own.grad.clone() for name, own in attention.named_parameters() if own.grad is not None}
+    return {"x": x.grad, **grads}, kept
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_the_output_of_a_norm_is_computed_again(build, monkeypatch, change):
+    """It is equal to the bit; an output that was changed in place is kept instead."""
+    model = adapted(build("llama"))
+    assert replace_rms_norms(model) > 0
+    fuse_lora(model)
+    found, kept = normed_inputs(model, change=change)
+    assert kept is change
+    monkeypatch.setattr(NormInput, "of", lambda _: None)
+    expected, kept = normed_inputs(model, change=change)
+    assert kept
+    assert found.keys() == expected.keys()
+    assert len(found) == 7
+    for name, gradient in expected.items():
+        assert torch.equal(found[name], gradient), name
 
 
 def test_lora_group_with_unexpected_calls(build):

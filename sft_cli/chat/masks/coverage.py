@@ -170,16 +170,15 @@ def _sections(
     start, first_message = 0, 0
     schemas = json.dumps(tools, ensure_ascii=False, default=str) if tools else None
     for answer in answers:
-        for end, end_message in ((answer.start, answer.message), (answer.end, answer.message + 1)):
+        for is_answer, end, end_message in (
+            (False, answer.start, answer.message),
+            (True, answer.end, answer.message + 1),
+        ):
             pieces: list[str] = []
-            shape: list[Hashable] = [start == 0, end_message > answer.message, bool(schemas)]
-            for message in messages[first_message:end_message]:
-                shape.append(_add_pieces(message, pieces))
-            sections.append(
-                _Section(
-                    start, end, range(first_message, end_message), pieces, tuple(shape), schemas if start == 0 else None
-                )
-            )
+            shapes = [_add_pieces(message, pieces) for message in messages[first_message:end_message]]
+            shape = (start == 0, is_answer, bool(schemas), *shapes)
+            shown = range(first_message, end_message)
+            sections.append(_Section(start, end, shown, pieces, shape, schemas if start == 0 else None))
             start, first_message = end, end_message
     return sections
 

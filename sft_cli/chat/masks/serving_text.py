@@ -57,11 +57,11 @@ class ServingRenderer:
         """
         marked = [self._marker.mark_message(client_message(message)) for message in conversation.messages]
         tools = self._marker.mark(conversation.tools) if conversation.tools else None
-        encoded_arguments = check_tool_calls(marked)
+        with_calls = [message for message in marked if "tool_calls" in message]
+        encoded_arguments = check_tool_calls(with_calls) if with_calls else []
+        python_arguments = arguments_as_python(marked) if with_calls else []
         prefixes = self._prefix_renderer.render_prefixes(marked[:count], tools)
-        talk = MarkedConversation(
-            conversation.messages, marked, tools, encoded_arguments, arguments_as_python(marked), prefixes
-        )
+        talk = MarkedConversation(conversation.messages, marked, tools, encoded_arguments, python_arguments, prefixes)
         if prefixes is not None:
             self._check(talk, str(prefixes.text(count, prompt=True)), marked)
         return talk
@@ -165,9 +165,9 @@ class ServingRenderer:
     def _check(self, talk: MarkedConversation, text: str, messages: list[dict[str, Any]]) -> None:
         """Reject a text in which the template broke a mark, or encoded tool arguments twice or as Python."""
         self._marker.check_marks(text, messages, talk.tools)
-        if any(arguments in text for arguments in talk.encoded_arguments):
+        if talk.encoded_arguments and any(arguments in text for arguments in talk.encoded_arguments):
             raise RenderError("the template encodes tool arguments that are JSON text a second time")
-        if any(arguments in text for arguments in talk.python_arguments):
+        if talk.python_arguments and any(arguments in text for arguments in talk.python_arguments):
             raise RenderError("the template writes tool arguments as Python does, not as JSON", nothing_written=True)
 
 

@@ -12,8 +12,8 @@ Special-token strings inside messages are marked before rendering (sentinels.py)
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property, lru_cache, partial
+from typing import Any, NamedTuple
 
 from sft_cli.chat.masks.content_check import missing_content
 from sft_cli.chat.masks.coverage import CoverageChecker
@@ -40,6 +40,20 @@ from sft_cli.types import Conversation, Message
 
 Turn = tuple[int, RenderedText]
 """Index of a trained message, and the text up to and including it; its one span is the turn."""
+MAX_SHAPES = 4096
+"""Number of conversation shapes for which the trained turns are cached."""
+
+
+class _MessageShape(NamedTuple):
+    """What decides, with the data config, whether a message is trained."""
+
+    role: str
+    weight: float
+    calls_tools: bool
+
+
+Shape = tuple[_MessageShape, ...]
+"""The shapes of the messages of a conversation, in order."""
 
 
 class SpanFinder:
@@ -89,29 +103,14 @@ class SpanFinder:
     def _rendered(self, variant: ConversationVariant, unroll: bool) -> list[RenderedText]:
         """Return the texts of a variant of a conversation."""
         conversation = variant.conversation
-        for i, message in enumerate(conversation.messages):
-            if message.role != "assistant" and message.weight not in (0, 1):
-                raise RenderError(
-                    f"a {message.role} message has weight {message.weight:g}; only assistant turns are weighted"
-                )
-            if self._train_on is TrainOn.all and message.weight != 1:
-                raise RenderError(
-                    f"message {i + 1} has weight {message.weight:g}, but data.train_on=all trains all of them"
-                )
+        remarks = _shape_remarks(_shape(conversation.messages), self._train_on).union(variant.remarks)
         groups = self._checked_turns(conversation, unroll)
-        remarks = set(variant.remarks)
-        if _assistant_speaks_first(conversation.messages):
-            remarks.add("assistant_first")
-        if conversation.messages[-1].role != "assistant":
-            remarks.add("unanswered")
         if self.template.writes_date:
-            remarks.add("dated")
+            remarks |= {"dated"}
         if self._train_on is TrainOn.all:
             turns = [turn for group in groups for _, turn in group]
             return [
-                RenderedText(
-                    turn.text, (TrainedSpan(0, len(turn.text), 1.0),), turn.stop_tokens, remarks=frozenset(remarks)
-                )
+                RenderedText(turn.text, (TrainedSpan(0, len(turn.text), 1.0),), turn.stop_tokens, remarks=remarks)
                 for turn in turns
             ]
         texts = [group[0][1] if len(group) == 1 else merge_turns([turn for _, turn in group]) for group in groups]
@@ -141,7 +140,7 @@ class SpanFinder:
 
     def _lay_out(self, conversation: Conversation) -> tuple[MarkedConversation, list[Turn]]:
         """Return the conversation as the template reads it, and each turn that carries loss."""
-        trained = self._trained_indices(conversation)
+        trained = self._trained_indices(conversation.messages)
         talk = self._serving.mark(conversation, trained[-1] + 1)
         turns = [(i, turn) for i in trained if (turn := self._turn(talk, i)) is not None]
         if not turns:
@@ -151,24 +150,9 @@ class SpanFinder:
             turns = add_prompt_ranges(turns, conversation.messages, talk.messages, render, self._prompt_texts)
         return talk, turns
 
-    def _trained_indices(self, conversation: Conversation) -> list[int]:
+    def _trained_indices(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the indices of the turns that carry loss; with ``train_on=all``, that of the last answer."""
-        messages = conversation.messages
-        first_question = next(
-            (i for i, message in enumerate(messages) if message.role in ("user", "tool")), len(messages)
-        )
-        trained = [i for i, message in enumerate(messages) if message.role == "assistant" and i > first_question]
-        if not trained and any(message.role == "assistant" for message in messages):
-            raise RenderError("no assistant turn carries loss: none answers a user message")
-        if self._train_on in (TrainOn.last, TrainOn.all):
-            trained = trained[-1:]
-        trained = [i for i in trained if messages[i].weight > 0]
-        if not trained:
-            raise RenderError("no assistant turn carries loss (no such turn, or all weights are 0)")
-        if not self._train_on_calls:
-            trained = [i for i in trained if not messages[i].extra.get("tool_calls")]
-        if not trained:
-            raise RenderError("no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)")
+        trained = _trained_turns(_shape(messages), self._train_on, self._train_on_calls)
         for i in trained:
             if reasoning_blocks.has_unclosed_block(messages[i].content):
                 raise RenderError(f"message {i + 1} (assistant) opens <think> and never closes it (a cut answer?)")
@@ -207,7 +191,38 @@ class SpanFinder:
         return RenderedText(text[:end], (span,), (stop,), no_loss, remarks=remarks)
 
 
-def _assistant_speaks_first(messages: Sequence[Message]) -> bool:
-    """Return whether the first message other than the system message is an assistant's."""
-    first_role = next((message.role for message in messages if message.role != "system"), None)
-    return first_role == "assistant"
+def _shape(messages: Sequence[Message]) -> Shape:
+    """Return the shape of a conversation."""
+    return tuple([_MessageShape(m.role, m.weight, bool(m.extra and m.extra.get("tool_calls"))) for m in messages])
+
+
+@lru_cache(MAX_SHAPES)
+def _shape_remarks(shape: Shape, train_on: TrainOn) -> frozenset[str]:
+    """Return the remarks (keys of data/remarks.py) about a shape; reject weights that have no meaning."""
+    for i, (role, weight, _) in enumerate(shape):
+        if role != "assistant" and weight not in (0, 1):
+            raise RenderError(f"a {role} message has weight {weight:g}; only assistant turns are weighted")
+        if train_on is TrainOn.all and weight != 1:
+            raise RenderError(f"message {i + 1} has weight {weight:g}, but data.train_on=all trains all of them")
+    first_role = next((message.role for message in shape if message.role != "system"), None)
+    remarks = ["assistant_first"] if first_role == "assistant" else []
+    return frozenset([*remarks, "unanswered"] if shape and shape[-1].role != "assistant" else remarks)
+
+
+@lru_cache(MAX_SHAPES)
+def _trained_turns(shape: Shape, train_on: TrainOn, train_on_calls: bool) -> tuple[int, ...]:
+    """Return the indices of the turns that carry loss by the shape of a conversation."""
+    first_question = next((i for i, message in enumerate(shape) if message.role in ("user", "tool")), len(shape))
+    trained = [i for i, message in enumerate(shape) if message.role == "assistant" and i > first_question]
+    if not trained and any(message.role == "assistant" for message in shape):
+        raise RenderError("no assistant turn carries loss: none answers a user message")
+    if train_on in (TrainOn.last, TrainOn.all):
+        trained = trained[-1:]
+    trained = [i for i in trained if shape[i].weight > 0]
+    if not trained:
+        raise RenderError("no assistant turn carries loss (no such turn, or all weights are 0)")
+    if not train_on_calls:
+        trained = [i for i in trained if not shape[i].calls_tools]
+    if not trained:
+        raise RenderError("no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)")
+    return tuple(trained)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sft_cli.sandbox.budget import Wrapper
+from sft_cli.sandbox.budget import RecordedSequence
 
 
 class MessageAccessLog:
@@ -50,21 +50,21 @@ class MessageAccessLog:
         return value
 
 
-class TracedMessages(Wrapper):
+class TracedMessages(RecordedSequence):
     """Messages that record accesses to them; the first ``start`` messages are left out."""
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], start: int, log: MessageAccessLog) -> None:
-        super().__init__(messages[start:])
         self._all, self._start, self._log = messages, start, log
+        self._entries = messages[start:] if start else messages
 
     def __getitem__(self, key: Any) -> Any:
+        if type(key) is int and key >= 0:
+            self._log.record_index(key + self._start)
+            return self._entries[key]
         if key == slice(1, None, None) and self._start == 0:
             return TracedMessages(self._all, 1, self._log)
-        if isinstance(key, int) and not isinstance(key, bool) and key >= 0:
-            self._log.record_index(key + self._start)
-        else:
-            self._log.record_length()
-        return self._wrapped[key]
+        self._log.record_length()
+        return self._entries[key]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         for index in range(self._start, len(self._all)):
@@ -74,7 +74,7 @@ class TracedMessages(Wrapper):
 
     def __len__(self) -> int:
         self._log.record_length()
-        return len(self._wrapped)
+        return len(self._all) - self._start
 
     def __bool__(self) -> bool:
         self._log.record_index(self._start)
@@ -87,4 +87,4 @@ class TracedMessages(Wrapper):
 
     def __repr__(self) -> str:
         self._log.record_length()
-        return repr(self._wrapped)
+        return repr(self._entries)

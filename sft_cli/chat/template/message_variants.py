@@ -176,6 +176,8 @@ _MOVES: Mapping[str, Change] = {
 
 def client_message(message: Message) -> dict[str, Any]:
     """Return a message as a client sends it: role, content (text or parts) and its further keys."""
+    if not message.extra:
+        return {"role": message.role, "content": message.content}
     extra = dict(message.extra)
     reasoning = extra.pop(IN_PARTS, None)
     if reasoning is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import jinja2.runtime
 from jinja2 import nodes
 
 from sft_cli.chat.masks.sentinels import MESSAGE_BOUNDARY
@@ -23,6 +24,10 @@ from sft_cli.chat.template.message_access import MessageAccessLog, TracedMessage
 
 FAILURES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MAIN, _LOOKAHEAD = "_main_messages", "_peek"
+"""Filters of instrumented templates: around the messages of the main loop, and around lookaheads in it. Templates call
+filters directly, and functions through the checks of the sandbox."""
+_LOG = "_message_log"
+"""Variable of a rendering of an instrumented template: its ``MessageAccessLog``."""
 _NEXT, _NUMBER = ("last", "nextitem"), ("length", "revindex", "revindex0")
 _INDEPENDENT = ("first", "index", "index0", "previtem", "depth", "depth0")
 _CONSTANT = (
@@ -91,9 +96,7 @@ class PrefixRenderer:
         assert self._render is not None
         values = {"messages": TracedMessages(messages, 0, log), "tools": tools, "documents": None}
         try:
-            return self._render(
-                {**values, "add_generation_prompt": prompt, _MAIN: log.main_loop, _LOOKAHEAD: log.record_lookahead}
-            )
+            return self._render({**values, "add_generation_prompt": prompt, _LOG: log})
         except Exception:  # a template may raise anything; the plain rendering reports the error
             return None
 
@@ -118,7 +121,8 @@ def _instrument(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | Non
         or _reads(up_to_loop, "add_generation_prompt")
     ):
         return None
-    loop.iter = nodes.Call(nodes.Name(_MAIN, "load"), [loop.iter], [], None, None)
+    environment.filters |= {_MAIN: _main_loop, _LOOKAHEAD: _record_lookahead}
+    loop.iter = nodes.Filter(loop.iter, _MAIN, [], [], None, None)
     if not all(_record_lookaheads(node) for node in loop.body):
         return None
     loop.body.append(nodes.Output([nodes.TemplateData(MESSAGE_BOUNDARY)]))
@@ -132,6 +136,18 @@ def _instrument(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | Non
         return environment.concat(compiled.root_render_func(compiled.new_context({**constants, **values}, shared=True)))
 
     return render
+
+
+@jinja2.pass_context
+def _main_loop(context: jinja2.runtime.Context, messages: Any) -> Any:
+    """Return the expression that the main loop iterates over."""
+    return context.parent[_LOG].main_loop(messages)
+
+
+@jinja2.pass_context
+def _record_lookahead(context: jinja2.runtime.Context, value: Any, index: int, at_next: bool) -> Any:
+    """Record that a round of the main loop read the next message (``at_next``) or all; return ``value``."""
+    return context.parent[_LOG].record_lookahead(index, value, at_next)
 
 
 def _reads(tree: nodes.Node, name: str) -> bool:
@@ -162,12 +178,12 @@ def _record_lookaheads(node: nodes.Node) -> bool:
             if isinstance(child, nodes.Getattr) and isinstance(child.node, nodes.Name) and child.node.name == "loop":
                 if child.attr in _NEXT + _NUMBER:
                     number = nodes.Getattr(nodes.Name("loop", "load"), "index0", "load")
-                    arguments: list[nodes.Expr] = [number, child, nodes.Const(child.attr in _NEXT)]
-                    call = nodes.Call(nodes.Name(_LOOKAHEAD, "load"), arguments, [], None, None)
+                    arguments: list[nodes.Expr] = [number, nodes.Const(child.attr in _NEXT)]
+                    recorded = nodes.Filter(child, _LOOKAHEAD, arguments, [], None, None)
                     if isinstance(value, list):
-                        value[i] = call
+                        value[i] = recorded
                     else:
-                        setattr(node, field, call)
+                        setattr(node, field, recorded)
                 elif child.attr not in _INDEPENDENT:
                     return False
             elif (isinstance(child, nodes.Name) and child.name == "loop") or not _record_lookaheads(child):

@@ -15,7 +15,8 @@ _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_LETTERS = {**{byte: byte for byte in _PRINTABLE}, **{byte: 256 + i for i, byte in enumerate(_OTHERS)}}
 """The code point of each byte in byte-level vocabularies (Radford et al. 2019); printable bytes are unchanged."""
-_LETTER_BYTES = {letter: byte for byte, letter in BYTE_LETTERS.items()}
+_LETTER_BYTES = {**dict.fromkeys(range(256), 256), **{letter: byte for byte, letter in BYTE_LETTERS.items()}}
+"""The byte of each code point in byte-level vocabularies; 256, which is no byte, for other code points below it."""
 _FALLBACK = [
     {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
     {"type": "ByteFallback"},
@@ -60,8 +61,10 @@ class TokenBytes(dict[int, bytes]):
 
 def _letters(token: str) -> bytes:
     """Return the bytes that a byte-level vocabulary spells; a token with other letters is itself."""
-    codes = [_LETTER_BYTES.get(ord(letter)) for letter in token]
-    return token.encode() if None in codes else bytes(code for code in codes if code is not None)
+    try:
+        return token.translate(_LETTER_BYTES).encode("latin-1")
+    except UnicodeEncodeError:
+        return token.encode()
 
 
 def _fallback(token: str) -> bytes:

@@ -49,9 +49,8 @@ class WordIdCache:
 
     def __init__(self, split: Callable[[str], list[str]], backend: tokenizers.Tokenizer, cuts_at_spaces: bool) -> None:
         self._split, self._cuts_at_spaces = split, cuts_at_spaces
-        self._word_ids = _IdCache(
-            lambda word: [token.id for token in backend.model.tokenize(word.translate(BYTE_LETTERS))]
-        )
+        tokenize = backend.model.tokenize
+        self._word_ids = _IdCache(lambda word: [token.id for token in tokenize(word.translate(BYTE_LETTERS))])
         self._other_ids = _IdCache(lambda text: backend.encode(text, add_special_tokens=False).ids)
 
     @classmethod

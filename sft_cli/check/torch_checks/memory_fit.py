@@ -1,7 +1,8 @@
 """Compare the memory that a run needs, item by item, with the available memory, and find settings that fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from transformers import PretrainedConfig
@@ -11,6 +12,7 @@ from sft_cli.check.paths_and_ports import world_size
 from sft_cli.check.results import CheckResult, fail, ok, warn
 from sft_cli.config.schema.adapter import WHOLE, AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import Auto
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind, LauncherKind
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import OptimizerName
@@ -18,10 +20,11 @@ from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.device import DTYPES, ComputeSetup
 from sft_cli.model.memory.checkpointing import MEMORY_MARGIN, CheckpointingPlan, choose_checkpointing
-from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
+from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.memory.measure import MeasuredModel
 from sft_cli.model.prequantized import stored_quantization
-from sft_cli.train.setup.preflight import count_step_memory, max_micro_batch_tokens, micro_batch_memory
+from sft_cli.train.setup.micro_batch import MicroBatch, RowTokens, choose_micro_batch, micro_batch_tokens
+from sft_cli.train.setup.preflight import count_step_memory, micro_batch_memory
 
 CONTEXT = 2**30 * 6 // 10
 """Bytes of GPU memory used by CUDA, cuBLAS and NCCL; an assumption, not a measurement."""
@@ -55,11 +58,13 @@ class MemoryNeed:
     Attributes:
         memory: The estimate, sharded where the run is.
         recompute: The layers that the backward pass recomputes.
-        tokens: Tokens of a micro-batch.
+        micro_batch: The most tokens of a micro-batch.
+        tokens: Tokens of the largest micro-batch.
     """
 
     memory: MemoryEstimate
     recompute: CheckpointingPlan
+    micro_batch: MicroBatch
     tokens: int
 
     @property
@@ -76,8 +81,7 @@ class MemoryPlanner:
         config: The config of the run.
         architecture: The configuration of the model.
         target: The memory to fit into.
-        longest: Tokens of the longest example.
-        typical: Mean length of the example that a token belongs to.
+        rows: The tokens of its rows.
         shared_keys: See ``count_shared_keys``.
         measured: Cache of measured models, by the settings that affect them.
     """
@@ -85,29 +89,33 @@ class MemoryPlanner:
     config: Config
     architecture: PretrainedConfig
     target: MemoryTarget
-    longest: int
-    typical: int
+    rows: RowTokens
     shared_keys: float = 1.0
     measured: dict[str, MeasuredModel] = field(default_factory=dict, repr=False)
 
-    def need(self, config: Config, tokens: int | None = None) -> MemoryNeed:
-        """Return the memory of a process with the settings of a config.
+    def need(self, config: Config) -> MemoryNeed:
+        """Return the memory of a process with the settings of a config: that of the run, or a variant of it."""
+        free, device = self.target.free, self.target.machine.device
+        estimate = self.estimate(config)
+        micro_batch = choose_micro_batch(config, self.rows, estimate, free, device)
+        needed = estimate(micro_batch.tokens)
+        recompute = choose_checkpointing(config.speed, needed, 2**63 if free is None else free, device)
+        return MemoryNeed(needed, recompute, micro_batch, micro_batch_tokens(config, self.rows, micro_batch.tokens))
+
+    def estimate(self, config: Config, processes: int | None = None) -> Callable[[int], MemoryEstimate]:
+        """Return the function that estimates the memory of a process by the tokens of a micro-batch.
 
         Args:
             config: The config of the run, or a variant of it.
-            tokens: Tokens of a micro-batch; None for the largest one.
+            processes: Number of processes; None: those of the target.
         """
-        size = max_micro_batch_tokens(config, self.longest) if tokens is None else tokens
+        processes = processes or self.target.processes
         key = repr((config.adapter, config.speed.fused, config.speed.packing))
         if key not in self.measured:
             self.measured[key] = count_step_memory(
-                config, self.architecture, self.target.machine, self.typical, self.shared_keys
+                config, self.architecture, self.target.machine, self.rows.typical, self.shared_keys
             )
-        shared = shard_estimate(
-            micro_batch_memory(config, self.measured[key], size), config.distributed, self.target.processes
-        )
-        free = self.target.free if self.target.free is not None else 2**63
-        return MemoryNeed(shared, choose_checkpointing(config.speed, shared, free, self.target.machine.device), size)
+        return partial(micro_batch_memory, config, self.measured[key], self.rows, processes=processes)
 
     def fits(self, need: MemoryNeed) -> bool:
         """Return whether the run fits, without a safety margin."""
@@ -118,7 +126,8 @@ def memory_checks(budget: MemoryPlanner) -> list[CheckResult]:
     """Return the check that the run fits, with the memory of each item, and settings to type if it does not."""
     config, target = budget.config, budget.target
     need = budget.need(config)
-    more = [*_table(budget, need), f"recompute: {need.recompute.describe().removeprefix('recompute ')}"]
+    recompute = need.recompute.describe().removeprefix("recompute ")
+    more = [*_table(budget, need), f"recompute: {recompute}", need.micro_batch.describe()]
     about = f"about {gib(need.total)} of memory per {'GPU' if target.machine.device.type == 'cuda' else 'process'}"
     if unknown := need.memory.saved.unknown:
         text = f"at least {about.removeprefix('about ')}; the activations of this family are not known: {unknown}"
@@ -137,7 +146,6 @@ def _table(budget: MemoryPlanner, need: MemoryNeed) -> list[str]:
     """Return a line for each memory item."""
     memory, config = need.memory, budget.config
     mode, layers = need.recompute.mode, need.recompute.layers
-    longest_row = budget.need(config, budget.longest)
     kind = "weights" if config.adapter.kind in WHOLE else "adapter"
     rows = [
         ("frozen weights", memory.weights),
@@ -150,10 +158,11 @@ def _table(budget: MemoryPlanner, need: MemoryNeed) -> list[str]:
         ("process overhead", memory.overhead(mode, layers)),
     ]
     lines = [f"{name:<46} {gib(size):>10}" for name, size in rows if size]
-    longest_activations = longest_row.memory.activations(mode, layers)
+    longest, estimate = budget.rows.longest, budget.estimate(config)
+    longest_activations = estimate(longest).activations(mode, layers)
     return [
         *lines,
-        f"for comparison: the longest row, {budget.longest:,} tokens, has {gib(longest_activations)} of activations;"
+        f"for comparison: the longest row, {longest:,} tokens, has {gib(longest_activations)} of activations;"
         f" logits alone take {gib(memory.logits)}",
     ]
 
@@ -180,7 +189,7 @@ def cheaper_settings(budget: MemoryPlanner) -> Iterator[tuple[str, Config]]:
     if speed.gradient_checkpointing not in (Checkpointing.auto, Checkpointing.full, Checkpointing.offload):
         free = replace(speed, gradient_checkpointing=Checkpointing.auto, checkpointed_layers=None)
         yield "speed.gradient_checkpointing=auto", replace(config, speed=free)
-    small = list(_smaller_micro_batches(config, budget.longest))
+    small = list(_smaller_micro_batches(config, budget.rows.longest))
     yield from small[:-1]
     if speed.logits_chunk > CHUNK:
         yield f"speed.logits_chunk={CHUNK}", replace(config, speed=replace(speed, logits_chunk=CHUNK))
@@ -188,7 +197,9 @@ def cheaper_settings(budget: MemoryPlanner) -> Iterator[tuple[str, Config]]:
     if not whole and unquantized:
         four_bit = replace(config, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
         yield "quant=nf4", four_bit
-        yield from ((f"quant=nf4 {words}", other) for words, other in _smaller_micro_batches(four_bit, budget.longest))
+        yield from (
+            (f"quant=nf4 {words}", other) for words, other in _smaller_micro_batches(four_bit, budget.rows.longest)
+        )
     yield from small[-1:]
     eight_bit = OptimizerName.paged_adamw_8bit if cuda else OptimizerName.adamw_8bit
     fsdp = config.distributed.kind is DistributedKind.fsdp
@@ -203,15 +214,19 @@ def cheaper_settings(budget: MemoryPlanner) -> Iterator[tuple[str, Config]]:
 
 
 def _smaller_micro_batches(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
-    """Yield ever smaller micro-batches, down to the longest example that the config allows."""
+    """Yield ever smaller micro-batches, unless they are chosen; then a ``max_length`` of the longest example."""
     tokens, least = config.speed.tokens_per_micro_batch, config.trainer.max_length
-    while tokens > least:
+    while not isinstance(tokens, Auto) and tokens > least:
         tokens = max(least, tokens // 2)
         words = f"speed.tokens_per_micro_batch={tokens}"
         yield words, replace(config, speed=replace(config.speed, tokens_per_micro_batch=tokens))
     if config.adapter.kind is AdapterKind.lora and longest < least:
-        speed = replace(config.speed, tokens_per_micro_batch=longest)
-        words = f"trainer.max_length={longest} speed.tokens_per_micro_batch={longest}"
+        speed, words = config.speed, f"trainer.max_length={longest}"
+        if not isinstance(tokens, Auto):
+            speed, words = (
+                replace(speed, tokens_per_micro_batch=longest),
+                f"{words} speed.tokens_per_micro_batch={longest}",
+            )
         yield words, replace(config, trainer=replace(config.trainer, max_length=longest), speed=speed)
 
 

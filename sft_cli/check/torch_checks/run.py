@@ -27,9 +27,11 @@ from sft_cli.errors import raise_all
 from sft_cli.model.config_value import config_value
 from sft_cli.model.device import choose_compute_setup, free_memory
 from sft_cli.model.load import empty_model, inner_linears, load_model_config
+from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.quant import layer_features
 from sft_cli.progress import status
 from sft_cli.train.setup import preflight
+from sft_cli.train.setup.micro_batch import RowTokens, largest_micro_batch
 from sft_cli.train.setup.shared_keys import count_shared_keys
 from sft_cli.utils.disks import free_bytes
 
@@ -60,11 +62,12 @@ def run_model_checks(report: CheckReport, config: Config, sample: DataSample, op
             )
         if not countable:
             return
-        typical, shared = preflight.typical_length(sample.prepared), count_shared_keys(config, sample.prepared)
-        budget = MemoryPlanner(config, architecture, target, sample.longest, typical, shared)
+        rows = RowTokens.of(config, sample.prepared, target.processes)
+        largest = largest_micro_batch(config, rows, target.machine.device).tokens
+        budget = MemoryPlanner(config, architecture, target, rows, count_shared_keys(config, sample.prepared, largest))
         report.add(*memory_checks(budget))
         need = budget.need(config)
-        report.add(disk_check(config, need))
+        report.add(disk_check(config, budget.estimate(config, processes=1)(rows.longest)))
         with report.section("time"):
             card = target.card or _local_gpu(local.device)
             size, flops = run_size(config, sample), flop_model(config, architecture, need)
@@ -85,13 +88,13 @@ def _local_gpu(device: torch.device) -> Gpu | None:
     return gpu_from_driver_name(name) or Gpu(name, torch.cuda.get_device_properties(0).total_memory)
 
 
-def disk_check(config: Config, need: MemoryNeed) -> CheckResult:
-    """Return the check of disk space for the checkpoints."""
+def disk_check(config: Config, whole: MemoryEstimate) -> CheckResult:
+    """Return the check of disk space for the checkpoints, given the memory of the run in one process."""
     directory = run_directory(config)
-    problem = preflight.disk_problem(config, need.memory, directory)
+    problem = preflight.disk_problem(config, whole, directory)
     if problem is not None:
         return fail("disk", problem.problem, problem.fix)
-    size = gib(preflight.checkpoint_bytes(config, need.memory))
+    size = gib(preflight.checkpoint_bytes(config, whole))
     return ok("disk", f"checkpoints take about {size} at a time, {gib(free_bytes(directory))} are free")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import Auto
 from sft_cli.config.schema.speed import Checkpointing, Choice
 from sft_cli.config.schema.trainer import Device
 from sft_cli.config.validate import ConfigError
@@ -11,12 +12,12 @@ from sft_cli.config.validate import ConfigError
 def check_speed_keys(config: Config) -> Iterator[ConfigError]:
     """Yield errors in combinations of the keys of ``speed`` with other keys."""
     speed, tokens, longest = config.speed, config.speed.tokens_per_micro_batch, config.trainer.max_length
-    if tokens < longest:
+    if not isinstance(tokens, Auto) and tokens < longest:
         yield ConfigError(
             "speed.tokens_per_micro_batch",
             f"speed.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
             "the longest example would not fit",
-            f"set speed.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
+            f"leave it out, set speed.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
             clash="trainer.max_length",
         )
     if speed.gradient_checkpointing is Checkpointing.layers and speed.checkpointed_layers is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from sft_cli.config.schema.fields import bounded
+from sft_cli.config.schema.fields import Auto, bounded
 
 
 class Choice(str, Enum):
@@ -29,9 +29,9 @@ class Checkpointing(str, Enum):
 class SpeedConfig:
     """Speed and memory. No key here changes the trained model: a run may be resumed with other values."""
 
-    tokens_per_micro_batch: int = bounded(8192, ge=8)
-    """Most tokens computed at once: the main setting for memory. At least max_length, which is taken if it is
-    larger."""
+    tokens_per_micro_batch: Auto | int = bounded(Auto.auto, ge=8)
+    """Most tokens computed at once, at least max_length: the main setting for memory; auto: as many as fit, up to all
+    of a step."""
     gradient_checkpointing: Checkpointing = Checkpointing.auto
     """Recompute in the backward pass: none, selective (all but attention), layers (some), full, offload (full, stored
     in main memory); auto: as few layers as fit into the free memory."""

@@ -24,6 +24,7 @@ class MemoryEstimate:
         fragmentation: Unused memory between tensors, as a fraction of the step's bytes.
         process_overhead: Memory of a process other than its tensors.
         gathered: Weights that FSDP gathers at the same time.
+        block_mask: Memory to make the mask of flex attention, before the first layer.
     """
 
     weights: int
@@ -38,6 +39,7 @@ class MemoryEstimate:
     fragmentation: float = 0.0
     process_overhead: int = 0
     gathered: int = 0
+    block_mask: int = 0
 
     @property
     def training(self) -> int:
@@ -63,9 +65,10 @@ class MemoryEstimate:
         return self.saved.rest + layers * kept_per_layer + max(sum(self.saved.layers[layers:]), largest)
 
     def transient(self, mode: Checkpointing, layers: int = 0) -> int:
-        """Return the bytes in addition to the activations at the peak: logits, or the gradients inside a layer.
+        """Return the bytes in addition to the activations at the peak: logits, the gradients inside a layer, or a mask.
 
-        While the logits exist, no layer is recomputed, so they can use the memory for the recomputation.
+        While the logits exist, no layer is recomputed, so they can use the memory for the recomputation. While a mask
+        is made, no layer has saved anything.
         """
         kept_per_layer = self.saved.layer_input + (self.saved.attention if mode is Checkpointing.selective else 0)
         recomputed = 0 if mode is Checkpointing.none else layers
@@ -73,7 +76,8 @@ class MemoryEstimate:
             held = self.saved.rest + 3 * self.saved.layer_input
         else:
             held = self.saved.rest + recomputed * kept_per_layer + sum(self.saved.layers[recomputed:])
-        return max(self.saved.transient, held + self.logits - self.activations(mode, layers))
+        others = max(held + self.logits, self.saved.rest + self.block_mask)
+        return max(self.saved.transient, others - self.activations(mode, layers))
 
     def overhead(self, mode: Checkpointing, layers: int = 0) -> int:
         """Return the bytes of a process other than its tensors."""

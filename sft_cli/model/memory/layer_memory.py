@@ -91,6 +91,7 @@ class LayerMemory:
         left: By layer, bytes that are still live after its forward pass.
         inputs: By layer, bytes of its input.
         attention: Largest number of bytes that the attention kernel of a layer returned.
+        has_block_mask: A layer attends by flex attention.
         saved: By layer, bytes that autograd saved, each storage once, without parameters (``record_saved``).
         saved_outside: The same outside of all layers.
         transient: By layer, the peak of its backward pass above the live bytes at its start; the incoming gradient
@@ -107,7 +108,7 @@ class LayerMemory:
         """
         self.live, self.before_first, self.after_last, self.attention = live, 0, 0, 0
         self.left, self.inputs, self.saved = [0] * num_layers, [0] * num_layers, [0] * num_layers
-        self.saved_outside, self.transient = 0, dict[int, int]()
+        self.saved_outside, self.transient, self.has_block_mask = 0, dict[int, int](), False
         self._saved_storages, self._kept = parameters, list[Tensor]()
         self._layer: int | None = None
         self._live_at_entry = self._attention_at_entry = self._fake_attention = 0
@@ -146,20 +147,26 @@ class LayerMemory:
         self.leave_backward()
         self.enter_backward(index, gradient)
 
-    def add_attention(self, output: Tensor, sums: Tensor) -> None:
-        """Add the results of an attention that replaces a fused kernel."""
+    def add_attention(self, output: Tensor, sums: Tensor, *, has_block_mask: bool) -> None:
+        """Add the results of an attention that replaces a fused kernel, which may need a block mask."""
+        self.has_block_mask |= has_block_mask
         if self._layer is not None:
             self._fake_attention += output.untyped_storage().nbytes() + sums.untyped_storage().nbytes()
 
     @contextmanager
-    def record_saved(self) -> Iterator[None]:
-        """Count the tensors that autograd saves inside the block."""
+    def record_attention(self) -> Iterator[None]:
+        """Let the attention that replaces a fused kernel add its results inside the block."""
         token = active_memory.set(self)
         try:
-            with saved_tensors_hooks(self._save, lambda tensor: tensor):
-                yield
+            yield
         finally:
             active_memory.reset(token)
+
+    @contextmanager
+    def record_saved(self) -> Iterator[None]:
+        """Count the tensors that autograd saves inside the block; they live as long as this object."""
+        with saved_tensors_hooks(self._save, lambda tensor: tensor):
+            yield
 
     def _save(self, tensor: Tensor) -> Tensor:
         """Count a saved tensor and keep it alive, so that no other storage gets its address."""

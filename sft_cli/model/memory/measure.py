@@ -38,6 +38,8 @@ CUDA."""
 PROCESS_OVERHEAD = {"cpu": 150 * 10**6, "cuda": 0}
 """Bytes of a process other than tensors, for any model: on a CPU, the kernels of oneDNN and MKL with their buffers, and
 libraries loaded at first use. Fitted to the same cases, in which it was 110 to 330 MB."""
+BLOCK_MASK_BYTES = 3
+"""Bytes for each pair of tokens while torch's ``create_block_mask`` runs."""
 FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Bytes of a 4-bit weight with a float32 scale per 64 weights."""
 FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -105,6 +107,7 @@ class MeasuredModel:
             outer_weights=outer,
             fragmentation=FRAGMENTATION[self.setup.device.type],
             process_overhead=PROCESS_OVERHEAD[self.setup.device.type],
+            block_mask=BLOCK_MASK_BYTES * tokens**2 if saved.has_block_mask else 0,
         )
 
 

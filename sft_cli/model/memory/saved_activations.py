@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from sft_cli.model.attention.attention_function import PackingUnsupported
-from sft_cli.model.attention.kernels import clear_mask_cache
+from sft_cli.model.attention.kernels import AttentionSpec, clear_mask_cache
 from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
 from sft_cli.model.attention.varlen import sum_rows
 from sft_cli.model.device import ComputeSetup
@@ -41,6 +41,7 @@ class SavedBytes:
         layer_input: Bytes of the input of one layer.
         attention: Bytes of the output of one layer's attention kernel, and its log-sum-exp.
         transient: Largest number of bytes that the backward pass of a layer needs in addition, such as gradients.
+        has_block_mask: Whether the attention needs the block mask of flex attention.
         unknown: Why the bytes of this family cannot be counted, and are 0 here; empty if they are counted.
     """
 
@@ -49,6 +50,7 @@ class SavedBytes:
     layer_input: int
     attention: int
     transient: int = 0
+    has_block_mask: bool = False
     unknown: str = ""
 
     def interpolate(self, other: "SavedBytes", rate: float) -> "SavedBytes":
@@ -63,6 +65,7 @@ class SavedBytes:
             between(self.layer_input, other.layer_input),
             between(self.attention, other.attention),
             between(self.transient, other.transient),
+            self.has_block_mask,
             self.unknown or other.unknown,
         )
 
@@ -81,14 +84,14 @@ class FakeAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, num_keys: int) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, num_keys: int, is_plain: bool) -> Tensor:
         """Return ``(rows, length, heads, width)`` without meaningful values."""
-        output = query.new_empty(*query.shape[:3], value.shape[-1]).transpose(1, 2)
+        output = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         sums = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         if (memory := active_memory.get()) is not None:
-            memory.add_attention(output, sums)
+            memory.add_attention(output, sums, has_block_mask=not is_plain)
         ctx.save_for_backward(query, key, value, output, sums)
-        ctx.num_keys = num_keys
+        ctx.num_keys = num_keys if is_plain else 0  # flex attention copies no keys
         return output
 
     @staticmethod
@@ -96,21 +99,31 @@ class FakeAttention(torch.autograd.Function):
         """Return gradients without meaningful values."""
         query, key, value = ctx.saved_tensors[:3]
         if ctx.num_keys <= key.shape[2]:
-            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None
         copies = [part.new_empty(*part.shape[:2], ctx.num_keys, part.shape[3]) for part in (key, value)]
         into_query, into_copies = torch.empty_like(query), [torch.empty_like(copy) for copy in copies]
         del copies
         positions = torch.zeros(ctx.num_keys, dtype=torch.long, device=key.device)
         into_row = [sum_rows(copy[0].transpose(0, 1), positions, key.shape[2]) for copy in into_copies]
-        return into_query, *(part.transpose(0, 1).unsqueeze(0) for part in into_row), None
+        return into_query, *(part.transpose(0, 1).unsqueeze(0) for part in into_row), None, None
 
 
 def fake_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, keys_per_token: float = 1.0, **__: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *_: Any,
+    keys_per_token: float = 1.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **__: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers that saves the tensors of a fused kernel but computes nothing."""
     num_keys = round(keys_per_token * key.shape[2])
-    return FakeAttention.apply(query, key, value, num_keys), None  # pyright: ignore[reportReturnType]
+    is_plain = AttentionSpec(softcap=softcap, sinks=s_aux).is_plain and query.shape[-1] == value.shape[-1]
+    attended = FakeAttention.apply(query, key, value, num_keys, is_plain)
+    return attended, None  # pyright: ignore[reportReturnType]
 
 
 def count_saved_bytes(
@@ -139,6 +152,8 @@ def count_saved_bytes(
     AttentionInterface.register(FAKE_ATTENTION, partial(fake_attention, keys_per_token=keys_per_token))
     AttentionMaskInterface.register(FAKE_ATTENTION, lambda *_, **__: None)
     norms = replaceable_norms(model) if fused else {}
+    if setup.device.type == "cuda":  # those with an offset keep their own forward there, see ``NormForward``
+        norms = {norm: (eps, offset) for norm, (eps, offset) in norms.items() if not offset}
     cpu_setup, lm = ComputeSetup(torch.device("cpu"), setup.dtype), causal_lm(model)
     use_packed = packed and setup.device.type == "cpu"
     row_arguments = [
@@ -184,7 +199,7 @@ def _count_row(
             live.ignore(value)
             if value.grad is not None:
                 live.ignore(value.grad)
-        with setup.precision(), memory.record_saved():
+        with setup.precision(), memory.record_attention():
             ids = torch.zeros(1, tokens, dtype=torch.long, device=setup.device)
             states = lm.base_model(input_ids=ids, **arguments)[0]
             assert states.requires_grad, "nothing is trained"
@@ -195,4 +210,5 @@ def _count_row(
         memory.leave_backward()
     layers = tuple(memory.left[duplicates.get(index, index)] for index in range(len(memory.left)))
     layer_input = max(memory.inputs, default=0)
-    return SavedBytes(layers, rest, layer_input, memory.attention, max(memory.transient.values()))
+    transient = max(memory.transient.values())
+    return SavedBytes(layers, rest, layer_input, memory.attention, transient, memory.has_block_mask)

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from sft_cli.model.quant import is_repacked
+from sft_cli.model.speed.rms_norm import NormInput, normalize
 
 
 @dataclass
@@ -84,11 +85,16 @@ class FusedLoraFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bases: Sequence[BaseLayer], scales: Sequence[float], *matrices: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return ``(…, O_i)`` for x ``(…, I)``; ``matrices`` are all A ``(r_i, I)``, then all B ``(O_i, r_i)``."""
+        """Return ``(…, O_i)`` for x ``(…, I)``; ``matrices`` are all A ``(r_i, I)``, then all B ``(O_i, r_i)``.
+
+        The output of a norm is not saved: the backward pass computes it again from the norm's input, which is saved.
+        """
         ctx.set_materialize_grads(False)
         ctx.bases, ctx.scales = bases, scales
         outputs, saved = fused_forward(x, bases, scales, matrices, keep=ctx.needs_input_grad[0])
-        ctx.save_for_backward(x, *saved)
+        norm = NormInput.of(x)
+        ctx.norm = None if norm is None else (norm.eps, norm.offset)
+        ctx.save_for_backward(*((x,) if norm is None else (norm.x, norm.weight)), *saved)
         return outputs
 
     @staticmethod
@@ -98,6 +104,9 @@ class FusedLoraFunction(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, and of each A and B; None for frozen tensors."""
         x, *saved = ctx.saved_tensors
+        if ctx.norm is not None:
+            weight, *saved = saved
+            x = normalize(x, weight, *ctx.norm)
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
         grad_x, grad_matrices = fused_backward(x, saved, ctx.bases, ctx.scales, gradients, needed)
         return grad_x, None, None, *grad_matrices

@@ -10,7 +10,7 @@ Shapes: T tokens, N width.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +40,54 @@ class NormForward:
         weight = self.norm.weight
         assert isinstance(weight, Tensor)
         same = weight.dtype == x.dtype and not weight.requires_grad and not args and not kwargs
-        if same and torch.is_grad_enabled():
-            if x.device.type == "cpu":
-                return RMSNormFunction.apply(x, weight, self.eps, self.offset)  # pyright: ignore[reportReturnType]
-            if x.device.type == "cuda" and not self.offset:
-                # Under autocast, torch 2.12 would compute in float32, keep a float32 copy of x and return float32.
-                with torch.autocast("cuda", enabled=False):
-                    return rms_norm(x, weight.shape, weight, self.eps)
-        return type(self.norm).forward(self.norm, x, *args, **kwargs)
+        on_cpu = x.device.type == "cpu"
+        if not same or not torch.is_grad_enabled() or not (on_cpu or (x.device.type == "cuda" and not self.offset)):
+            return type(self.norm).forward(self.norm, x, *args, **kwargs)
+        if on_cpu:
+            output = RMSNormFunction.apply(x, weight, self.eps, self.offset)
+            assert isinstance(output, Tensor)
+        else:
+            output = normalize(x, weight, self.eps, self.offset)
+        vars(output)[NormInput.KEY] = NormInput(x.detach(), weight, self.eps, self.offset, output._version)
+        return output
+
+
+def normalize(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+    """Return the norm of ``(…, N)``, rounded once to the type of x.
+
+    CUDA's autocast would compute it in float32, keep a float32 copy of x and return float32 (torch 2.12).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        if offset:  # in half precision 1 + weight would be rounded
+            return rms_norm(x.float(), weight.shape, weight.float() + offset, eps).to(x.dtype)
+        return rms_norm(x, weight.shape, weight, eps)
+
+
+@dataclass(frozen=True, slots=True)
+class NormInput:
+    """The input of a norm, which is saved for its own backward pass: from it, readers of the output compute that again.
+
+    Attributes:
+        x: The input, without its graph.
+        weight: The weight of the norm.
+        eps: See ``NormForward``.
+        offset: See ``NormForward``.
+        version: The version of the output; writing into it raises its version.
+    """
+
+    KEY: ClassVar[str] = "sft_norm_input"
+
+    x: Tensor
+    weight: Tensor
+    eps: float
+    offset: float
+    version: int
+
+    @classmethod
+    def of(cls, output: Tensor) -> "NormInput | None":
+        """Return the input of the norm that computed a tensor; None if none did, or the tensor was changed since."""
+        found = vars(output).get(cls.KEY)
+        return found if isinstance(found, NormInput) and found.version == output._version else None
 
 
 class RMSNormFunction(torch.autograd.Function):
@@ -58,10 +98,7 @@ class RMSNormFunction(torch.autograd.Function):
         """Return the norm of ``(…, N)``, rounded once to the dtype of x."""
         ctx.eps, ctx.offset = eps, offset
         ctx.save_for_backward(x, weight)
-        if offset:
-            # In half precision weight + 1 would be rounded.
-            return rms_norm(x.float(), weight.shape, weight.float() + offset, eps).to(x.dtype)
-        return rms_norm(x, weight.shape, weight, eps)
+        return normalize(x, weight, eps, offset)
 
     @staticmethod
     @once_differentiable

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.adapter import MERGEABLE
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.console import say, table
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import current_world
@@ -53,7 +54,7 @@ class HeldOutEvaluator:
                 self._model,
                 self._split,
                 reduction=self._config.loss.reduction,
-                max_tokens=self._config.speed.tokens_per_micro_batch,
+                max_tokens=resolved(self._config.speed.tokens_per_micro_batch),
                 packed=self._model.packed,
                 share_prefixes=self._model.shares_prefixes,
                 device=self._accelerator.device,
@@ -138,7 +139,7 @@ class HeldOutEvaluator:
                 self._split,
                 self._config.eval,
                 reduction=self._config.loss.reduction,
-                max_tokens=self._config.speed.tokens_per_micro_batch,
+                max_tokens=resolved(self._config.speed.tokens_per_micro_batch),
                 decode=self._decode,
                 stop_ids=self.stop_ids,
                 loss_progress=loss_progress.update,

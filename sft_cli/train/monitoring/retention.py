@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import ProbeMetric, Reduction
 from sft_cli.console import say, table
 from sft_cli.distributed.process_group import current_world
@@ -188,7 +189,7 @@ class RetentionGuard:
                     self._model,
                     probe.split,
                     reduction=Reduction.token,
-                    max_tokens=self._config.speed.tokens_per_micro_batch,
+                    max_tokens=resolved(self._config.speed.tokens_per_micro_batch),
                     packed=self._model.packed,
                     share_prefixes=self._model.shares_prefixes,
                     device=self._accelerator.device,

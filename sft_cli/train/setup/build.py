@@ -15,6 +15,7 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Checkpointing, Choice
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import say
@@ -129,7 +130,7 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
         config.loss,
         speed.share_prefixes,
         packing=speed.packing,
-        row_tokens=speed.tokens_per_micro_batch,
+        row_tokens=resolved(speed.tokens_per_micro_batch),
         longest=config.trainer.max_length,
     )
     share_prefixes = _choose_sharing(config, probed)

@@ -68,7 +68,6 @@ def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedC
         config.speed.threads,
         recorded,
         architecture,
-        tokens=config.speed.tokens_per_micro_batch,
         dtype=machine.dtype,
     )
     set_num_threads(threads)

@@ -1,6 +1,8 @@
 """Checks before the weights are loaded: everything that can be checked without them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,6 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import VIRTUAL, WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib, say
@@ -26,17 +27,41 @@ from sft_cli.model.device import ComputeSetup, free_memory
 from sft_cli.model.language_model import check_separable
 from sft_cli.model.load import empty_model, load_model_config, model_context_length
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, choose_checkpointing
-from sft_cli.model.memory.estimate import MemoryEstimate
+from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
 from sft_cli.model.memory.measure import MeasuredModel, measure_model
 from sft_cli.model.prequantized import check_quantization
 from sft_cli.run_dir import RunDir
 from sft_cli.train.optimizers.optimizers import optimizer_state_bytes
+from sft_cli.train.setup.micro_batch import (
+    MicroBatch,
+    RowTokens,
+    choose_micro_batch,
+    largest_micro_batch,
+    micro_batch_tokens,
+)
 from sft_cli.train.setup.shared_keys import count_shared_keys
 from sft_cli.utils.disks import free_bytes
 
 
-def run_preflight(config: Config, prepared: PreparedData, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
-    """Check the run, report all problems at once, print the memory estimate, and return the layers to recompute.
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a run computes at once, and what it recomputes, so that it fits into memory."""
+
+    micro_batch: MicroBatch
+    recompute: CheckpointingPlan
+
+
+def run_preflight(
+    config: Config, prepared: PreparedData, machine: ComputeSetup, run_dir: Path, processes: int = 1
+) -> MemoryPlan:
+    """Check the run, report all problems at once, print the memory estimate, and choose what fits into memory.
+
+    Args:
+        config: The settings of the run.
+        prepared: The rows.
+        machine: The device and the type of computation.
+        run_dir: Where checkpoints are written.
+        processes: Number of processes of the run.
 
     Raises:
         SftError: A problem of paths, disk, optimizer, context length, vocabulary or train/serve parity.
@@ -45,13 +70,16 @@ def run_preflight(config: Config, prepared: PreparedData, machine: ComputeSetup,
     problems, countable = find_config_problems(config, architecture, prepared, machine.device.type)
     if not countable:
         raise_all(problems)
-    memory = estimate_run_memory(config, architecture, prepared, machine)
-    if (disk_error := disk_problem(config, memory, run_dir)) is not None:
+    rows = RowTokens.of(config, prepared, processes)
+    shared_keys = count_shared_keys(config, prepared, largest_micro_batch(config, rows, machine.device).tokens)
+    measured = count_step_memory(config, architecture, machine, rows.typical, shared_keys)
+    estimate = partial(micro_batch_memory, config, measured, rows)
+    if (disk_error := disk_problem(config, estimate(rows.longest), run_dir)) is not None:
         problems.append(disk_error)
     raise_all(problems)
     compared = check_golden_prompts(config, architecture, prepared)
     say(f"parity    {compared} rows, at least one of each kind: a server produces the trained token ids")
-    return _check_memory(config, memory, machine)
+    return _plan_memory(config, rows, partial(estimate, processes=processes), machine)
 
 
 def find_config_problems(
@@ -123,7 +151,7 @@ def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftErr
 def _size_problems(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[SftError]:
     """Yield errors for rows that are too long for the model, and token ids outside its vocabulary."""
     text = architecture.get_text_config()
-    longest, virtual = longest_example(prepared), num_virtual_positions(config.adapter)
+    longest, virtual = prepared.longest_example, num_virtual_positions(config.adapter)
     if (limit := model_context_length(architecture)) is not None and longest + virtual > limit:
         vectors = f" and {virtual} trained vectors" if virtual else ""
         yield SftError(
@@ -163,11 +191,6 @@ def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
         longest="",
     )
     return lengths.advice(config.data.budget, config.data.overflow)
-
-
-def longest_example(prepared: PreparedData) -> int:
-    """Return the number of tokens of the longest example, including held-out ones."""
-    return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
 
 EXTRA_CHECKPOINTS = 2
@@ -212,31 +235,6 @@ def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepare
     return parity.check_parity(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
 
 
-def estimate_run_memory(
-    config: Config, architecture: PretrainedConfig, prepared: PreparedData, machine: ComputeSetup
-) -> MemoryEstimate:
-    """Return the memory estimate for this run's largest micro-batch."""
-    total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
-    shared_keys = count_shared_keys(config, prepared)
-    measured = count_step_memory(config, architecture, machine, typical_length(prepared), shared_keys)
-    return micro_batch_memory(config, measured, min(total, max_micro_batch_tokens(config, longest)))
-
-
-def typical_length(prepared: PreparedData) -> int:
-    """Return the token-weighted mean length of the examples: CPU attention memory grows with its square."""
-    lengths = prepared.train.lengths.astype(np.float64)
-    return max(1, round(float((lengths**2).sum() / lengths.sum())))
-
-
-def max_micro_batch_tokens(config: Config, longest: int) -> int:
-    """Return the number of tokens of the largest micro-batch, given the tokens of the longest example."""
-    speed = config.speed
-    packed = speed.packing and config.adapter.kind not in VIRTUAL
-    return (
-        min(speed.tokens_per_micro_batch, resolved(config.trainer.examples_per_step) * longest) if packed else longest
-    )
-
-
 def count_step_memory(
     config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int, shared_keys: float = 1.0
 ) -> MeasuredModel:
@@ -253,19 +251,27 @@ def count_step_memory(
     return measure_model(architecture, *settings, setup=machine, document=document, keys_per_token=shared_keys)
 
 
-def micro_batch_memory(config: Config, measured: MeasuredModel, tokens: int) -> MemoryEstimate:
-    """Return the memory estimate for a micro-batch of ``tokens`` tokens."""
+def micro_batch_memory(
+    config: Config, measured: MeasuredModel, rows: RowTokens, tokens: int, processes: int = 1
+) -> MemoryEstimate:
+    """Return the memory estimate for one of ``processes`` with micro-batches of up to ``tokens`` tokens."""
     optimizer_bytes = optimizer_state_bytes(config.trainer)
-    return measured.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
+    tokens = micro_batch_tokens(config, rows, tokens)
+    estimate = measured.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
+    return shard_estimate(estimate, config.distributed, processes)
 
 
-def _check_memory(config: Config, memory: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
-    """Choose the layers to recompute and print the estimate.
+def _plan_memory(
+    config: Config, rows: RowTokens, estimate: Callable[[int], MemoryEstimate], machine: ComputeSetup
+) -> MemoryPlan:
+    """Choose the size of micro-batches and the recomputed layers, and print the estimate.
 
     Raises:
         SftError: The weights and the optimizer state do not fit.
     """
     free = free_memory(machine.device)
+    micro_batch = choose_micro_batch(config, rows, estimate, free, machine.device)
+    memory = estimate(micro_batch.tokens)
     recompute = choose_checkpointing(config.speed, memory, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
     total = f"{gib(memory.total(mode, layers))} ({gib(memory.weights)} weights, {gib(memory.training)} training state"
@@ -278,6 +284,7 @@ def _check_memory(config: Config, memory: MemoryEstimate, machine: ComputeSetup)
         process = f", {gib(overhead)} process overhead" if overhead else ""
         say(f"memory    about {total}, {gib(activations)} activations{process}), {gib(free)} free")
     say(f"          {recompute.describe()}")
+    say(f"          {micro_batch.describe()}")
     if memory.weights + memory.training > free:
         hint = "adapter=lora quant=nf4" if config.adapter.kind in WHOLE else "quant=nf4"
         raise SftError(
@@ -286,4 +293,4 @@ def _check_memory(config: Config, memory: MemoryEstimate, machine: ComputeSetup)
             f" {gib(free)} is free",
             fix=f"{hint}, a smaller model, or a larger device",
         )
-    return recompute
+    return MemoryPlan(micro_batch, recompute)
