@@ -11,7 +11,6 @@ import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_remote import Site, forget
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import remote, streaming
@@ -19,12 +18,13 @@ from sft_cli.data.sources.slices import BadRow
 from sft_cli.data.sources.source_rows import read_source, source_fingerprint
 from sft_cli.data.sources.streaming import stream_blocks
 from sft_cli.errors import SftError
+from tests.data.web_server import Site, clear_remote_caches
 
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
-    forget()
+    clear_remote_caches()
     site = Site()
     yield site
     site.stop()
