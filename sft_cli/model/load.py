@@ -50,6 +50,8 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 MISSING_LIBRARY = re.compile(r"requires the (\w+) library")
 ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
 """Families that are causal although their configuration has ``is_decoder``, which has no effect there."""
+NEVER_CAUSAL = {"cpmant"}
+"""Families whose tokens attend to later ones, whatever the configuration says."""
 
 
 def model_error(config: ModelConfig, problem: str, fix: str) -> SftError:
@@ -98,19 +100,21 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
             "name a decoder-only model",
         )
     if is_bidirectional(model_config):
+        switch = '; if this one was trained as such, add "is_decoder": true to its config.json'
         raise model_error(
             config,
             f"model type {model_config.model_type} is an encoder: each token attends to later ones, also to those it"
             " should predict",
-            'name a causal language model; if this one was trained as such, add "is_decoder": true to its config.json',
+            f"name a causal language model{switch if 'is_decoder' in model_config.to_dict() else ''}",
         )
     return model_config
 
 
 def is_bidirectional(config: PretrainedConfig) -> bool:
-    """Return whether the family masks later tokens only if configured (BERT), and this model is not configured so."""
-    values = config.to_dict()
-    return config.model_type not in ALWAYS_CAUSAL and False in (values.get("is_decoder"), values.get("causal"))
+    """Return whether tokens attend to later ones: always, or as configured (BERT, XLNet)."""
+    values, kind = config.to_dict(), config.model_type
+    unmasked = False in (values.get("is_decoder"), values.get("causal")) or values.get("attn_type") == "bi"
+    return kind in NEVER_CAUSAL or (unmasked and kind not in ALWAYS_CAUSAL)
 
 
 def load_failure(config: ModelConfig, error: Exception) -> SftError:
