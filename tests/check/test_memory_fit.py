@@ -91,7 +91,8 @@ def test_the_first_setting_that_fits_is_named_with_its_figures(large):
     need = large.need(large.config)
     half = next(config for words, config in cheaper_settings(large) if "=4096" in words)
     tight = large.target.machine
-    free = int((large.need(half).memory.total(*full(large.need(half))) + need.memory.total(*full(need))) / 2)
+    free = int(large.need(half).memory.total(*full(large.need(half))) / 0.89)
+    assert need.memory.total(*full(need)) > 0.9 * free
     small = replace(large, target=replace(large.target, free=free, machine=tight), measured=large.measured)
     (line,) = memory_checks(small)
     assert line.status.value in ("warn", "fail")

@@ -182,6 +182,7 @@ def _frozen_head_gradient(head: OutputHead, task: LossInputs) -> tuple[Tensor, l
             # Weighting the narrow result is cheaper than weighting the logits.
             gradients[rows] = (chunk_products @ weight) * factors[rows, None]
         values_list.append(scored.values)
+        del scored  # before the next chunk: it holds as much as the logits
     return torch.cat(values_list, dim=1), [gradients]
 
 
@@ -214,6 +215,7 @@ def _autograd_gradient(head: OutputHead, task: LossInputs, trained: list[nn.Para
         state_gradients.append(own if scale is None else own.float() / scale)
         sums = [_accumulate(total, other, scale) for total, other in zip(sums, others, strict=True)]
         values_list.append(scored.values)
+        del logits, scored, outer  # before the next chunk: each holds as much as the logits
     parameter_gradients = [
         torch.zeros_like(own) if total is None else total for total, own in zip(sums, trained, strict=True)
     ]
