@@ -13,7 +13,7 @@ import typer
 
 from sft_cli.cli import app, execute
 from sft_cli.cli.usage import refuse
-from sft_cli.config.compose import compose
+from sft_cli.config.compose import compose, dump_config
 from sft_cli.config.overrides.sweep import expand_sweep
 from sft_cli.config.schema.config import Config
 from tests.docs_pages import ALL_COMMANDS, PAGES, README, ROOT, command_lines, sft_commands
@@ -103,6 +103,8 @@ def test_a_command_is_understood(page, words, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "none")
     write_rows(tmp_path)
     (tmp_path / "merged").mkdir()
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "config.yaml").write_text(dump_config(composed("recipe=quickstart")))
     found = parsed(words)
     keys = found.get("overrides") or []
     if words[0] == "sweep" and keys:

@@ -174,7 +174,7 @@ def random_weights() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RandomModel:
-    """An auto class of transformers that draws the weights it would read, and quantises them as usual."""
+    """An auto class of transformers that draws the weights it would read, and quantizes them as usual."""
 
     real: Any
 

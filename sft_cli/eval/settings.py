@@ -11,7 +11,7 @@ from sft_cli.config.overrides.parse import expand_paths, reject_unused
 from sft_cli.config.paths import absolute
 from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import Auto, resolved
+from sft_cli.config.schema.fields import Auto
 from sft_cli.run_dir import RunDir
 
 READ = (
@@ -54,8 +54,7 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
     """
     expanded = expand_paths(overrides, search_path(config_dirs).options)
     has_other_data = any(word.startswith("data=") for word in expanded)
-    words = [*expanded, *_all_of_them(expanded, has_other_data)]
-    config = _with_words(trained, words, config_dirs) if expanded else trained
+    config = _with_words(trained, [*expanded, *_all_of_them(expanded, has_other_data)], config_dirs)
     not_read = NOT_READ if has_other_data else NOT_READ | _of_training(str(run.path), expanded)
     reject_unused("sft eval", expanded, read=READ, not_read=not_read, settable=SETTABLE)
     check_required(config, "eval")
@@ -64,12 +63,15 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
 
 def _with_words(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
     """Return the run's config with overrides; its micro-batches hold longer examples too, unless their size is set."""
-    size = resolved(trained.speed.tokens_per_micro_batch)
-    choosing = replace(trained, speed=replace(trained.speed, tokens_per_micro_batch=Auto.auto))
-    config = absolute(with_overrides(choosing, words, config_dirs))
+    config = trained
+    if words:
+        choosing = replace(trained, speed=replace(trained.speed, tokens_per_micro_batch=Auto.auto))
+        config = absolute(with_overrides(choosing, words, config_dirs))
     if not isinstance(config.speed.tokens_per_micro_batch, Auto):
         return config
-    return replace(config, speed=replace(config.speed, tokens_per_micro_batch=max(size, config.trainer.max_length)))
+    size = trained.speed.tokens_per_micro_batch
+    tokens = config.trainer.max_length if isinstance(size, Auto) else max(size, config.trainer.max_length)
+    return replace(config, speed=replace(config.speed, tokens_per_micro_batch=tokens))
 
 
 def _all_of_them(words: Sequence[str], has_other_data: bool) -> list[str]:

@@ -18,10 +18,16 @@ GROUPS = {
 }
 
 
-LANES = [("simulator", "not slow"), ("kernels", "not slow"), ("estimate", "not slow")]
+LANES = [("simulator", "not slow"), ("kernels", "not slow")]
 NIGHTLY = [
     pytest.param(*lane, marks=pytest.mark.slow)
-    for lane in (("state", "not slow"), ("train", "not slow"), ("train", "slow"), ("estimate", "slow"))
+    for lane in (
+        ("state", "not slow"),
+        ("estimate", "not slow"),
+        ("train", "not slow"),
+        ("train", "slow"),
+        ("estimate", "slow"),
+    )
 ]
 """Two to six minutes each."""
 

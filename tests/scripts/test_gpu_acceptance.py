@@ -132,14 +132,11 @@ def dry(tmp_path, *words):
 
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
 @pytest.mark.timeout(1500)
-def test_checks_pass_on_the_simulator(tmp_path):
-    """One that computes itself, and one that trains a model of random weights."""
-    status, found = dry(tmp_path, "--only", "tf32", "profile")
+def test_a_check_passes_on_the_simulator(tmp_path):
+    status, found = dry(tmp_path, "--only", "tf32")
 
     assert status == 0
     assert found["tf32"]["numbers"]["difference_2_layers_off"] < 1e-4
-    assert found["profile"]["numbers"]["waits"] == [1, 1]
-    assert found["profile"]["skipped"] == ["times of kernels: the card is simulated"]
 
 
 @pytest.mark.slow
@@ -154,3 +151,5 @@ def test_every_check_passes_on_the_simulator(tmp_path):
         ["flex_compile", "liger"],
         ["liger"],
     )
+    assert found["profile"]["numbers"]["waits"] == [1, 1]
+    assert found["profile"]["skipped"] == ["times of kernels: the card is simulated"]

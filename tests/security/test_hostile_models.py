@@ -94,7 +94,7 @@ def test_a_pickled_adapter_is_refused_unread(tmp_path):
 
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(pickle.dumps(Malice(f"touch {tmp_path}/done")))
-    with pytest.raises(SftError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(SftError, match=r"adapter_model\.safetensors is missing"):
         find_adapter(str(tmp_path), "adapter.start_from")
     with pytest.raises(SftError, match=r"pickled adapters \(adapter_model\.bin\) are not read"):
         load_adapter(None, tmp_path, None)  # pyright: ignore

@@ -185,7 +185,10 @@ def measure_model(
     num_layers = len(decoder_layers(adapted))
     try:
         one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
-    except RuntimeError as error:  # torch's: some models read values, which fake tensors do not have; the run continues
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # of model code that reads values, or needs more than ids; the run continues
         one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
