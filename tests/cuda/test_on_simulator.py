@@ -11,7 +11,7 @@ from tests.cuda_simulator.build import reason_to_skip
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {
     "simulator": ["tests/cuda/test_refusals.py"],
-    "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "feed", "fused", "head", "model")],
+    "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "prefetch", "fused", "head", "model")],
     "state": [f"tests/gpu/test_{name}_cuda.py" for name in ("memory", "optimizer")],
     "estimate": ["tests/gpu/test_step_memory_cuda.py"],
     "train": ["tests/gpu/test_train_cuda.py"],
