@@ -130,6 +130,7 @@ def dry(tmp_path, *words):
     return done.returncode, ends(map(json.loads, done.stdout.splitlines()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")
 @pytest.mark.timeout(1500)
 def test_a_check_passes_on_the_simulator(tmp_path):
