@@ -85,6 +85,7 @@ def test_the_table_has_every_family():
 
 
 @FOR_TESTED
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.every_change(*EVERY_CHANGE)
 @pytest.mark.parametrize("kind", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_the_run_directory_contains_all_files_for_later_commands(runs, metrics, 
     samples = [json.loads(line) for line in done.samples.read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [4, 4, 8, 8]
     assert done.read_json(done.data)["fingerprint"] == done.read_json(done.manifest)["fingerprint"]
-    assert done.read_json(done.environment)["packages"]["torch"] == torch.__version__
+    assert done.read_json(done.environment)["packages"]["torch"] == version("torch")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name

@@ -32,9 +32,10 @@ ASSISTANT = {
     "num_kv_shared_layers": 2,
 }  # fmt: skip
 NOTE = {
-    **LATENT_SIZES, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 24, "per_layer_config": {},
-    "layer_types": ["indexed_attention", "sliding_attention"],
+    **LATENT_SIZES, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 24,
+    "per_layer_config": {}, "layer_types": ["indexed_attention", "sliding_attention"],
 }  # fmt: skip
+SOUND_TOWER = {"hidden_size": 64, "num_attention_heads": 4, "adapter_input_size": 64, "adapter_out_dim": 64}
 GLOBAL = {"hidden_size_global": 64}
 SPARSE_TOWER = {
     "hidden_size": 64, "num_attention_heads": 4, "mlp_layer_types": ["dense", "sparse"], "adapter_in_dim": 64,
@@ -54,13 +55,13 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": 64, "ffn_hidden_size": 64},
     },
     "deepseek_v4": {
-        "num_key_value_heads": 1, "head_dim": 32, "partial_rotary_factor": 0.25, "qk_rope_head_dim": 8, "o_groups": 2,
-        "o_lora_rank": 16, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 8,
+        "num_key_value_heads": 1, "head_dim": 64, "o_groups": 2, "o_lora_rank": 16, "index_n_heads": 2,
+        "index_head_dim": 16, "index_topk": 8,
         "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention"],
     },
     "dots1": {"n_shared_experts": 1},
     "dots3_note_text": NOTE,
-    "dots3_note": {"text_config": NOTE, "vision_config": SPARSE_TOWER},
+    "dots3_note": {"text_config": NOTE, "vision_config": SPARSE_TOWER, "audio_config": SOUND_TOWER},
     "gemma3n_text": {
         **PER_LAYER, "num_kv_shared_layers": 0, "laurel_rank": 8, "activation_sparsity_pattern": [0.0, 0.0],
         "intermediate_size": [64, 64], "layer_types": ["sliding_attention", "full_attention"],

@@ -189,8 +189,21 @@ def router_layers(model: PreTrainedModel) -> list[str]:
 
 
 def excluded_from_all_linear(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
-    """Return the layers that ``all-linear`` excludes: bypassed Mamba layers, and routers unless ``adapter.router``."""
-    return [*(() if config.router else router_layers(model)), *bypassed_mamba_layers(model)]
+    """Return the layers that ``all-linear`` excludes: bypassed, grouped, and routers unless ``adapter.router``."""
+    routers = () if config.router else router_layers(model)
+    return [*routers, *bypassed_mamba_layers(model), *grouped_layers(model)]
+
+
+def grouped_layers(model: PreTrainedModel) -> list[str]:
+    """Return linear layers that multiply each group of inputs by a block of their weight (DeepSeek V4).
+
+    PEFT's LoRA multiplies all inputs by one matrix, whose output has another shape.
+    """
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and vars(layer).get("n_groups", 1) > 1
+    ]
 
 
 def bypassed_mamba_layers(model: PreTrainedModel) -> list[str]:
@@ -233,3 +246,5 @@ def unadapted_notes(model: PreTrainedModel, config: AdapterConfig) -> Iterator[s
         yield f"{len(mistaken)} layers such as {mistaken[0]} stay frozen: PEFT mistakes them for experts"
     if (bypassed := bypassed_mamba_layers(model)) and config.kind in MERGEABLE:
         yield f"{len(bypassed)} layers such as {bypassed[0]} stay frozen: no layer call uses their weights"
+    if (grouped := grouped_layers(model)) and config.kind in MERGEABLE:
+        yield f"{len(grouped)} layers such as {grouped[0]} stay frozen: PEFT cannot adapt blocks of a weight"
