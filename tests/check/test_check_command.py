@@ -138,7 +138,7 @@ def test_a_tiny_card_an_unwritable_run_and_rows_beyond_the_context(capsys, tmp_p
     assert lines["model"][0] == "fail"
     assert "tokens, the model takes 40" in lines["model"][1]
     assert "\ndo: trainer.max_length=40 data.overflow=drop data.budget.dropped=" in lines["model"][1]
-    assert "; trainer.max_length=40 data.overflow=truncate " in lines["model"][1]
+    assert "\nor: trainer.max_length=40 data.overflow=truncate " in lines["model"][1]
     assert lines["memory"][0] == "fail"
     assert lines["memory"][1].startswith("the run does not fit: about ")
 
