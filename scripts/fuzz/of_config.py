@@ -1,7 +1,7 @@
 """Fuzz the config composer with valid, broken and hostile command lines, recipes and option files."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,14 +127,13 @@ def remember() -> None:
             return merge(groups, found, recipes, mistakes)
         key = repr(sorted(groups.items()))
         if key not in known:
-            values, files = merge(groups, found, recipes, mistakes)
-            known[key] = values, cache(files)
+            known[key] = merge(groups, found, recipes, mistakes)
         values, files = known[key]
         return copy.deepcopy(values), files
 
-    def lined(file: Path, package: str) -> dict[str, str]:
-        return packaged_lines(file, package) if file.is_relative_to(package_dir("configs")) else lines(file, package)
+    def lined(file: Path) -> Iterable[tuple[str, int]]:
+        return packaged_lines(file) if file.is_relative_to(package_dir("configs")) else lines(file)
 
-    packaged_lines, nowhere = cache(lines), cache(look)
+    packaged_lines, nowhere = cache(lambda file: tuple(lines(file))), cache(look)
     composer._compose_groups, composer.key_lines = merged, lined
     composer.search_path = lambda folders: look(folders) if folders else nowhere()

@@ -17,10 +17,10 @@ FUZZ = Path(__file__).resolve().parents[2] / "scripts/fuzz"
 def test_no_input_fails_hangs_or_writes_outside(name, inputs, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FUZZ))
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path))
-    for limit in ("STEPS", "SIZE"):  # the fuzzer of templates lowers them for its own process
+    for limit in ("MAX_STEPS", "MAX_SIZE"):  # the fuzzer of templates lowers them for its own process
         monkeypatch.setattr(budget, limit, vars(budget)[limit])
-    watching, room = importlib.import_module("watching"), importlib.import_module(f"of_{name}")
-    found = watching.fuzz(room.INPUTS, room.target, inputs, 2026, lambda line: print(line, file=sys.stderr))
+    watching, kind = importlib.import_module("watching"), importlib.import_module(f"of_{name}")
+    found = watching.fuzz(kind.INPUTS, kind.target, inputs, 2026, lambda line: print(line, file=sys.stderr))
     assert found.inputs >= inputs // 2
     assert not found.failures
 
