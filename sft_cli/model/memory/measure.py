@@ -20,6 +20,7 @@ from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.device import ComputeSetup
+from sft_cli.model.language_model import MODEL_CODE_ERRORS
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.memory.layer_memory import decoder_layers
@@ -185,10 +186,7 @@ def measure_model(
     num_layers = len(decoder_layers(adapted))
     try:
         one, two = count_saved_bytes(adapted, rows, setup, fused=speed.fused, packed=packed, keys_per_token=shared)
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # of model code that reads values, or needs more than ids; the run continues
+    except MODEL_CODE_ERRORS as error:  # some models need values, masks or more than ids; the run continues
         one = two = unknown_bytes(num_layers, error)
     logits = logits_bytes(adapted, setup, loss)
     return MeasuredModel(inner, other, trained, full, dtype, setup, document, one, two, logits)
