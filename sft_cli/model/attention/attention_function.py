@@ -3,6 +3,7 @@
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,7 @@ class FlexCall:
 
     @classmethod
     def from_states(
-        cls, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, float | None], *, has_sinks: bool
+        cls, query: Tensor, key: Tensor, value: Tensor, arguments: Mapping[str, float | None], *, has_sinks: bool
     ) -> "FlexCall":
         """Describe a call by its states ``(1, heads, T, width)``.
 
@@ -141,9 +142,7 @@ def packed_attention(
         PackingUnsupported: An argument asks for anything else.
     """
     causal = vars(module).get("is_causal", True) if is_causal is None else is_causal
-    refused = sorted(
-        name for name, value_given in unknown.items() if name not in IGNORED_ARGUMENTS and value_given is not None
-    )
+    refused = _changing_arguments(unknown)
     if refused or not causal or attention_mask is not None or sft_documents is None:
         request = ", ".join(refused) or "a mask, no document bounds or attention to later tokens"
         raise PackingUnsupported(f"its attention asks for {request}")
@@ -159,11 +158,12 @@ def packed_attention(
         return packed_varlen_attention(query, key, value, sft_documents, spec), None
     if has_flex_kernel(query, spec):
         if log is not None:
-            arguments: dict[str, float | None] = {
-                "scaling": scaling,
-                "sliding_window": sliding_window,
-                "softcap": softcap,
-            }
-            log.compiled.add(FlexCall.from_states(query, key, value, arguments, has_sinks=s_aux is not None))
+            settings = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap}
+            log.compiled.add(FlexCall.from_states(query, key, value, settings, has_sinks=s_aux is not None))
         return packed_flex_attention(query, key, value, sft_documents, spec), None
     return attention_by_length(query, key, value, sft_documents, spec), None
+
+
+def _changing_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments that may change the result, sorted."""
+    return sorted(name for name, value in arguments.items() if name not in IGNORED_ARGUMENTS and value is not None)

@@ -169,12 +169,7 @@ def count_saved_bytes(
                 norm.forward = NormForward(norm, *eps_and_offset)
             with cpu_setup.precision(), SingleExpertMode():
                 fuse_lora(model)
-        if not any(value.requires_grad for value in lm.base_model.parameters()):
-            # Trained vectors precede the text, so the layers compute gradients as if the text were trained.
-            lm.get_input_embeddings().register_forward_hook(lambda _, __, states: states.requires_grad_())
-        for value in model.parameters():
-            if value.requires_grad:
-                value.grad = torch.zeros_like(value)
+        _require_gradients(model)
         counts = []
         for row, arguments in zip(rows, row_arguments, strict=True):
             try:
@@ -187,6 +182,17 @@ def count_saved_bytes(
                 counts.append(_count_row(model, sum(row), {"use_cache": False}, cpu_setup, duplicates))
     clear_mask_cache()
     return counts
+
+
+def _require_gradients(model: nn.Module) -> None:
+    """Let every layer compute gradients, and hold those of trained parameters, as in a step."""
+    lm = causal_lm(model)
+    if not any(value.requires_grad for value in lm.base_model.parameters()):
+        # Trained vectors precede the text, so the layers compute gradients as if the text were trained.
+        lm.get_input_embeddings().register_forward_hook(lambda _, __, states: states.requires_grad_())
+    for value in model.parameters():
+        if value.requires_grad:
+            value.grad = torch.zeros_like(value)
 
 
 def _count_row(
