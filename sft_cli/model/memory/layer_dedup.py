@@ -35,22 +35,48 @@ def share_identical_layers(named_layers: Mapping[str, nn.Module]) -> dict[int, i
         layers[original].register_forward_hook(
             lambda _, __, output, outputs=outputs: outputs.__setitem__(slice(None), [output])
         )
-        for index in (index for index, model in duplicates.items() if model == original):
-            layers[index].forward = CopiedForward(outputs)
+        copies = [index for index, model in duplicates.items() if model == original]
+        for index in copies:
+            layers[index].forward = CopiedForward(outputs, is_last=index == copies[-1])
     return duplicates
 
 
 class CopiedForward:
-    """The forward of a layer that returns another layer's last output, in its own storage."""
+    """The forward of a layer that returns another layer's last output, in its own storage.
 
-    def __init__(self, outputs: list[Any]) -> None:
-        self.outputs = outputs
+    The gradient of the output reaches the layer's own input, as in a computed layer: otherwise the layers between the
+    original and its copy would not take part in the backward pass. The last copy releases the output, which may
+    include attention weights that the model itself does not keep.
+    """
+
+    def __init__(self, outputs: list[Any], *, is_last: bool) -> None:
+        self.outputs, self.is_last = outputs, is_last
         self.inputs: tuple[Any, ...] = ()
 
     def __call__(self, *inputs: Any, **_: Any) -> Any:
         """Return copies of the original's output, with gradients where it has them; keep the input, as a layer does."""
         self.inputs = inputs
-        return tree_map_only(Tensor, torch.clone, self.outputs[0])
+
+        def copied(output: Tensor) -> Tensor:
+            if output.requires_grad and inputs and inputs[0].shape == output.shape:
+                return CopyWithGradientOfInput.apply(inputs[0], output.detach())
+            return output.clone()
+
+        return tree_map_only(Tensor, copied, self.outputs.pop() if self.is_last else self.outputs[0])
+
+
+class CopyWithGradientOfInput(torch.autograd.Function):
+    """A copy of ``output`` whose gradient is passed on to ``states``, unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, output: Tensor) -> Tensor:
+        """Return a copy of ``output``."""
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Return the gradient of ``states``."""
+        return gradients[0], None
 
 
 COMPARED_TYPES = (bool, int, float, str, type(None), tuple)
