@@ -11,7 +11,8 @@ from tests.cuda_simulator.build import reason_to_skip
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {
     "simulator": ["tests/cuda/test_refusals.py"],
-    "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "prefetch", "fused", "head", "model")],
+    "kernels": [f"tests/gpu/test_{name}_cuda.py" for name in ("attention", "prefetch", "head")],
+    "model": [f"tests/gpu/test_{name}_cuda.py" for name in ("fused", "model")],
     "state": [f"tests/gpu/test_{name}_cuda.py" for name in ("memory", "optimizer")],
     "estimate": ["tests/gpu/test_step_memory_cuda.py"],
     "train": ["tests/gpu/test_train_cuda.py"],
@@ -22,6 +23,7 @@ LANES = [("simulator", "not slow"), ("kernels", "not slow")]
 NIGHTLY = [
     pytest.param(*lane, marks=pytest.mark.slow)
     for lane in (
+        ("model", "not slow"),
         ("state", "not slow"),
         ("estimate", "not slow"),
         ("train", "not slow"),
@@ -29,7 +31,7 @@ NIGHTLY = [
         ("estimate", "slow"),
     )
 ]
-"""Two to six minutes each."""
+"""One to six minutes each."""
 
 
 @pytest.mark.skipif(reason_to_skip() is not None, reason=f"no simulated CUDA: {reason_to_skip()}")

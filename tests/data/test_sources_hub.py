@@ -171,6 +171,7 @@ def test_online_then_offline(hub, tmp_path):
     assert result == [expected for _, expected in offline]
 
 
+@pytest.mark.slow
 def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
     """One file, a glob, a directory; without a network the file that was fetched before."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path))

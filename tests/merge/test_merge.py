@@ -213,6 +213,7 @@ def test_pefts_merge_into_4bit_changes_the_model(tmp_path, tokenizer):
     assert merged_agreement.kl < 1e-10
 
 
+@pytest.mark.slow
 def test_dtype_of_a_base_whose_config_names_none(tmp_path, tokenizer):
     base = save_base(tmp_path / "base", torch.bfloat16)
     run = make_run(tmp_path / "run", base, tokenizer)
@@ -225,6 +226,7 @@ def test_dtype_of_a_base_whose_config_names_none(tmp_path, tokenizer):
     assert open_merged(run.path / "merged").dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_merged_files_follow_the_umask(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     before = os.umask(0o027)

@@ -90,7 +90,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.every_change("llama", "moe")
+@pytest.mark.every_change("llama")
 @pytest.mark.parametrize("family", [pytest.param(name, marks=OPT_DRAWS if name == "opt" else ()) for name in FAMILIES])
 def test_estimate_memory_of_families(family):
     config, context = FAMILIES[family]
@@ -110,7 +110,7 @@ def test_context_of_a_saved_config(family, tmp_path):
     assert read_context_length(str(tmp_path)) == context
 
 
-@pytest.mark.every_change("llama", "gpt2")
+@pytest.mark.every_change("gpt2")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_share_identical_layers_is_exact(family, monkeypatch):
     """Six layers, every second one with a window in Gemma 2; a layer with another rank is not identical."""

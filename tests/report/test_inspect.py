@@ -221,6 +221,7 @@ def run(*arguments, **environment):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_inspect_with_an_ascii_terminal(prepared):
     done = run(str(prepared), "--row", "mine.jsonl:9", "--plain", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")

@@ -23,6 +23,7 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_recipes_of_another_directory_are_found(tmp_path):
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     work.mkdir()
@@ -69,6 +70,7 @@ def test_submit_defaults_to_launcher_slurm(tmp_path):
         assert "#SBATCH --partition=mine\n" in result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_local_launcher_cannot_be_submitted(tmp_path):
     result = submit_sh("recipe=quickstart", "launcher=local", cwd=tmp_path)
     assert result.returncode == 2
@@ -87,6 +89,7 @@ def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_
     )
 
 
+@pytest.mark.slow
 def test_missing_inputs_are_refused_on_submission(tmp_path):
     """All at once: the rows, the held-out rows, and a template without a stop token."""
     (tmp_path / "here.jsonl").write_text("{}\n")
@@ -123,6 +126,7 @@ def test_a_machine_without_sbatch(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_chain_refused_halfway_names_submitted_jobs(tmp_path):
     """A limit of jobs is the usual reason: here an sbatch that takes one job and refuses the next."""
     tool = tmp_path / "tools" / "sbatch"

@@ -161,6 +161,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     assert runs.resume("r").read_json(done.base_scores) == before
 
 
+@pytest.mark.slow
 def test_a_fully_trained_base_is_compared_only_from_the_start(runs, capsys):
     compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4", "adapter=none")
     done = runs.start("r", *compared)
