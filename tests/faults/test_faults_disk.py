@@ -96,7 +96,7 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
     assert sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait().code == 0
     needed = shutil.disk_usage(place).used
     (manifest,) = (place / "home" / "prepared").glob("*/manifest.json")
-    wanted = straight.read(manifest)["content"]
+    wanted = straight.read_json(manifest)["content"]
     shutil.rmtree(place / "home")
     with ledger.fault("disk full", "during prepare"):
         fill(place, int(needed * share))
@@ -106,7 +106,7 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
         (place / "ballast").unlink()
         assert sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait().code == 0
         (manifest,) = (place / "home" / "prepared").glob("*/manifest.json")
-        assert straight.read(manifest)["content"] == wanted
+        assert straight.read_json(manifest)["content"] == wanted
 
 
 @pytest.mark.parametrize("leave", [0, 300_000, 4_000_000])

@@ -292,7 +292,7 @@ def test_too_long_probe_rows_are_dropped(retention_run):
             [],
             "",
             "no row is left, 1 were dropped: 1 too long (probe.jsonl:1; data.overflow=drop)",
-            "shorten the rows; the model takes at most 512 tokens",
+            "shorten the rows: the model takes at most 512 tokens",
         ),
         (
             '{"text": "a document"}\n',

@@ -127,7 +127,7 @@ def test_a_method_trains_resumes_evaluates_and_merges(method, runs, metrics, bas
     assert all(torch.equal(one[name], other[name]) for name in one)
 
     execute(["eval", str(straight.path), "--compare", "base"])
-    report = straight.read(straight.eval / "heldout.json")
+    report = straight.read_json(straight.eval / "heldout.json")
     assert report["metrics"]["loss"] == pytest.approx(metrics(straight, eval=True)[-1]["loss"], abs=1e-5)
     assert abs(report["base"]["loss"] - report["metrics"]["loss"]) > 1e-4
 
