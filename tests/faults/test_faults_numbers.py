@@ -135,7 +135,9 @@ def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft
 def test_memory_that_runs_out_names_the_rows_and_the_setting(sft, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     with ledger.fault("out of memory", "on the device, in a step"):
-        ended = sft(*words(run.path, "speed.gradient_checkpointing=none"), before=SHORT).wait()
+        ended = sft(
+            *words(run.path, "speed.gradient_checkpointing=none", "speed.tokens_per_micro_batch=4096"), before=SHORT
+        ).wait()
         assert ended.code == 2, ended
         error, fix = ended.err.splitlines()
         assert error.startswith("error: step 4: out of memory in training with 4,096 tokens per micro-batch; ")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from sft_cli.run_dir import RunDir
 from tests.train.distributed_helpers import TrainingProcesses
+from tests.train.runs import Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -37,8 +38,6 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def distributed_runs(tmp_path_factory, base, rows, home):
     """Runs below one directory; the same run is trained only once."""
-    from conftest import Runs
-
     runs = Runs(tmp_path_factory.mktemp("together"), base, rows)
     return DistributedRuns(runs, home)
 
