@@ -1,4 +1,4 @@
-"""What every fault is tried on: forked commands, an undisturbed run, small disks; and the ledger, shown at the end."""
+"""Fixtures of the fault tests: forked commands, an undisturbed run, small disks, and a ledger printed at the end."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def ledger(request) -> Ledger:
-    """Where every fault is counted."""
+    """The record of all faults of the session."""
     return request.config.stash[LEDGER]
 
 
@@ -61,7 +61,7 @@ def straight(forks, home, tmp_path_factory) -> RunDir:
 
 @pytest.fixture
 def sft(forks, home, tmp_path) -> Callable:
-    """Starts ``sft WORDS`` with the prepared rows at hand."""
+    """Return a function that starts ``sft WORDS`` with rows that are already prepared."""
 
     def start(*words: str, before: str = "", **environment: str):
         return forks.start(list(words), tmp_path / "logs", {"SFT_HOME": str(home), **environment}, before)
@@ -71,7 +71,7 @@ def sft(forks, home, tmp_path) -> Callable:
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system in memory of a size; ``disk(size)`` again gives the same one that size."""
+    """Return a function that mounts a file system in memory; a second ``disk(size)`` resizes the same one."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     place = tmp_path / "disk"

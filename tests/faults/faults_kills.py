@@ -1,4 +1,4 @@
-"""SIGKILL again and again over runs, at every kind of moment, and what each of them cost."""
+"""Kill runs with SIGKILL at every kind of moment, and count the work that each kill cost."""
 
 import os
 import random
@@ -26,7 +26,7 @@ class Victim:
     home: Path
 
     def words(self) -> list[str]:
-        """What a person types to begin it, or to go on."""
+        """Return the command line that starts or resumes the run."""
         return ["train", "--resume", str(self.run.path)] if self.run.config.is_file() else words(self.run.path)
 
 
@@ -37,7 +37,7 @@ def kill_often(
 
     Args:
         forks: Starts the commands.
-        folder: Where the runs lie.
+        folder: Directory of the runs.
         straight: The undisturbed run.
         ledger: Counts the kills.
         kills: How many.
@@ -61,10 +61,10 @@ def _kill_one(
     kills: int,
     seconds: float,
 ) -> int:
-    """Kill one run until it gets to its end, at most seven times; the number of kills."""
+    """Kill one run at most seven times, until it finishes; return the number of kills."""
     count, struck, broken = 0, "", 0
     while True:
-        behind = len(steps(victim.run))
+        recorded = len(steps(victim.run))
         command = forks.start(victim.words(), victim.run.path.with_suffix(".logs"), {"SFT_HOME": str(victim.home)})
         moment = None
         if done + count < kills and count < 7:
@@ -72,7 +72,7 @@ def _kill_one(
         ended = command.wait()
         if struck:
             with ledger.fault("SIGKILL", struck) as fault:
-                fault.repeated, fault.lost = _repeated(ended.out, behind), broken
+                fault.repeated, fault.lost = _repeated(ended.out, recorded), broken
                 assert ended.code in (0, -signal.SIGKILL), ended
                 assert (ended.err, "is damaged" in ended.out) == ("", False), ended
                 assert fault.repeated <= SAVE_EVERY, ended
@@ -89,7 +89,7 @@ def _kill_one(
 
 
 def _strike(command: Command, victim: Victim, moment: str, chance: random.Random, seconds: float) -> str | None:
-    """Kill a command at a moment; what it was doing, or None if it ended before."""
+    """Kill a command at a moment; return what it was doing, or None if it had already ended."""
     conditions: dict[str, tuple[Callable[[], bool], float]] = {
         "any moment": (lambda: True, seconds),
         "preparing": (lambda: any(victim.home.glob("stages/*/*.partial")), 0.3),
@@ -115,23 +115,23 @@ def _strike(command: Command, victim: Victim, moment: str, chance: random.Random
 
 
 def _temporary(victim: Victim) -> dict[Path, tuple[int, int]]:
-    """What is being written under temporary names, each with what tells it from an earlier one of that name."""
+    """Return the temporary paths, each with its inode and time, which identify it among files of the same name."""
     found = [*victim.run.checkpoints.glob(".*.tmp"), *victim.run.path.glob(".adapter.tmp")]
     states = [(path, path.stat()) for path in found]
     return {path: (state.st_ino, state.st_mtime_ns) for path, state in states}
 
 
 def _more_steps(victim: Victim, wanted: int) -> Callable[[], bool]:
-    """Whether so many steps are done, or one more than now where they are."""
+    """Return a condition: ``wanted`` steps are done, and at least one more than now."""
     wanted = max(wanted, min(STEPS, len(steps(victim.run)) + 1))
     return lambda: len(steps(victim.run)) >= wanted
 
 
-def _repeated(out: str, behind: int) -> int:
-    """Steps that a run computes again: those that were recorded behind the checkpoint, 0 if it did not get there."""
+def _repeated(out: str, recorded: int) -> int:
+    """Return the number of steps that a resumed run computes again; 0 if it ended before training."""
     if found := re.search(r"resume    after step (\d+) of", out):
-        return behind - int(found[1])
-    return behind if re.search(r"step +1/", out) else 0
+        return recorded - int(found[1])
+    return recorded if re.search(r"step +1/", out) else 0
 
 
 def _size(directory: Path) -> int:
@@ -139,5 +139,5 @@ def _size(directory: Path) -> int:
 
 
 def many(default: int) -> int:
-    """How many kills: SFT_FAULTS_KILLS, or the default."""
+    """Return the number of kills: SFT_FAULTS_KILLS, or the default."""
     return int(os.environ.get("SFT_FAULTS_KILLS", default))

@@ -1,4 +1,4 @@
-"""Starts `sft` commands that can be killed, and tells how they ended."""
+"""Start `sft` commands that can be killed, and report how they ended."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (negative: the signal), and what it wrote."""
+    """Result of a command: its exit code (negative: the signal) and its output."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Ended:
 
 
 class Forks:
-    """The process that forks commands; to be closed."""
+    """The process that forks commands; call ``close`` at the end."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -37,7 +37,7 @@ class Forks:
         self._answer()
 
     def ask(self, **question: Any) -> dict[str, Any]:
-        """The answer to a question."""
+        """Send a request and return the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
@@ -46,13 +46,13 @@ class Forks:
     def start(
         self, words: list[str], folder: Path, environment: Mapping[str, str] | None = None, before: str = ""
     ) -> "Command":
-        """``sft WORDS`` in a process of its own.
+        """Start ``sft WORDS`` in a new process.
 
         Args:
             words: The command line.
-            folder: Where its output is kept.
-            environment: Variables beside those of this process.
-            before: Python that runs in it first.
+            folder: Directory of its output.
+            environment: Variables added to those of this process.
+            before: Python code that runs in it first.
         """
         folder.mkdir(exist_ok=True)
         self._started += 1
@@ -64,7 +64,7 @@ class Forks:
         return Command(self, answer["pid"], out, err)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         assert self._process.stdout is not None
@@ -81,7 +81,7 @@ class Forks:
 
 @dataclass
 class Command:
-    """A command that runs."""
+    """A running command."""
 
     forks: Forks
     pid: int
@@ -91,18 +91,18 @@ class Command:
     began: float = field(default_factory=time.monotonic)
 
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Return whether the command has ended."""
         if self.code is None:
             self.code = self.forks.ask(wait=self.pid, block=False)["code"]
         return self.code is not None
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs."""
+        """Send the command a signal if it still runs."""
         if not self.over():
             os.kill(self.pid, number)
 
     def wait(self) -> Ended:
-        """How it ended."""
+        """Wait for the end and return the result."""
         while not self.over():
             if time.monotonic() - self.began > PATIENCE:
                 os.kill(self.pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ class Command:
         return Ended(self.code, self.out.read_text(), self.err.read_text())
 
     def until(self, condition: Callable[[], bool]) -> bool:
-        """Wait for something, asking as fast as it goes; False if the command ends before."""
+        """Poll a condition until it is true; return False if the command ends first."""
         while not condition():
             if self.over():
                 return False

@@ -1,4 +1,4 @@
-"""Small real runs of the quickstart, and what a run directory holds."""
+"""Small real runs of the quickstart, and readers of their run directories."""
 
 import hashlib
 import json
@@ -22,16 +22,16 @@ SETTINGS = [
 """Twelve steps, a checkpoint every third, nothing evaluated."""
 SAVE_EVERY, STEPS = 3, 12
 MEASURED = ("seconds", "tokens_per_second", "memory", "at")
-"""What differs between two equal runs."""
+"""Fields of a step that differ between two equal runs."""
 
 
 def words(directory: Path, *overrides: str) -> list[str]:
-    """``sft train …`` of a new run."""
+    """Return the words of ``sft train`` for a new run."""
     return ["train", *SETTINGS, *overrides, f"run_dir={directory}"]
 
 
 def steps(run: RunDir) -> list[dict[str, Any]]:
-    """What is recorded of every step, without what was measured; a torn last line is left out."""
+    """Return the recorded steps without measured times; an incomplete last line is ignored."""
     if not run.metrics.is_file():
         return []
     found = []
@@ -43,7 +43,7 @@ def steps(run: RunDir) -> list[dict[str, Any]]:
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below a directory, by its name."""
+    """Return the SHA-256 of every file below a directory, by relative name."""
     return {
         str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(directory.rglob("*"))
@@ -52,7 +52,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def lost_bytes(run: RunDir, straight: RunDir) -> int:
-    """Bytes of a finished run's adapter and steps that are not those of the undisturbed one."""
+    """Return how many bytes of a finished run's adapter and steps differ from the undisturbed run."""
     lost = sum(
         (straight.adapter / name).stat().st_size
         for name, digest in digests(straight.adapter).items()
@@ -64,7 +64,7 @@ def lost_bytes(run: RunDir, straight: RunDir) -> int:
 
 
 def whole(checkpoint: Path) -> bool:
-    """Whether every file of a checkpoint is what its manifest says."""
+    """Return whether every file of a checkpoint matches its manifest."""
     manifest = checkpoint / "manifest.json"
     if not manifest.is_file():
         return False
@@ -72,5 +72,5 @@ def whole(checkpoint: Path) -> bool:
 
 
 def unfinished(run: RunDir) -> list[str]:
-    """Names of temporary files and directories that were left behind."""
+    """Return the names of temporary files and directories that remain."""
     return sorted(path.name for path in run.path.rglob(".*") if path.name != ".lock")

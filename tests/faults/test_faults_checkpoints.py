@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, and runs resumed with something else than they began with."""
+"""Damaged checkpoints, and runs resumed with different data or settings."""
 
 import shutil
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def stopped(straight, tmp_path):
-    """The undisturbed run as if it had died before its export: checkpoints behind steps 9 and 12."""
+    """Return a copy of the undisturbed run as if killed before its export, with checkpoints of steps 9 and 12."""
     shutil.copytree(straight.path, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "adapter")
     return RunDir(tmp_path / "run")
@@ -26,19 +26,19 @@ def flip(file, place):
 
 
 @pytest.mark.parametrize(
-    ("damage", "file", "told"),
+    ("damage", "file", "reason"),
     [
         ("truncated", "optimizer.safetensors", "does not match its sha256"),
         ("emptied", "state.json", "does not match its sha256"),
         ("a flipped bit", "trained.safetensors", "does not match its sha256"),
         ("a flipped bit", "rng.safetensors", "does not match its sha256"),
         ("a file missing", "trained.safetensors", "trained.safetensors is missing"),
-        ("the manifest gone", "manifest.json", "manifest.json is missing"),
+        ("the manifest missing", "manifest.json", "manifest.json is missing"),
         ("the manifest truncated", "manifest.json", "manifest.json is not readable"),
         ("the manifest of something else", "manifest.json", "manifest.json does not list state.json"),
     ],
 )
-def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stopped, ledger, damage, file, told):
+def test_damaged_checkpoint_is_skipped_with_a_warning(sft, straight, stopped, ledger, damage, file, reason):
     broken = stopped.checkpoints / "step-12"
     place = broken / file
     if "truncated" in damage:
@@ -55,7 +55,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stoppe
         ended = sft("train", "--resume", str(stopped.path)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
         assert f"checkpoint {broken} is damaged (" in ended.out
-        assert f"{told}); trying the one before it" in ended.out
+        assert f"{reason}); trying the one before it" in ended.out
         assert "resume    after step 9 of 12" in ended.out
         fault.repeated = 3
         assert steps(stopped) == steps(straight)
@@ -65,7 +65,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stoppe
     assert fault.repeated <= SAVE_EVERY
 
 
-def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, stopped, ledger):
+def test_run_restarts_with_a_warning_if_all_checkpoints_are_damaged(sft, straight, stopped, ledger):
     for checkpoint in stopped.checkpoints.iterdir():
         (checkpoint / "manifest.json").unlink()
     with ledger.fault("damaged checkpoint", "all of them") as fault:
@@ -87,7 +87,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
         ("trainer.seed=7", "trainer.seed was 42, is now 7"),
     ],
 )
-def test_a_run_is_not_resumed_with_something_else(sft, stopped, ledger, word, key):
+def test_resume_with_different_data_or_settings_is_refused(sft, stopped, ledger, word, key):
     before = digests(stopped.path)
     with ledger.fault("wrong resume", word):
         ended = sft("train", "--resume", str(stopped.path), word).wait()

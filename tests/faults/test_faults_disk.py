@@ -1,4 +1,4 @@
-"""A disk that fills while something is written: one sentence, what is there stays whole, and it goes on afterwards."""
+"""Disks that fill during a write: one error, no damaged file, and the command succeeds when repeated."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def slowly(seconds, work):
     return lambda *arguments: (time.sleep(seconds), work(*arguments))[1]
 loop.train_step, session.export_model = slowly(0.1, loop.train_step), slowly(1, session.export_model)
 """
-"""Time to fill the disk in: between two steps, and before the export."""
+"""Delays that leave time to fill the disk: between two steps, and before the export."""
 
 
 def fill(place, leave=0):
@@ -31,7 +31,7 @@ def fill(place, leave=0):
 
 
 def filled_when(command, condition, place, leave=0):
-    """How a command ended whose disk was filled in the moment a condition became true."""
+    """Fill the disk once a condition is true, and return the result of the command."""
     assert command.until(condition)
     command.send(signal.SIGSTOP)
     fill(place, leave)
@@ -39,8 +39,8 @@ def filled_when(command, condition, place, leave=0):
     return command.wait()
 
 
-def one_sentence(ended, place):
-    """What was said: a problem and a fix, both about the disk, which is named."""
+def assert_full_disk_error(ended, place):
+    """Check that the output is one error and its fix, both about the full disk, and that it names ``place``."""
     assert ended.code == 2, ended
     assert "Traceback" not in ended.err
     error, fix = ended.err.splitlines()
@@ -60,7 +60,7 @@ def one_sentence(ended, place):
         ("during the export, half of it left", 300_000, []),
     ],
 )
-def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, ledger, when, leave, settings):
+def test_run_resumes_after_a_full_disk(sft, straight, disk, ledger, when, leave, settings):
     place = disk("60m")
     run = RunDir(place / "run")
     command = sft(*words(run.path, "trainer.keep_checkpoints=9", *settings), before=SLOW)
@@ -71,7 +71,7 @@ def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, 
         return len(steps(run)) >= SAVE_EVERY + 1
 
     with ledger.fault("disk full", when) as fault:
-        one_sentence(filled_when(command, soon, place, leave), place)
+        assert_full_disk_error(filled_when(command, soon, place, leave), place)
         before = len(steps(run))
         kept = sorted(run.checkpoints.glob("step-*")) if run.checkpoints.is_dir() else []
         fault.lost = sum(not whole(checkpoint) for checkpoint in kept)
@@ -90,8 +90,8 @@ def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, 
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.8, 0.95])
-def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straight, disk, ledger, share):
-    """Full at the beginning, in the cache of rows or of examples, in the tokenizer, in the report."""
+def test_prepare_succeeds_after_a_full_disk(sft, straight, disk, ledger, share):
+    """The disk fills at the start, in the cache of rows or of examples, in the tokenizer, or in the report."""
     place = disk("20m")
     assert sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait().code == 0
     needed = shutil.disk_usage(place).used
@@ -100,7 +100,7 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
     shutil.rmtree(place / "home")
     with ledger.fault("disk full", "during prepare"):
         fill(place, int(needed * share))
-        one_sentence(sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait(), place)
+        assert_full_disk_error(sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait(), place)
         left = [path.name for path in (place / "home").glob("prepared/*")]
         assert left == []
         (place / "ballast").unlink()
@@ -110,11 +110,11 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
 
 
 @pytest.mark.parametrize("leave", [0, 300_000, 4_000_000])
-def test_a_merge_whose_disk_fills_leaves_nothing(sft, straight, disk, ledger, leave):
+def test_merge_on_a_full_disk_leaves_no_files(sft, straight, disk, ledger, leave):
     place = disk("40m")
     command = sft("merge", str(straight.path), "--out", str(place / "merged"))
     with ledger.fault("disk full", "during merge"):
-        one_sentence(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave), place)
+        assert_full_disk_error(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave), place)
         assert [path.name for path in place.iterdir()] == ["ballast"]
         (place / "ballast").unlink()
         again = sft("merge", str(straight.path), "--out", str(place / "merged")).wait()
@@ -122,7 +122,7 @@ def test_a_merge_whose_disk_fills_leaves_nothing(sft, straight, disk, ledger, le
         assert [path.name for path in place.iterdir()] == ["merged"]
 
 
-def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_model_loads(sft, straight, disk, ledger):
+def test_disk_too_small_for_checkpoints_is_refused_before_loading(sft, straight, disk, ledger):
     place = disk("2m")
     with ledger.fault("disk full", "before the first step"):
         ended = sft(*words(place / "run")).wait()
@@ -131,8 +131,8 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_model_loa
         assert not (place / "run").exists()
 
 
-def test_checkpoints_that_lie_there_already_are_not_counted_twice(sft, straight, disk, ledger):
-    """Where they just fitted, the resumed run goes on; the run directory itself may be the disk."""
+def test_existing_checkpoints_are_not_counted_twice(sft, straight, disk, ledger):
+    """A run whose checkpoints just fitted resumes; the run directory is the mount point here."""
     place = disk("60m")
     shutil.copytree(straight.path, place, dirs_exist_ok=True)
     shutil.rmtree(place / "adapter")
@@ -144,7 +144,7 @@ def test_checkpoints_that_lie_there_already_are_not_counted_twice(sft, straight,
 
 
 @pytest.mark.parametrize("what", ["a new run", "a run that was stopped", "the cache"])
-def test_a_read_only_disk_is_one_sentence(sft, straight, disk, ledger, what):
+def test_read_only_disk_gives_one_error(sft, straight, disk, ledger, what):
     place = disk("60m")
     if what == "a run that was stopped":
         shutil.copytree(straight.path, place / "run")

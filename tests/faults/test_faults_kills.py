@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: every run ends as if it had never been killed."""
+"""SIGKILL at random moments: every run ends like one that was never killed."""
 
 import time
 
@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(1200)
-def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(forks, straight, ledger, tmp_path):
-    """Losses, gradient norms and every byte of the adapter; at most save_every steps are computed again."""
+def test_killed_runs_end_like_the_undisturbed_run(forks, straight, ledger, tmp_path):
+    """Losses, gradient norms and every byte of the adapter agree; at most save_every steps are computed again."""
     began = time.monotonic()
     ended = forks.start(words(tmp_path / "timed"), tmp_path / "logs", {"SFT_HOME": str(tmp_path / "home")}).wait()
     assert ended.code == 0, ended

@@ -1,4 +1,4 @@
-"""Losses that are not finite, losses that leap, and memory that runs out: the rows are named, and nothing is spoilt."""
+"""Non-finite losses, loss spikes and exhausted memory: the errors name the rows, and no file is damaged."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ def spoilt(loss_model, accelerator, laid, *others):
     return terms
 step.accumulate_gradients = spoilt
 """
-"""The gradient of one step and its loss, times something: as a bad row would make it."""
+"""Python code that multiplies the gradient and loss of one step, as a bad row would change them."""
 SHORT = """
 import torch
 from sft_cli.train import step
@@ -41,8 +41,8 @@ def spikes(run):
     return [json.loads(line) for line in run.spikes.read_text().splitlines()]
 
 
-def test_a_loss_that_explodes_stops_the_run_behind_sound_checkpoints(sft, ledger, tmp_path):
-    """A learning rate of 1e20: the second step's loss overflows; nothing that is not finite is ever saved as sound."""
+def test_diverging_loss_stops_the_run_with_valid_checkpoints(sft, ledger, tmp_path):
+    """With a learning rate of 1e20 the second step's loss overflows; no checkpoint contains non-finite values."""
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", "lr=1e20, on_nan=stop"):
         ended = sft(*words(run.path, "trainer.lr=1e20", "trainer.max_grad_norm=0")).wait()
@@ -60,7 +60,7 @@ def test_a_loss_that_explodes_stops_the_run_behind_sound_checkpoints(sft, ledger
         assert not run.adapter.exists()
 
 
-def test_skipping_what_is_never_finite_again_ends(sft, ledger, tmp_path):
+def test_run_stops_after_too_many_skipped_steps(sft, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", "lr=1e20, on_nan=skip"):
         line = words(run.path, "trainer.lr=1e20", "trainer.max_grad_norm=0", "trainer.on_nan=skip")
@@ -70,8 +70,8 @@ def test_skipping_what_is_never_finite_again_ends(sft, ledger, tmp_path):
         assert sum(line["skipped"] for line in spikes(run)) == 10
 
 
-def test_a_step_that_is_not_finite_stops_or_is_skipped_and_nothing_else_changes(sft, straight, ledger, tmp_path):
-    """It stops behind step 5; resumed with on_nan=skip it leaves step 5 out: the weights are those of step 4."""
+def test_non_finite_step_stops_the_run_or_is_skipped(sft, straight, ledger, tmp_path):
+    """The run stops after step 5; resumed with on_nan=skip, it skips step 5 and keeps the weights of step 4."""
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", "one step, on_nan=stop") as fault:
         ended = sft(*words(run.path), before=SPOIL.format(call=5, factor="float('nan')")).wait()
@@ -102,8 +102,8 @@ def test_a_step_that_is_not_finite_stops_or_is_skipped_and_nothing_else_changes(
         assert (line["step"], line["skipped"], len(line["rows"])) == (5, True, 8)
 
 
-def test_the_first_step_may_be_skipped(sft, ledger, tmp_path):
-    """torch would warn of a schedule that is stepped before its optimizer."""
+def test_first_step_can_be_skipped(sft, ledger, tmp_path):
+    """torch would warn about a schedule that is stepped before its optimizer."""
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", "the first step, on_nan=skip"):
         line = words(run.path, "trainer.on_nan=skip", "trainer.max_steps=3")
@@ -111,7 +111,7 @@ def test_the_first_step_may_be_skipped(sft, ledger, tmp_path):
         assert (ended.code, ended.err) == (0, ""), ended
 
 
-def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft, ledger, tmp_path):
+def test_loss_spike_is_recorded_once_even_after_a_kill(sft, ledger, tmp_path):
     run, killed = RunDir(tmp_path / "run"), RunDir(tmp_path / "killed")
     with ledger.fault("loss spike", "recorded, killed and resumed") as fault:
         ended = sft(*words(run.path), before=SPOIL.format(call=11, factor="50")).wait()
@@ -132,7 +132,7 @@ def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft
         assert steps(killed) == steps(run)
 
 
-def test_memory_that_runs_out_names_the_rows_and_the_setting(sft, ledger, tmp_path):
+def test_out_of_memory_error_names_rows_and_setting(sft, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     with ledger.fault("out of memory", "on the device, in a step"):
         ended = sft(

@@ -1,4 +1,4 @@
-"""Preparing and merging that are killed or whose files go: the same result afterwards, nothing half-written."""
+"""Killed prepare and merge commands, and removed inputs: repeating gives the same result, without partial files."""
 
 import json
 import random
@@ -34,7 +34,7 @@ def content(home):
     return json.loads(manifest.read_text())["content"]
 
 
-def test_preparing_that_is_killed_goes_on_to_the_same_rows(sft, ledger, rows, tmp_path):
+def test_killed_prepare_gives_the_same_rows_when_repeated(sft, ledger, rows, tmp_path):
     began = time.monotonic()
     assert sft(*line(rows), SFT_HOME=str(tmp_path / "straight")).wait().code == 0
     seconds, home, chance = time.monotonic() - began, tmp_path / "home", random.Random(5)
@@ -53,7 +53,7 @@ def test_preparing_that_is_killed_goes_on_to_the_same_rows(sft, ledger, rows, tm
 
 
 @pytest.mark.parametrize("how", ["removed", "shortened", "replaced"])
-def test_rows_that_go_while_they_are_read_are_one_sentence(sft, ledger, rows, tmp_path, how):
+def test_rows_removed_during_reading_give_one_error(sft, ledger, rows, tmp_path, how):
     home, text = tmp_path / "home", rows.read_text()
     command = sft(*line(rows), SFT_HOME=str(home))
     assert command.until(lambda: any(home.glob("stages/rows/*.partial")))
@@ -84,8 +84,8 @@ def test_rows_that_go_while_they_are_read_are_one_sentence(sft, ledger, rows, tm
                 assert found["content"] == content(straight)
 
 
-def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_path):
-    """What the kernel does to a process when memory runs out is SIGKILL."""
+def test_killed_worker_gives_one_error(sft, ledger, rows, tmp_path):
+    """The kernel sends SIGKILL when memory runs out."""
     home = tmp_path / "home"
     long = ({"instruction": f"What is {i}?", "output": f"It is {i}, of course. " * 60} for i in range(6_500))
     rows.write_text("".join(json.dumps(row) + "\n" for row in long))
@@ -99,7 +99,7 @@ def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_p
     with ledger.fault("worker killed", "preparing"):
         workers()[0].kill()
         ended = command.wait()
-        # Behind it Python may tell of semaphores: a forked process leaves without its exit functions.
+        # Python may then warn about semaphores: a forked process skips its exit functions.
         assert ended.code == 2
         assert ended.err.startswith(
             "error: a worker process: the process was killed, probably because the machine ran out of memory\n"
@@ -109,7 +109,7 @@ def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_p
         assert sft(*line(rows), SFT_HOME=str(home)).wait().code == 0
 
 
-def test_merging_that_is_killed_leaves_no_model_and_is_done_again(sft, straight, ledger, tmp_path):
+def test_killed_merge_leaves_no_model_and_can_be_repeated(sft, straight, ledger, tmp_path):
     words = ["merge", str(straight.path)]
     assert sft(*words, "--out", str(tmp_path / "straight")).wait().code == 0
     out, chance = tmp_path / "merged", random.Random(7)

@@ -1,4 +1,4 @@
-"""Faults of a run of two processes: both end, one speaks, and the run resumes as if nothing had happened."""
+"""Faults in a run of two processes: both end, one of them prints the error, and the run resumes normally."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def pair(sft):
-    """Starts a command in two processes that meet."""
+    """Return a function that starts a command in two processes of one group."""
 
     def start(line, before=("", "")):
         shared = {
@@ -26,14 +26,14 @@ def pair(sft):
     return start
 
 
-def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(pair, ledger, tmp_path):
+def test_killed_process_ends_the_other_and_the_run_resumes(pair, ledger, tmp_path):
     straight, run = RunDir(tmp_path / "straight"), RunDir(tmp_path / "run")
     assert [command.wait().code for command in pair(words(straight.path))] == [0, 0]
     for victim in (1, 0):
         line = ["train", "--resume", str(run.path)] if run.config.is_file() else words(run.path)
-        behind = len(steps(run))
+        before = len(steps(run))
         commands = pair(line)
-        assert commands[0].until(lambda behind=behind: len(steps(run)) >= 4 and len(steps(run)) != behind)
+        assert commands[0].until(lambda before=before: len(steps(run)) >= 4 and len(steps(run)) != before)
         with ledger.fault("SIGKILL", f"process {victim} of two") as fault:
             commands[victim].send(signal.SIGKILL)
             ended = [command.wait() for command in commands]
@@ -51,8 +51,8 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(pair, ledge
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_both(pair, ledger, tmp_path, kind):
-    """The spoilt gradient is one process's; the sum is everybody's, and so is the decision."""
+def test_non_finite_step_in_one_process_is_skipped_by_both(pair, ledger, tmp_path, kind):
+    """One process has the bad gradient; both see the sum, so both take the same decision."""
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", f"in one process of two ({kind}), on_nan=skip"):
         line = words(run.path, "trainer.on_nan=skip", "trainer.save_every=1", "trainer.keep_checkpoints=99")
@@ -68,7 +68,7 @@ def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_both(pair, ledge
         assert all(step["grad_norm"] is not None for step in steps(run) if step["step"] != 5)
 
 
-def test_a_step_that_is_not_finite_is_told_by_one_process(pair, ledger, tmp_path):
+def test_non_finite_step_is_reported_by_one_process(pair, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     with ledger.fault("NaN or Inf", "in one process of two, on_nan=stop"):
         ended = [one.wait() for one in pair(words(run.path), ("", SPOIL.format(call=5, factor="float('nan')")))]

@@ -1,4 +1,4 @@
-"""Signals, two processes in one directory, and clocks that jump: the run is whole afterwards and ends the same."""
+"""Signals, two processes in one directory, and clocks that jump: the run stays complete and ends the same."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def resumed_as_straight(sft, run, straight, fault, before):
         (signal.SIGTERM, "writing a checkpoint"),
     ],
 )
-def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when):
+def test_signal_saves_a_checkpoint_and_stops(sft, straight, ledger, tmp_path, number, when):
     run = RunDir(tmp_path / "run")
     command = sft(*words(run.path), before=SLOW if when == "a step" else SLOW_SAVE)
     at = (lambda: len(steps(run)) >= 4) if when == "a step" else (lambda: any(run.checkpoints.glob(".*.tmp")))
@@ -86,7 +86,7 @@ def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when)
         assert fault.repeated == 0
 
 
-def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
+def test_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     command = sft(
         *words(run.path),
@@ -109,7 +109,7 @@ def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger, tmp_path, number):
+def test_signal_during_loading_prints_how_to_resume(sft, straight, ledger, tmp_path, number):
     run = RunDir(tmp_path / "run")
     waiting = (
         "import time\nfrom sft_cli.train import session\nsession.TrainingSession.build = lambda *_: time.sleep(60)\n"
@@ -125,7 +125,7 @@ def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger,
         resumed_as_straight(sft, run, straight, fault, 0)
 
 
-def test_a_second_process_is_refused_by_name_and_the_first_one_is_left_alone(sft, straight, ledger, tmp_path):
+def test_second_process_in_a_run_directory_is_refused(sft, straight, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     command = sft(*words(run.path), before=SLOW)
     assert command.until(lambda: len(steps(run)) >= 1)
@@ -144,8 +144,8 @@ def test_a_second_process_is_refused_by_name_and_the_first_one_is_left_alone(sft
 
 
 @pytest.mark.parametrize("jump", [-400 * 86_400, 400 * 86_400])
-def test_a_clock_that_jumps_changes_nothing(sft, straight, ledger, tmp_path, jump):
-    """Neither what is learned nor the seconds of a step, which are not the clock's."""
+def test_jumping_python_clock_changes_nothing(sft, straight, ledger, tmp_path, jump):
+    """Training does not use this clock, and the seconds of a step come from a monotonic one."""
     run = RunDir(tmp_path / "run")
     with ledger.fault("clock jump", f"{jump // 86_400:+} days while it trains") as fault:
         ended = sft(*words(run.path), before=JUMP.format(jump=jump)).wait()
@@ -158,8 +158,8 @@ def test_a_clock_that_jumps_changes_nothing(sft, straight, ledger, tmp_path, jum
 
 
 @pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
-def test_a_clock_of_the_whole_process_that_jumps_back_changes_nothing(straight, home, ledger, tmp_path):
-    """The C library's clock, as every thread and library sees it; the default name of the run comes from it, too."""
+def test_jumping_system_clock_changes_nothing(straight, home, ledger, tmp_path):
+    """The C library's clock, used by all threads and libraries; it also gives the run its default name."""
     offset = tmp_path / "offset"
     offset.write_text("+400d")
     environment = {
@@ -182,8 +182,8 @@ def test_a_clock_of_the_whole_process_that_jumps_back_changes_nothing(straight, 
         fault.lost = lost_bytes(run, straight)
 
 
-def test_the_prepared_rows_may_go_while_a_run_trains(sft, straight, ledger, tmp_path):
-    """They are mapped; the resumed run prepares them again, and finds the same."""
+def test_prepared_rows_can_be_removed_during_training(sft, straight, ledger, tmp_path):
+    """The rows are memory-mapped; the resumed run prepares them again with the same result."""
     run, home = RunDir(tmp_path / "run"), tmp_path / "home"
     command = sft(*words(run.path), before=SLOW, SFT_HOME=str(home))
     assert command.until(lambda: len(steps(run)) >= 4)
