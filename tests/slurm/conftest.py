@@ -13,7 +13,7 @@ from slurm_cluster import SYSTEM_PATH, Cluster, configure, logs, start, waited_f
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster for the whole session; skips where SLURM is not installed. Needs no root: all daemons run as we do."""
+    """Start a cluster for the whole session; skip if SLURM is not installed. Daemons run as this user, not as root."""
     missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=SYSTEM_PATH)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}; .ci/install_slurm.sh installs SLURM where there is apt")
@@ -38,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def fake_sft(tmp_path: Path) -> str:
-    """A launcher.setup line that puts an ``sft`` on PATH which only writes down how it was called."""
+    """Return a launcher.setup line that puts an ``sft`` on PATH which only records its command line."""
     script = tmp_path / "bin" / "sft"
     script.parent.mkdir()
     script.write_text(

@@ -86,7 +86,7 @@ class Cluster:
         return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
 
     def hasten(self, job_id: str) -> None:
-        """Start a requeued job behind 5 s and not behind 121; sooner, the node takes it for the life that it ended."""
+        """Start a requeued job after 5 s instead of 121; earlier, the node takes it for the life that just ended."""
         state, _, start = self.call("squeue", "-h", "-o", "%T %S", "-j", job_id).stdout.strip().partition(" ")
         if (
             state == "PENDING"

@@ -6,10 +6,10 @@ from slurm_cluster import Cluster, waited_for
 
 WAITS = """\
 #!/bin/bash
-# A trainer that works until a signal stops it, in its last life not at all.
+# A trainer that works until a signal stops it; its last life finishes at once.
 run="$3"
-trap 'echo "saved behind USR1"; exit 138' USR1
-trap 'echo "saved behind TERM"; exit 143' TERM
+trap 'echo "saved after USR1"; exit 138' USR1
+trap 'echo "saved after TERM"; exit 143' TERM
 echo "life" >>"$run/lives"
 if [ "$(wc -l <"$run/lives")" -gt @LIVES@ ]; then echo "finished"; exit 0; fi
 while true; do sleep 0.1; done
@@ -26,7 +26,7 @@ def trainer(tmp_path: Path, lives: int) -> str:
 
 
 def begun(cluster: Cluster, job: str, run: Path, lives: int = 1) -> None:
-    """Wait until the trainer works for this many times."""
+    """Wait until the trainer has started this many times."""
 
     def alive() -> bool:
         cluster.hasten(job)
@@ -36,5 +36,5 @@ def begun(cluster: Cluster, job: str, run: Path, lives: int = 1) -> None:
 
 
 def warn(cluster: Cluster, job: str) -> None:
-    """What SLURM sends before the time limit."""
+    """Send the signal that SLURM sends before the time limit."""
     assert cluster.call("scancel", "--batch", "--signal=USR1", job).returncode == 0

@@ -13,7 +13,7 @@ from sft_cli.slurm.submit import submit_array
 
 @pytest.fixture
 def inside(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """This process as a user's on the login node: its directory and variables are what a submission takes along."""
+    """Set the directory and variables of a user on the login node, which a submission takes along."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SFT_HOME", raising=False)
@@ -22,7 +22,7 @@ def inside(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_path):
+def test_each_member_trains_its_run_within_the_parallel_limit(inside, fake_sft, tmp_path):
     runs = [tmp_path / f"member {number}" for number in range(3)]
     config = compose([*NO_GPU, fake_sft])
     for run in runs:
@@ -39,7 +39,7 @@ def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_pa
 
 @pytest.mark.slow
 def test_warned_member_requeues_only_itself(inside, tmp_path):
-    """The second task has the array's own job id, by which SLURM would requeue both."""
+    """The second task has the job id of the whole array, with which SLURM would requeue both tasks."""
     runs = [tmp_path / "a", tmp_path / "b"]
     config = compose([*NO_GPU, trainer(tmp_path, 1)])
     for run in runs:
@@ -71,7 +71,7 @@ def test_refused_array_leaves_no_files(inside, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_array_is_not_chained(tmp_path, monkeypatch):
+def test_arrays_cannot_be_chained(tmp_path, monkeypatch):
     (tmp_path / "sbatch").write_text("#!/bin/bash\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

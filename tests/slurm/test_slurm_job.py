@@ -23,8 +23,8 @@ cancel  scancel {job}
 
 
 @pytest.mark.parametrize("name", ["plain", 'it\'s 50%j of #1 "für" $HOME'])
-def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
-    """Unquoted, the second name would be torn apart by sbatch, by the shell or by the pattern of the log."""
+def test_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
+    """Without quotes, sbatch, the shell or the pattern of the log would split the second name."""
     work = tmp_path / name
     work.mkdir()
     run = work / "runs" / "first"
@@ -45,8 +45,8 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     assert read_config(run / "config.yaml") == replace(expected, run_dir=str(run))
 
 
-def test_the_script_in_the_run_directory_can_be_submitted_again(cluster, fake_sft, tmp_path):
-    """From any directory and without SFT_HOME in the environment: the script holds what the job needs."""
+def test_script_in_the_run_directory_can_be_submitted_again(cluster, fake_sft, tmp_path):
+    """The script works from any directory and without SFT_HOME in the environment."""
     result = submitted(cluster, "run_dir=x", fake_sft, cwd=tmp_path, SFT_HOME="/somewhere")
     assert cluster.wait(job_of(result), 60) == "COMPLETED"
     again = cluster.call("sbatch", "--parsable", str(tmp_path / "x" / "job.sbatch"), cwd=Path("/"))
@@ -56,7 +56,7 @@ def test_the_script_in_the_run_directory_can_be_submitted_again(cluster, fake_sf
     assert calls[:5] == calls[5:]
 
 
-def test_a_requeued_job_keeps_its_log(cluster, fake_sft, tmp_path):
+def test_requeued_job_keeps_its_log(cluster, fake_sft, tmp_path):
     result = submitted(cluster, "run_dir=x", fake_sft, cwd=tmp_path)
     job = job_of(result)
     assert cluster.wait(job, 60) == "COMPLETED"
@@ -105,8 +105,8 @@ def test_sbatch_accepts_every_option(cluster, fake_sft, tmp_path):
     assert {name: shown[name] for name in expected} == expected
 
 
-def test_two_nodes_of_two_gpus_are_four_processes(cluster, tmp_path):
-    """Each finds its number, its GPU among those of its node, and the first node, where they meet."""
+def test_two_nodes_with_two_gpus_run_four_processes(cluster, tmp_path):
+    """Each process finds its rank, its GPU on its node, and the address of the first node."""
     tool = tmp_path / "bin" / "sft"
     tool.parent.mkdir()
     tool.write_text(
@@ -123,14 +123,14 @@ def test_two_nodes_of_two_gpus_are_four_processes(cluster, tmp_path):
     ]
 
 
-def test_a_setup_line_that_fails_stops_the_job(cluster, tmp_path):
+def test_failing_setup_line_stops_the_job(cluster, tmp_path):
     result = submitted(cluster, "run_dir=x", 'launcher.setup="source nowhere/activate"', cwd=tmp_path)
     assert cluster.wait(job_of(result), 60) == "FAILED"
     assert log_of(tmp_path / "x", job_of(result)).endswith(": nowhere/activate: No such file or directory\n")
 
 
-def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tmp_path):
-    """sbatch lets SBATCH_PARTITION win over the script; SBATCH_EXPORT=NONE would hide PATH from srun."""
+def test_shell_variables_do_not_override_the_config(cluster, fake_sft, tmp_path):
+    """For sbatch, SBATCH_PARTITION overrides the script; SBATCH_EXPORT=NONE would hide PATH from srun."""
     shell_variables = {"SBATCH_PARTITION": "nowhere", "SBATCH_GPUS": "1", "SBATCH_EXPORT": "NONE"}
     arguments = ["launcher.partition=short", "run_dir=x", fake_sft]
     result = submitted(cluster, *arguments, cwd=tmp_path, **shell_variables)
@@ -140,7 +140,7 @@ def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tm
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "reason"),
     [
         pytest.param(
             "launcher.partition=nowhere",
@@ -154,14 +154,14 @@ def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tm
     ],
 )
 @pytest.mark.parametrize("existing", [False, True], ids=["new-directory", "empty-directory"])
-def test_refusal_by_sbatch_is_printed_and_leaves_no_files(cluster, tmp_path, override, said, existing):
+def test_refusal_by_sbatch_is_printed_and_leaves_no_files(cluster, tmp_path, override, reason, existing):
     if existing:
         (tmp_path / "x").mkdir()
     result = submitted(cluster, "run_dir=x", override, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        f"error: sbatch: refused the job: {said}\n"
+        f"error: sbatch: refused the job: {reason}\n"
         "  fix: correct launcher.{partition,account,constraint,time,nodes,gpus,cpus,memory}; "
         "sinfo lists partitions and their limits\n"
     )

@@ -16,13 +16,13 @@ def refusal(words: list[str], config_dirs: tuple[str, ...] = ()) -> SftError:
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
-    """The shell of a login node, in an empty directory."""
+    """Set up the shell of a login node, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     return tmp_path
 
 
-def test_a_new_run_is_submitted_with_the_same_words(shell):
+def test_new_run_suggests_submit_with_the_same_words(shell):
     (shell / "own").mkdir()
     words = ["recipe=quickstart", "launcher=slurm", "data.mix.more.path=my rows.jsonl"]
     error = refusal(words, ("own",))
@@ -48,6 +48,6 @@ def test_resuming_on_a_login_node_suggests_sbatch_or_local_training(shell):
     assert refusal(["--resume", "run"]).fix == "submit it: sbatch run/job.sbatch"
 
 
-def test_inside_a_job_it_trains(shell, monkeypatch):
+def test_train_runs_inside_a_job(shell, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert refusal(["launcher=slurm"]).problem == "no model is named"

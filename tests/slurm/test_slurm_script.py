@@ -1,6 +1,6 @@
-"""Texts of job scripts, and jobs that are refused.
+"""Job scripts compared with golden files, and jobs that are refused.
 
-The scripts lie in tests/golden/slurm; ``python -m tests.slurm.test_slurm_script`` writes them anew, to be read.
+``python -m tests.slurm.test_slurm_script`` rewrites the scripts in tests/golden/slurm; read the diff before you commit.
 """
 
 import re
@@ -32,7 +32,7 @@ def config(**launcher) -> Config:
 
 
 def one_node() -> str:
-    """Every setting that one node has, in values that need quotes."""
+    """Every setting of a job on one node, with values that need quotes."""
     launcher = slurm(
         partition="a100,h100",
         account="team 7",
@@ -54,7 +54,7 @@ def one_node() -> str:
 
 
 def left_to_the_cluster() -> str:
-    """Nothing set: one process without a GPU, which never stops by itself."""
+    """No setting: one process without a GPU, and no signal before the time limit."""
     return job_script(config(gpus=0, signal_seconds=0, requeues=0), "/runs/x", PLAIN)
 
 
@@ -64,7 +64,7 @@ def several_nodes() -> str:
 
 
 def processes_without_gpus() -> str:
-    """Two processes of a CPU job, and the rest of a chain behind it."""
+    """Two processes of a CPU job, followed by the other jobs of a chain."""
     return job_script(config(gpus=0, nproc=2, cpus=4, chain=3), "/runs/x", PLAIN)
 
 
@@ -98,23 +98,23 @@ SCRIPTS: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_script_is_the_one_that_was_read(name):
+def test_script_equals_its_golden_file(name):
     assert SCRIPTS[name]() == (GOLDEN / f"{name}.sbatch").read_text()
 
 
-def test_every_golden_script_has_its_case():
+def test_every_golden_script_has_a_case():
     assert {file.stem for file in GOLDEN.iterdir()} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_bash_can_read_the_script(name):
-    """A quote that is never closed would only be seen on the node."""
+def test_script_is_valid_bash(name):
+    """An unclosed quote would only be noticed on the node."""
     read = subprocess.run(["bash", "-n"], input=SCRIPTS[name](), capture_output=True, text=True)
     assert (read.returncode, read.stderr) == (0, "")
 
 
 def test_user_variable_overrides_the_default():
-    """OMP_NUM_THREADS is the cores of a process unless somebody says otherwise, here or in the submitting shell."""
+    """OMP_NUM_THREADS is the number of cores per process unless it is set here or in the submitting shell."""
     ours, own, passed = (
         job_script(config(**launcher), "/runs/x", PLAIN)
         for launcher in ({"cpus": 3}, {"env": {"OMP_NUM_THREADS": "1"}}, {"pass_env": ["OMP_NUM_THREADS"]})
@@ -143,8 +143,8 @@ def test_container_mounts_are_listed_once():
         pytest.param(ContainerKind.pyxis, "/dat", ["model.path", "data.mix.a.path"], id="beginning-of-a-name"),
     ],
 )
-def test_paths_that_a_container_does_not_see(kind, mounted, unseen):
-    """What lies in the working directory is seen, and what is no absolute path is not looked at."""
+def test_paths_outside_container_mounts_are_reported(kind, mounted, unseen):
+    """Paths in the working directory are visible; values that are not absolute paths are ignored."""
     container = ContainerConfig(kind=kind, image="x", mounts=[mounted] if mounted else [])
     here = SourceConfig(path="/work/rows.jsonl", validation_path="owner/name")
     data = DataConfig(mix={"a": SourceConfig(path="/data/a/rows.jsonl"), "b": here})
@@ -181,7 +181,7 @@ def test_apptainer_mounts_home_and_tmp_by_default():
         pytest.param("", '""', id="empty"),
     ],
 )
-def test_a_word_of_a_directive(value, word):
+def test_directive_words_are_quoted(value, word):
     assert sbatch_word(value) == word
 
 

@@ -8,7 +8,7 @@ ADDRESS = "https://host.example/rows.jsonl?sig="
 WORDS = ("recipe=quickstart", "data=local", "data.val_rows=5", "launcher=slurm", "--dry-run")
 
 
-def test_a_signed_address_is_refused_before_the_job(tmp_path):
+def test_signed_address_is_refused_on_submission(tmp_path):
     result = submit_sh(*WORDS, f"data.mix.a.path={ADDRESS}secret-word", cwd=tmp_path, SFT_HOME=str(tmp_path))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (

@@ -11,7 +11,7 @@ from sft_cli.errors import SftError
 from sft_cli.slurm.job_files import job_files
 
 
-def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
+def test_dry_run_prints_the_script_and_writes_nothing(tmp_path):
     overrides = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "run_dir=runs/x"]
     result = submit_sh(*overrides, "--dry-run", cwd=tmp_path, SFT_HOME="")
     assert (result.returncode, result.stderr) == (0, "")
@@ -24,7 +24,7 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_recipes_of_another_directory_are_found(tmp_path):
+def test_recipes_in_a_given_directory_are_found(tmp_path):
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     work.mkdir()
     elsewhere.mkdir()
@@ -33,7 +33,7 @@ def test_recipes_of_another_directory_are_found(tmp_path):
     assert "#SBATCH --job-name=from_mine\n" in result.stdout, result.stderr
 
 
-def test_the_login_node_needs_no_torch(tmp_path):
+def test_submission_does_not_import_torch(tmp_path):
     for name in ("torch", "transformers"):
         (tmp_path / f"{name}.py").write_text(f"raise AssertionError('{name} is imported')\n")
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -41,7 +41,7 @@ def test_the_login_node_needs_no_torch(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
+def test_each_mistake_is_one_error_with_exit_code_2(tmp_path):
     wrong = ["launcher.gpus=0", "launcher.nproc=auto"]
     result = submit_sh("recipe=quickstart", "launcher=slurm", *wrong, cwd=tmp_path, SFT_HOME="a\nb")
     assert result.returncode == 2
@@ -58,7 +58,7 @@ def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
 
 
 def test_submit_defaults_to_launcher_slurm(tmp_path):
-    """By the command line or the recipe; keys of the launcher need no choice of it, either."""
+    """The command line or the recipe may set keys of the launcher without choosing the launcher."""
     result = submit_sh("recipe=quickstart", "launcher.partition=gpu", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "#SBATCH --partition=gpu\n" in result.stdout
@@ -80,7 +80,7 @@ def test_local_launcher_cannot_be_submitted(tmp_path):
     )
 
 
-def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_path):
+def test_config_that_cannot_train_is_refused_on_submission(tmp_path):
     result = submit_sh("launcher=slurm", "data=local", "data.mix.local.path=x.jsonl", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
@@ -91,15 +91,15 @@ def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_
 
 @pytest.mark.slow
 def test_missing_inputs_are_refused_on_submission(tmp_path):
-    """All at once: the rows, the held-out rows, and a template without a stop token."""
+    """Missing rows, missing held-out rows and a template without a stop token are reported together."""
     (tmp_path / "here.jsonl").write_text("{}\n")
     (tmp_path / "mine.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
     words = ["data=local", "data.mix.local.path=her.jsonl", "data.mix.more.path=here.jsonl", "template.path=mine.jinja"]
     words += ["data.mix.more.validation_path=there.jsonl"]
     result = submit_sh("recipe=quickstart", "launcher=slurm", *words, "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
-    said = [line.partition(" ")[2] for line in result.stderr.splitlines() if line.startswith("error")]
-    assert said == [
+    errors = [line.partition(" ")[2] for line in result.stderr.splitlines() if line.startswith("error")]
+    assert errors == [
         f"template {tmp_path}/mine.jinja: the answer ends in 'Hello', not in a special token of the tokenizer: "
         "the model would never learn to stop",
         "data.mix.local.path: 'her.jsonl' does not exist",
@@ -107,7 +107,7 @@ def test_missing_inputs_are_refused_on_submission(tmp_path):
     ]
 
 
-def test_a_container_that_renames_directories_is_not_looked_into(tmp_path):
+def test_container_with_renamed_directories_is_not_checked(tmp_path):
     container = ["launcher.container.kind=apptainer", "launcher.container.image=x.sif"]
     words = ["data=local", "data.val_rows=5", "data.mix.local.path=/mnt/rows.jsonl", *container]
     for mounts, code in (("[/data]", 2), ("[/data:/mnt]", 0)):
@@ -116,7 +116,7 @@ def test_a_container_that_renames_directories_is_not_looked_into(tmp_path):
         assert result.returncode == code, result.stderr
 
 
-def test_a_machine_without_sbatch(tmp_path):
+def test_missing_sbatch_is_reported(tmp_path):
     result = submit_sh("recipe=quickstart", "launcher=slurm", "run_dir=x", cwd=tmp_path, PATH=without_sbatch(tmp_path))
     assert result.returncode == 2
     assert result.stderr == (
@@ -128,7 +128,7 @@ def test_a_machine_without_sbatch(tmp_path):
 
 @pytest.mark.slow
 def test_chain_refused_halfway_names_submitted_jobs(tmp_path):
-    """A limit of jobs is the usual reason: here an sbatch that takes one job and refuses the next."""
+    """This sbatch accepts one job and refuses the next, as a limit on the number of jobs would."""
     tool = tmp_path / "tools" / "sbatch"
     tool.parent.mkdir()
     tool.write_text(
@@ -148,7 +148,7 @@ def test_chain_refused_halfway_names_submitted_jobs(tmp_path):
 
 
 def without_sbatch(tmp_path: Path) -> str:
-    """A PATH that holds only what submit.sh itself calls."""
+    """Return a PATH with only the programs that submit.sh calls."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("bash", "dirname"):
@@ -156,7 +156,7 @@ def without_sbatch(tmp_path: Path) -> str:
     return str(tools)
 
 
-def test_an_environment_without_sft_cli(tmp_path):
+def test_environment_without_sft_cli_is_reported(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/bash\nexit 1\n")
     python.chmod(0o755)
@@ -178,7 +178,7 @@ def test_an_environment_without_sft_cli(tmp_path):
         pytest.param(["config.yaml"], "run_dir=DIR starts another run", id="a-local-run"),
     ],
 )
-def test_a_used_run_directory_is_refused(tmp_path, files, fix):
+def test_used_run_directory_is_refused(tmp_path, files, fix):
     x = tmp_path / "x"
     x.mkdir()
     for name in files:
@@ -189,7 +189,7 @@ def test_a_used_run_directory_is_refused(tmp_path, files, fix):
     assert {path.name: path.read_text() for path in x.iterdir()} == dict.fromkeys(files, "kept")
 
 
-def test_a_run_directory_that_cannot_be_made(tmp_path):
+def test_run_directory_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     refused = pytest.raises(SftError)
     with refused as caught, job_files(tmp_path / "file" / "run", {"config.yaml": ""}, "run_dir"):
@@ -199,7 +199,7 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
     )
 
 
-def test_modules_of_the_working_directory_are_not_imported(tmp_path):
+def test_modules_in_the_working_directory_are_not_imported(tmp_path):
     (tmp_path / "argparse.py").write_text("raise AssertionError('the working directory is searched for modules')\n")
     result = submit_sh("recipe=quickstart", "launcher=slurm", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")

@@ -29,7 +29,7 @@ def sweep(cluster: Cluster, home: Path, *words: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_array_job_is_ranked_after_it_ends(cluster, tmp_path):
-    """The second member's modules do not exist; the data are prepared before anything is submitted."""
+    """The target modules of the second member do not exist; the data are prepared before submission."""
     words = [*WORDS, "adapter.target_modules=[all-linear],[nothing]", "--parallel", "1"]
     submitted = sweep(cluster, tmp_path, *words)
     assert submitted.returncode == 0, submitted.stderr
@@ -42,11 +42,11 @@ def test_array_job_is_ranked_after_it_ends(cluster, tmp_path):
     assert "waiting" in between.stdout
 
     waited_for(lambda: not cluster.call("squeue", "-h", "-j", record["job"]).stdout, "the array to end", 240)
-    behind = sweep(cluster, tmp_path, "--resume", "s")
-    assert behind.returncode == 1, behind.stderr
-    assert behind.stdout.startswith("sweep     s: 1 finished, 1 failed\n")
-    assert "failed    002 target_modules=[nothing]: " in behind.stdout
-    assert "again     sbatch --array=1 s/array.sbatch\n" in behind.stdout
+    ended = sweep(cluster, tmp_path, "--resume", "s")
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout.startswith("sweep     s: 1 finished, 1 failed\n")
+    assert "failed    002 target_modules=[nothing]: " in ended.stdout
+    assert "again     sbatch --array=1 s/array.sbatch\n" in ended.stdout
     log = (tmp_path / "s" / f"slurm-{record['job']}_0.log").read_text()
     assert "is up to date" in log
     states = [member["state"] for member in json.loads((tmp_path / "s" / "sweep.json").read_text())["members"]]
@@ -54,7 +54,7 @@ def test_array_job_is_ranked_after_it_ends(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_refused_array_leaves_no_sweep(cluster, tmp_path):
+def test_refused_array_leaves_no_sweep_directory(cluster, tmp_path):
     refused = sweep(cluster, tmp_path, *WORDS, "trainer.lr=1e-3,2e-3", "launcher.partition=nowhere")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
