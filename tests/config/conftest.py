@@ -12,7 +12,7 @@ _COMPOSE_GROUPS = composing._compose_groups
 
 
 def _compose_groups(groups, found, recipes, mistakes):
-    """Merge as the package does; nothing is cached where files of a test decide."""
+    """Merge as the package does; results that depend on files of a test are not cached."""
     if found.dirs:
         return _COMPOSE_GROUPS(groups, found, recipes, mistakes)
     contents = {name: [str(file), content] for name, (file, content) in recipes.items()}

@@ -1,4 +1,4 @@
-"""Command lines with a mistake, whose fixes are pasted."""
+"""Command lines with a mistake; test_pasted_fixes.py pastes their fixes."""
 
 MISTAKES = """
 show | adapter.target_modules=q_proj,v_proj

@@ -26,7 +26,7 @@ STANDING_FOR = {
     "TOKEN": "<t>",
     "[TOKEN]": "[<t>]",
 }
-"""What a person puts in the place of a word in capitals."""
+"""Values that a person would type for placeholders in capitals."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Fix:
         commands: Whole command lines, ``sft`` left out.
         settings: Alternatives, each of one or several ``key=value`` words, or of an option with its value.
         lines: Lines of YAML.
-        leave: Whether it is right to leave the mistake out.
+        leave: Whether leaving the mistake out is a fix.
     """
 
     commands: list[list[str]]

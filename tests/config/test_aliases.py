@@ -85,7 +85,7 @@ def test_key_of_another_tool_suggests_ours_with_the_value(word, fix):
         (["micro_batch_size=2"], "accumulation steps x 2 x GPUs", 2),
     ],
 )
-def test_batch_keys_share_one_answer_with_arithmetic(words, arithmetic, examples):
+def test_batch_keys_share_one_fix_with_the_product(words, arithmetic, examples):
     error = refusal(*words)
 
     assert error.problem.count("no key") == len(words)
@@ -127,7 +127,7 @@ def test_value_of_another_tool_suggests_ours(word, meant):
         ("seed_worker=1", "data.workers"),
     ],
 )
-def test_a_word_of_another_meaning_is_never_a_key_that_would_change_training(word, never):
+def test_key_with_another_meaning_is_not_suggested(word, never):
     error = refusal(word)
 
     assert never not in error.fix

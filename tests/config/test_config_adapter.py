@@ -11,7 +11,7 @@ from sft_cli.errors import Mistakes, SftError
 CHOICES = Path(__file__).parents[2] / "configs/adapter"
 
 
-def told(words) -> list[tuple[str, str]]:
+def errors_of(words) -> list[tuple[str, str]]:
     with pytest.raises(SftError) as caught:
         compose(words)
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
@@ -42,7 +42,7 @@ def test_every_choice_composes(choice, kind, init):
     assert adapter.lr_ratio == (16 if choice == "loraplus" else 1)
 
 
-def test_loftq_needs_the_weights_it_corrects():
+def test_loftq_requires_quantized_weights():
     assert compose(["adapter=loftq", "quant=nf4"]).adapter.init is Init.loftq
 
 
@@ -208,11 +208,11 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: "-".join(value)[:60])
 def test_error_message(words, problem, fix):
-    assert (problem, fix) in told(words)
+    assert (problem, fix) in errors_of(words)
 
 
-def test_a_file_may_say_several_ranks(tmp_path):
-    """A command line takes plain names only: Hydra reads no quoted keys there."""
+def test_rank_pattern_in_a_file_takes_regular_expressions(tmp_path):
+    """The command line accepts plain names only: Hydra reads no quoted keys there."""
     file = tmp_path / "mine.yaml"
     file.write_text("adapter:\n  rank_pattern: {'.*layers\\.[0-3]\\..*': 4, q_proj: 8}\n")
     adapter = compose([f"recipe={file}"]).adapter

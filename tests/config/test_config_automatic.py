@@ -13,8 +13,8 @@ from sft_cli.errors import SftError
 MINE = ["data=local", "data.mix.a.path=x.jsonl"]
 
 
-def test_an_epoch_has_fifty_steps_where_the_rows_are_enough():
-    """Of every number of examples: a power of two within its bounds, the largest that leaves an epoch fifty steps."""
+def test_batch_size_leaves_fifty_steps_per_epoch():
+    """The batch size is the largest power of two within its bounds that leaves fifty steps per epoch."""
     sizes = {examples: examples_per_step(examples) for examples in range(1, 5000)}
     for examples, size in sizes.items():
         assert size in (4, 8, 16, 32, 64)
@@ -28,7 +28,7 @@ def test_an_epoch_has_fifty_steps_where_the_rows_are_enough():
     ("examples", "kind", "passes"),
     [(30, "lora", 3), (9_999, "lora", 3), (10_000, "lora", 1), (1_000_000, "none", 3), (1_000_000, "dora", 1)],
 )
-def test_a_small_set_is_passed_over_several_times(examples, kind, passes):
+def test_small_data_sets_train_for_several_epochs(examples, kind, passes):
     kind = AdapterKind.lora if kind == "dora" else AdapterKind(kind)
     assert epochs(examples, kind) == passes
 
@@ -49,7 +49,7 @@ def test_a_small_set_is_passed_over_several_times(examples, kind, passes):
         (["data.mix.b.path=z.jsonl", "data.mix.b.validation_split=test"], 1000, 0),
     ],
 )
-def test_how_many_rows_are_held_out(words, rows, held_out):
+def test_number_of_held_out_rows(words, rows, held_out):
     assert held_out_rows(compose([*MINE, *words]).data, rows) == held_out
 
 
@@ -67,7 +67,7 @@ def test_how_many_rows_are_held_out(words, rows, held_out):
         (["recipe=quickstart", "adapter=none", "trainer.lr=auto"], 2e-5),
     ],
 )
-def test_the_learning_rate_is_that_of_the_method_unless_it_is_set(words, lr):
+def test_learning_rate_defaults_to_that_of_the_method(words, lr):
     assert compose(words).trainer.lr == lr
 
 
@@ -88,7 +88,7 @@ def test_explicit_values_are_kept(words, epochs, size):
     assert resolve_auto(config, 100_000) == config, "a run that is resumed keeps its numbers"
 
 
-def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path):
+def test_micro_batch_fits_the_longest_example_unless_set(tmp_path):
     longer = "trainer.max_length=9000"
     for config in (compose([longer]), compose(["recipe=alpaca_lora", longer]), with_overrides(compose([]), [longer])):
         assert (config.trainer.max_length, config.speed.tokens_per_micro_batch) == (9000, Auto.auto)
@@ -101,6 +101,6 @@ def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path
 
 
 @pytest.mark.parametrize("key", ["trainer.lr", "trainer.epochs", "trainer.examples_per_step", "data.val_fraction"])
-def test_null_is_no_number(key):
+def test_null_is_not_a_number(key):
     with pytest.raises(SftError, match=rf"{key} is null; it must be a (whole )?number, or auto"):
         compose([f"{key}=null"])

@@ -105,19 +105,19 @@ def test_absolute_config_is_valid_in_another_directory(tmp_path, monkeypatch):
         ("strict", ["leakage", "exact_duplicates", "near_duplicates", "length", "heuristics", "pii"]),
     ],
 )
-def test_the_options_of_clean(option, steps):
+def test_options_of_clean_compose(option, steps):
     clean = compose([f"clean={option}"]).clean
     assert clean.steps == steps
     if option == "leakage":
         assert clean == compose([]).clean
 
 
-def test_a_step_is_added_to_an_option_by_hand():
+def test_steps_can_be_added_to_an_option():
     clean = compose(["clean=standard", "clean.steps=[pii]", "clean.pii.action=drop"]).clean
     assert (clean.steps, clean.pii.action.value, clean.heuristics.refusals) == (["pii"], "drop", False)
 
 
-def test_a_recipe_chooses_an_option_of_clean(tmp_path, monkeypatch):
+def test_recipe_can_choose_an_option_of_clean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(
         "defaults:\n  - override /clean: strict\nclean:\n  heuristics: {refusals: false}\n"

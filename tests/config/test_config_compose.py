@@ -42,7 +42,7 @@ def test_values_arrive_typed():
     ],
 )
 def test_text_values_are_kept_as_typed(typed, value):
-    """Hydra's grammar refuses ~, =, parentheses and umlauts, and reads a commit such as 12345e7 as a number."""
+    """Hydra's grammar rejects ~, =, parentheses and umlauts, and reads a commit such as 12345e7 as a number."""
     assert compose([f"data.mix.local.path={typed}"]).data.mix["local"].path == value
 
 
@@ -55,7 +55,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("word", "inside"), LIMITS)
-def test_limits_hold_to_the_edge(word, inside):
+def test_limits_accept_their_bounds(word, inside):
     if inside:
         compose([word])
     else:
@@ -69,19 +69,19 @@ def test_group_options_set_their_kind():
     assert config.template == TemplateConfig(name="alpaca", input_separator="\n\n### Input:\n")
 
 
-def test_a_recipe_wins_over_options_and_the_command_line_over_the_recipe():
+def test_command_line_overrides_recipe_and_recipe_overrides_options():
     assert compose(["recipe=quickstart"]).trainer.lr == 2e-3
     assert compose(["recipe=quickstart", "trainer=full"]).trainer.lr == 2e-3
     assert compose(["recipe=quickstart", "trainer.lr=1e-3", "quant=nf4"]).trainer.lr == 1e-3
     assert compose(["recipe=alpaca_qlora", "quant=none"]).quant.kind is QuantKind.none
 
 
-def test_the_last_of_two_words_for_one_key_holds():
+def test_last_word_for_a_key_is_used():
     assert compose(["trainer.seed=1", "trainer.seed=2", "quant=nf4", "quant=int8"]).trainer.seed == 2
     assert compose(["quant=nf4", "quant=int8"]).quant.kind is QuantKind.int8
 
 
-def test_data_is_a_mix_by_name():
+def test_mix_names_its_sources():
     config = compose(["data=[alpaca,sharegpt]", "data.mix.alpaca.weight=0.3"])
     assert list(config.data.mix) == ["alpaca", "sharegpt"]
     assert config.data.mix["alpaca"].weight == 0.3
@@ -101,21 +101,21 @@ def test_new_sources_need_no_file(choice):
     }
 
 
-def test_a_mapping_on_the_command_line_is_merged():
+def test_mapping_on_the_command_line_is_merged():
     config = compose(["data=alpaca", "data.mix.alpaca={weight: 2, columns: {output: answer}}"])
     assert config.data.mix["alpaca"] == SourceConfig(
         path="tatsu-lab/alpaca", format="alpaca", licence="CC BY-NC 4.0", weight=2.0, columns={"output": "answer"}
     )
 
 
-def test_a_value_may_refer_to_another():
+def test_values_can_refer_to_others():
     assert compose(["trainer.max_length=512", "speed.tokens_per_micro_batch=${trainer.max_length}"]) == compose(
         ["trainer.max_length=512", "speed.tokens_per_micro_batch=512"]
     )
 
 
 def test_composing_keeps_no_global_state():
-    """Hydra and its config store are global: a recipe of one call must not reach the next."""
+    """Hydra and its config store are global: a recipe of one call must not affect the next."""
     compose(["recipe=alpaca_qlora"])
     assert compose([]) == with_learning_rate(Config())
     assert compose(["recipe=quickstart"]).quant.kind is QuantKind.none

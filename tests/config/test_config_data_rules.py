@@ -9,7 +9,7 @@ A = "data.mix.a.path=a.jsonl"
 B = "data.mix.b.path=b.jsonl"
 
 
-def told(words) -> list[tuple[str, str]]:
+def errors_of(words) -> list[tuple[str, str]]:
     with pytest.raises(SftError) as caught:
         compose(words)
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
@@ -108,7 +108,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=[f"{n} {m[0][-1]}" for n, m in enumerate(MISTAKES)])
 def test_conflicting_keys_are_errors(words, problem, fix):
-    assert told(words) == [(problem, fix)]
+    assert errors_of(words) == [(problem, fix)]
 
 
 FINE = [
@@ -133,13 +133,13 @@ def test_valid_keys_have_no_errors(words):
 
 
 def test_unused_keys_in_a_recipe_are_allowed(tmp_path, monkeypatch):
-    """A temperature in a file is for the strategy that reads it; only what is typed must have an effect."""
+    """A file may set a temperature for a strategy that ignores it; only typed keys must have an effect."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("data: {strategy: temperature, temperature: 3.0}\n")
     assert compose(["recipe=mine.yaml", "data.strategy=equal"]).data.temperature == 3.0
 
 
-def test_a_mistake_in_a_file_names_its_line(tmp_path, monkeypatch):
+def test_mistake_in_a_file_names_its_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(
         "data:\n  mix:\n    a:\n      path: a.jsonl\n  stages:\n    - mix: {b: 1.0}\n    - {}\n"

@@ -1,4 +1,4 @@
-"""Name the full disk where an error does not."""
+"""Name the full disk if the error does not."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from sft_cli.config.disks import FULL, describe_full_disk
 
 
 @pytest.mark.parametrize(
-    ("words", "full", "told"),
+    ("words", "full", "disk"),
     [
         (["train", "--resume", "runs/a", "trainer.lr=1"], "runs", "the disk of runs/a"),
         (["train", "recipe=x", "run_dir=runs/a/b"], "home", "the disk of {home}"),
@@ -16,7 +16,7 @@ from sft_cli.config.disks import FULL, describe_full_disk
         (["prepare", "prepared_dir="], None, "this machine"),
     ],
 )
-def test_the_full_disk_is_named(tmp_path, monkeypatch, words, full, told):
+def test_full_disk_is_named(tmp_path, monkeypatch, words, full, disk):
     for name in ("runs", "home", "out"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -27,4 +27,4 @@ def test_the_full_disk_is_named(tmp_path, monkeypatch, words, full, told):
         return usage._replace(free=FULL - 1 if path == tmp_path / str(full) else FULL)
 
     monkeypatch.setattr(shutil, "disk_usage", measured)
-    assert describe_full_disk(words) == told.format(home=tmp_path / "home")
+    assert describe_full_disk(words) == disk.format(home=tmp_path / "home")

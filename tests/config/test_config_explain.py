@@ -32,7 +32,7 @@ def test_show_prints_the_origin_of_every_value(tmp_path, monkeypatch):
     } <= found
 
 
-def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
+def test_origin_names_a_recipe_and_its_base(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("defaults: [quickstart]\ntrainer:\n  epochs: 3\n")
     text = show_config(["recipe=mine.yaml"])
@@ -50,12 +50,12 @@ def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
         "data.mix.<name>.columns: mapping of names to text = {}\n    Names the format expects",
     ],
 )
-def test_a_key_is_explained(entry):
+def test_show_keys_explains_a_key(entry):
     assert entry in describe_keys()
 
 
 def test_keys_show_the_default_of_their_section():
-    """A section may be filled otherwise than its class is: data.budget limits, the budget of a source does not."""
+    """Two sections of one class can have different defaults: only data.budget limits dropped rows."""
     found = {name: KEYS[name].default for name in ("data.budget.dropped", "data.mix.<name>.budget.dropped")}
     assert found == {"data.budget.dropped": 0.01, "data.mix.<name>.budget.dropped": None}
     assert "data.budget.dropped: number >= 0 <= 1, or null = 0.01\n" in describe_keys()

@@ -29,7 +29,7 @@ def problems(**launcher) -> list[str]:
     ],
 )
 def test_job_with_a_signal_before_its_start_is_refused(limit, seconds):
-    """The limit in seconds, by hand, in each of sbatch's spellings; one second less is enough."""
+    """The signal must be sent at least one second after the start; limits have each format of sbatch."""
     assert problems(time=limit, signal_seconds=seconds - 1) == []
     assert problems(time=limit, signal_seconds=seconds) == [
         f"launcher.signal_seconds is {seconds}, but launcher.time is only {seconds} seconds: "
@@ -47,14 +47,14 @@ def test_secrets_must_be_passed_by_name(name):
     )
 
 
-def test_an_address_with_a_password_is_a_secret_whatever_its_name():
+def test_address_with_a_password_is_a_secret_under_any_name():
     assert problems(env={"https_proxy": "http://me:hunter2@proxy:3128"}) == [
         "launcher.env.https_proxy looks like a secret, and would be written into the run directory"
     ]
 
 
-def test_a_secret_in_the_setup_line():
-    """What another command or variable says at run time is not in the file."""
+def test_secret_in_the_setup_line_is_refused():
+    """Values from other commands or variables at run time are not in the file."""
     assert problems(setup="export HF_TOKEN=hf_abc WANDB_API_KEY='k' && source a=b") == [
         "launcher.setup sets HF_TOKEN, which looks like a secret, and would be written into the run directory",
         "launcher.setup sets WANDB_API_KEY, which looks like a secret, and would be written into the run directory",
@@ -62,7 +62,7 @@ def test_a_secret_in_the_setup_line():
     assert problems(setup='export HF_TOKEN="$(cat ~/.token)" MY_KEY=$OTHER TOKENIZERS_PARALLELISM=false') == []
 
 
-def test_other_variables_are_set():
+def test_other_variables_are_accepted():
     env = {"TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "INFO", "http_proxy": "http://proxy:3128"}
     config = compose([*SLURM, *(f"launcher.env.{name}='{value}'" for name, value in env.items())])
     assert config.launcher.env == env
@@ -74,7 +74,7 @@ def test_variable_in_env_and_pass_env_is_refused():
     ]
 
 
-def test_the_jobs_of_a_chain_do_not_requeue_themselves():
+def test_chained_jobs_do_not_requeue_themselves():
     with pytest.raises(SftError, match=r"launcher\.requeues would have no effect: the next job of launcher\.chain"):
         compose([*SLURM, "launcher.chain=2", "launcher.requeues=3"])
 

@@ -67,6 +67,6 @@ def test_every_wrong_token_is_reported():
 
 
 @pytest.mark.parametrize("adapter", ["prefix", "prompt", "llama_adapter", "bitfit"])
-def test_the_choices_compose(adapter):
+def test_choices_compose(adapter):
     assert compose([*BASE, f"adapter={adapter}"]).adapter.kind.value == adapter
     assert compose([*BASE, "quant=fp4"]).quant.double_quant

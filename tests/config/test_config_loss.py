@@ -9,7 +9,7 @@ A, B = "data.mix.a.path=a.jsonl", "data.mix.b.path=b.jsonl"
 REPLAYED = "data.mix.b.role=replay"
 
 
-def told(words) -> list[tuple[str, str, str]]:
+def errors_of(words) -> list[tuple[str, str, str]]:
     with pytest.raises(SftError) as caught:
         compose(words)
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
@@ -48,7 +48,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: str(value)[:60])
 def test_conflicting_keys_are_errors(words, problem, fix):
-    assert [(found, how) for _, found, how in told(words)] == [(problem, fix)]
+    assert [(found, how) for _, found, how in errors_of(words)] == [(problem, fix)]
 
 
 @pytest.mark.parametrize(

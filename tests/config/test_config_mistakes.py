@@ -13,7 +13,7 @@ from sft_cli.config.rules.check import check_required
 from sft_cli.errors import Mistakes, SftError
 
 
-def told(run) -> list[tuple[str, str, str]]:
+def errors_of(run) -> list[tuple[str, str, str]]:
     """Return place, problem and fix of every error of the call."""
     with pytest.raises(SftError) as caught:
         run()
@@ -23,7 +23,7 @@ def told(run) -> list[tuple[str, str, str]]:
 
 DATA = ", ".join(sorted(file.stem for file in (Path(__file__).parents[2] / "configs/data").glob("*.yaml")))
 
-NEWCOMERS = [
+ERRORS_OF_ONE_WORD = [
     # what is typed, the problem, the fix
     ("trainer.lrr=1e-4", "there is no key trainer.lrr", "did you mean trainer.lr=0.0001?"),
     ("lr=1e-4", "there is no key lr", "did you mean trainer.lr=0.0001?"),
@@ -226,20 +226,22 @@ def test_key_of_an_earlier_version_suggests_its_current_name(old, new):
 
 
 def test_aliases_name_valid_keys_and_values():
-    """Every key other tools have is translated to one there is; a value that comes with it is one it takes."""
+    """Every key of another tool maps to an existing key, and a value in the alias is valid for that key."""
     for name, meant in KEY_ALIASES.items():
         key, _, value = meant.replace("<name>", "mine").partition("=")
         assert key in GROUPS or find_key(key) or find_key(key.rpartition(".")[0]), (name, meant)
-        said = meant.replace("<name>", "local") if value else meant
-        assert suggest_key(f"x.{name}") == f"here it is called {said}" or (
-            value and suggest_key(f"x.{name}", True).endswith(said)
+        expected = meant.replace("<name>", "local") if value else meant
+        assert suggest_key(f"x.{name}") == f"here it is called {expected}" or (
+            value and suggest_key(f"x.{name}", True).endswith(expected)
         )
         assert not value or compose([f"{key}={value}"])
 
 
-@pytest.mark.parametrize(("word", "problem", "fix"), NEWCOMERS, ids=[word for word, _, _ in NEWCOMERS])
+@pytest.mark.parametrize(
+    ("word", "problem", "fix"), ERRORS_OF_ONE_WORD, ids=[word for word, _, _ in ERRORS_OF_ONE_WORD]
+)
 def test_error_about_one_word(word, problem, fix):
-    assert told(lambda: compose([word])) == [("command line", problem, fix)]
+    assert errors_of(lambda: compose([word])) == [("command line", problem, fix)]
 
 
 TOGETHER = [
@@ -278,7 +280,7 @@ TOGETHER = [
 
 @pytest.mark.parametrize(("words", "problem", "fix"), TOGETHER, ids=[words[0] for words, _, _ in TOGETHER])
 def test_conflicting_keys_are_errors(words, problem, fix):
-    assert told(lambda: compose(words)) == [("command line", problem, fix)]
+    assert errors_of(lambda: compose(words)) == [("command line", problem, fix)]
 
 
 def test_all_mistakes_of_a_command_line_and_its_recipe_at_once(tmp_path, monkeypatch):
@@ -287,7 +289,7 @@ def test_all_mistakes_of_a_command_line_and_its_recipe_at_once(tmp_path, monkeyp
         "defaults:\n  - override /quant: nf5\n\ntrainer:\n  lr: fast\n  epoch: 3\nadapter:\n  rank: 0\n"
     )
     words = ["recipe=mine.yaml", "data=alpacca", "+a=1", "trainer.seed=-1", "modle.path=x", "stray"]
-    assert [f"{where}: {problem}" for where, problem, _ in told(lambda: compose(words))] == [
+    assert [f"{where}: {problem}" for where, problem, _ in errors_of(lambda: compose(words))] == [
         "command line: '+a=1' begins with +, but a key can only be set",
         "command line: 'stray' is not of the form key=value",
         "command line: data has no option 'alpacca'",
@@ -329,21 +331,21 @@ RECIPES = [
 def test_errors_in_a_recipe_file(text, where, problem, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
-    assert [(w, p) for w, p, _ in told(lambda: compose(["recipe=mine.yaml"]))] == [(where, problem)]
+    assert [(w, p) for w, p, _ in errors_of(lambda: compose(["recipe=mine.yaml"]))] == [(where, problem)]
 
 
-def test_a_broken_option_file_of_the_user_is_named(tmp_path):
+def test_invalid_option_file_of_the_user_is_named(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/own.yaml").write_text("mix:\n\town: 1\n")
-    ((where, problem, _),) = told(lambda: compose(["data=own"], [str(tmp_path)]))
+    ((where, problem, _),) = errors_of(lambda: compose(["data=own"], [str(tmp_path)]))
     assert (where, problem) == (
         f"{tmp_path}/data/own.yaml:2",
         "not valid YAML: found character '\\t' that cannot start any token",
     )
 
 
-def test_a_missing_directory_is_named():
-    assert told(lambda: compose([], ["nowhere"])) == [
+def test_missing_directory_is_named():
+    assert errors_of(lambda: compose([], ["nowhere"])) == [
         (
             "-d nowhere",
             "there is no such directory",
@@ -396,26 +398,29 @@ REQUIRED = [
 def test_check_required_keys(command, words, problems):
     config = compose(words)
     if problems:
-        assert [problem for _, problem, _ in told(lambda: check_required(config, command))] == problems
+        assert [problem for _, problem, _ in errors_of(lambda: check_required(config, command))] == problems
     else:
         check_required(config, command)
 
 
-def test_overrides_of_a_run_are_as_strict():
+def test_overrides_of_a_run_report_the_same_errors():
     config = compose(["recipe=quickstart"])
     words = ["recipe=alpaca_lora", "trainer.lrr=1", "data=nothing"]
-    assert [problem for _, problem, _ in told(lambda: with_overrides(config, words))] == [
+    assert [problem for _, problem, _ in errors_of(lambda: with_overrides(config, words))] == [
         "the recipe of a run cannot be changed",
         "data has no option 'nothing'",
         "there is no key trainer.lrr",
     ]
 
 
-def test_a_config_file_of_a_run_is_as_strict(tmp_path):
+def test_config_file_of_a_run_reports_the_same_errors(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("run_name: x\ntrainer:\n  epochs: 0\n  speed: 3\n")
-    assert [(where, problem) for where, problem, _ in told(lambda: read_config(file))] == [
+    assert [(where, problem) for where, problem, _ in errors_of(lambda: read_config(file))] == [
         (f"{file}:3", "trainer.epochs is 0; it must be at least 1"),
         (f"{file}:4", "there is no key trainer.speed"),
     ]
-    assert told(lambda: read_config(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "the file does not exist")
+    assert errors_of(lambda: read_config(tmp_path / "no.yaml"))[0][:2] == (
+        f"{tmp_path}/no.yaml",
+        "the file does not exist",
+    )

@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch):
     ],
 )
 def test_recipe_file_of_the_user(home, file, words, dirs):
-    """The ``# @package`` line is not asked of it."""
+    """The ``# @package`` line is optional."""
     (home / file).parent.mkdir(exist_ok=True)
     (home / file).write_text(MINE)
     config = compose(words, dirs)
@@ -45,7 +45,7 @@ def test_option_file_of_the_user(home, folder, dirs):
     assert list(compose(["data=[own,alpaca]"], dirs).data.mix) == ["own", "alpaca"]
 
 
-def test_a_recipe_builds_on_another(home):
+def test_recipe_can_build_on_another(home):
     (home / "mine.yaml").write_text("defaults:\n  - quickstart\n  - override /quant: nf4\ntrainer:\n  epochs: 3\n")
     config = compose(["recipe=mine.yaml"])
     assert (config.model.path, config.trainer.epochs, config.trainer.lr) == ("builtin:quickstart/model", 3, 2e-3)
@@ -58,7 +58,7 @@ def test_output_of_show_is_a_recipe(home):
     assert compose(["recipe=again.yaml"]) == compose(words)
 
 
-def test_two_recipes_of_one_name_are_not_guessed_between(home):
+def test_ambiguous_recipe_name_is_an_error(home):
     (home / "recipes").mkdir()
     (home / "recipes/quickstart.yaml").write_text(MINE)
     with pytest.raises(SftError) as caught:
@@ -71,7 +71,7 @@ def test_two_recipes_of_one_name_are_not_guessed_between(home):
     assert compose(["recipe=./recipes/quickstart.yaml"]).trainer.lr == 3e-4
 
 
-def test_two_options_of_one_name_are_not_guessed_between(home):
+def test_ambiguous_option_name_is_an_error(home):
     (home / "configs/quant").mkdir(parents=True)
     (home / "configs/quant/nf4.yaml").write_text("kind: int8\n")
     with pytest.raises(SftError) as caught:
@@ -83,7 +83,7 @@ def test_two_options_of_one_name_are_not_guessed_between(home):
     assert compose([]).quant.kind is QuantKind.none, "a foreign ./configs does not stand in anybody's way"
 
 
-def test_recipes_are_a_line_each_and_one_is_printed_with_its_header(home):
+def test_recipes_lists_one_per_line_and_prints_one_with_its_header(home):
     (home / "shelf").mkdir()
     (home / "shelf/mine.yaml").write_text(MINE)
     listing = describe_recipes([], ["shelf"])

@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         ("builtin:quickstart/model", "builtin:quickstart/model"),
     ],
 )
-def test_absolute_paths_of_local_files_only(here, given, expected):
+def test_only_local_files_become_absolute(here, given, expected):
     config = Config()
     config.model.path = config.model.tokenizer = config.template.path = given
     config.data.mix["mine"] = SourceConfig(path=given, validation_path=given)
@@ -53,7 +53,7 @@ def test_output_paths_need_not_exist(here, given, expected):
     assert [made.run_dir, made.prepared_dir] == [expected and expected.format(here=here, home=here.parent)] * 2
 
 
-def test_a_glob_below_a_directory_with_brackets(here, monkeypatch):
+def test_glob_below_a_directory_with_brackets(here, monkeypatch):
     (here / "[1]").mkdir()
     monkeypatch.chdir(here / "[1]")
     config = Config()
@@ -61,7 +61,7 @@ def test_a_glob_below_a_directory_with_brackets(here, monkeypatch):
     assert absolute(config).data.mix["mine"].path == f"{here}/[[]1]/*.jsonl"
 
 
-def test_everything_else_is_kept():
+def test_other_values_are_unchanged():
     config = Config(run_name="mine")
     config.data.mix["mine"] = SourceConfig(weight=2.0)
     assert absolute(config) == config

@@ -15,14 +15,14 @@ TEXT = st.one_of(
 )
 
 
-def test_a_config_survives_its_file(tmp_path):
+def test_config_round_trips_through_its_file(tmp_path):
     config = compose(["recipe=lima_full", "data=[lima,alpaca]", "trainer.lr=1e-5", "model.revision=12345e7"])
     (tmp_path / "config.yaml").write_text(dump_config(config))
     assert read_config(tmp_path / "config.yaml") == config
     assert read_config(str(tmp_path / "config.yaml")) == config
 
 
-def test_any_program_can_read_the_file():
+def test_file_is_plain_yaml():
     plain = yaml.safe_load(dump_config(compose(["recipe=quickstart"])))
     assert plain["trainer"]["lr"] == 2e-3
     assert plain["adapter"]["kind"] == "lora"
@@ -30,7 +30,7 @@ def test_any_program_can_read_the_file():
 
 
 @given(TEXT, TEXT, st.dictionaries(TEXT.filter(bool), TEXT), st.floats(1e-300, 1e300))
-def test_every_text_and_number_survives(tmp_path_factory, path, setup, columns, lr):
+def test_any_text_and_number_round_trips(tmp_path_factory, path, setup, columns, lr):
     config = Config(
         model=ModelConfig(path=path),
         launcher=LauncherConfig(setup=setup),
@@ -42,7 +42,7 @@ def test_every_text_and_number_survives(tmp_path_factory, path, setup, columns, 
     assert read_config(file) == config
 
 
-def test_a_run_of_an_earlier_version_is_read(tmp_path):
-    """Its config names a suite, which only named a report."""
+def test_config_of_an_earlier_version_is_read(tmp_path):
+    """Its config has the key of a suite, which only gave a report its name."""
     (tmp_path / "config.yaml").write_text("eval:\n  suite: heldout\n  max_rows: 3\n")
     assert read_config(tmp_path / "config.yaml").eval.max_rows == 3

@@ -8,7 +8,7 @@ from sft_cli.errors import Mistakes, SftError
 A = "data.mix.a.path=a.jsonl"
 
 
-def told(words) -> list[tuple[str, str]]:
+def errors_of(words) -> list[tuple[str, str]]:
     with pytest.raises(SftError) as caught:
         compose(words)
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
@@ -42,7 +42,7 @@ def told(words) -> list[tuple[str, str]]:
     ],
 )  # fmt: skip
 def test_mistakes(word, problem, fix):
-    assert told([A, word]) == [(problem, fix)]
+    assert errors_of([A, word]) == [(problem, fix)]
 
 
 @pytest.mark.parametrize("paths", ["best", "all", "ranked(1)", "ranked(12)"])
@@ -52,7 +52,7 @@ def test_paths(paths, tmp_path):
 
 def test_columns_with_a_custom_format_are_refused():
     words = [A, "data.mix.a.format={text: '{{ body }}'}", "data.mix.a.columns={text: body}"]
-    assert told(words) == [
+    assert errors_of(words) == [
         (
             "data.mix.a.columns would have no effect: the texts of data.mix.a.format name the columns themselves",
             "leave columns out",
@@ -76,7 +76,7 @@ data:
 
 
 def test_format_texts_in_a_recipe_are_unchanged(tmp_path, monkeypatch):
-    """Braces and quotation marks are no business of Hydra's."""
+    """Hydra does not interpret their braces and quotation marks."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(RECIPE.replace("${x}", "$5"), encoding="utf-8")
     found = compose(["recipe=./own.yaml"]).data.mix["own"].format
@@ -87,7 +87,7 @@ def test_format_texts_in_a_recipe_are_unchanged(tmp_path, monkeypatch):
     }
 
 
-def test_a_format_on_the_command_line():
+def test_format_on_the_command_line():
     words = [A, "data.mix.a.format={prompt: '{{ q }}', completion: '{{ steps | join(\" \") }}'}"]
     assert compose(words).data.mix["a"].format == {"prompt": "{{ q }}", "completion": '{{ steps | join(" ") }}'}
 
@@ -104,5 +104,5 @@ def test_a_format_on_the_command_line():
         ("data.mix.a.format=alpaca", "format", "alpaca"),
     ],
 )
-def test_texts_of_a_mapping_stay_as_typed(word, field, expected):
+def test_texts_in_a_mapping_are_kept_as_typed(word, field, expected):
     assert vars(compose([A, word]).data.mix["a"])[field] == expected

@@ -37,7 +37,7 @@ from sft_cli.errors import Mistakes, SftError
         pytest.param("glob(l*)", ["loftq", "lora"], id="glob"),
     ],
 )
-def test_the_values_of_a_word(text, values):
+def test_values_of_one_word(text, values):
     assert parse_sweep(text, ["none", "lora", "loftq"], 4) == values
 
 
@@ -56,8 +56,8 @@ def test_sweeps_without_a_list_of_values_are_errors(text, why):
     assert str(caught.value) == why
 
 
-def test_every_combination_in_the_order_of_the_words():
-    """The last key changes fastest; words with one value stay where they were."""
+def test_combinations_follow_the_order_of_the_words():
+    """The last key changes fastest; words with one value keep their place."""
     found = expand_sweep(["trainer.lr=1e-4,2e-4", "recipe=quickstart", "adapter=lora,dora"])
 
     assert found.keys == ("trainer.lr", "adapter")
@@ -70,13 +70,13 @@ def test_every_combination_in_the_order_of_the_words():
     assert found.values == (("1e-4", "lora"), ("1e-4", "dora"), ("2e-4", "lora"), ("2e-4", "dora"))
 
 
-def test_of_a_key_that_is_set_twice_the_last_word_holds():
+def test_last_word_is_used_if_a_key_is_set_twice():
     found = expand_sweep(["trainer.lr=1,2,3", "trainer.lr=4,5"])
     assert found.members == (("trainer.lr=4",), ("trainer.lr=5",))
 
 
-def test_a_text_that_hydra_cannot_read_is_one_value():
-    """``sft train model.path='a(b'`` works, too."""
+def test_text_that_hydra_cannot_parse_is_one_value():
+    """``sft train model.path='a(b'`` works too."""
     found = expand_sweep(["model.path=a(b", "trainer.lr=1,2"])
     assert found.members == (("model.path=a(b", "trainer.lr=1"), ("model.path=a(b", "trainer.lr=2"))
 
@@ -147,7 +147,7 @@ def test_all_mistakes_at_once():
 
 
 def test_composing_with_a_cache_equals_composing_alone(tmp_path):
-    """What Hydra made of a choice is kept: values set by one line must not show in the next, nor a recipe's place."""
+    """The cache holds Hydra's merged options: values and recipes of one line must not affect the next."""
     (tmp_path / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\ntrainer:\n  lr: 5e-3\n")
     lines = [
         ["recipe=quickstart", "trainer.lr=1", "data.mix.quickstart.weight=2"],

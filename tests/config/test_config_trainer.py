@@ -91,7 +91,7 @@ def test_conflicting_keys_are_errors(words, problem, fix):
     assert (refused.value.problem, refused.value.fix) == (problem, fix)
 
 
-def test_a_pattern_that_cannot_be_read(tmp_path):
+def test_invalid_pattern_is_reported(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("# @package _global_\ntrainer:\n  lr_factors:\n    'embed(': 0.1\n")
 
@@ -191,7 +191,7 @@ def test_keys_without_effect_are_errors(words, key, why, fix):
         ("trainer.dtype=bf16", "bfloat16"),
     ],
 )
-def test_values_of_other_tools(word, meant):
+def test_values_of_other_tools_get_a_suggestion(word, meant):
     with pytest.raises(SftError) as refused:
         compose([word])
 
@@ -216,7 +216,7 @@ def test_keys_of_other_tools(word, meant):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor", "lion"])
-def test_a_cpu_takes_every_optimizer_but_the_paged_one(optimizer):
+def test_cpu_supports_every_optimizer_but_the_paged_one(optimizer):
     check_required(compose(["recipe=quickstart", "trainer.device=cpu", f"trainer.optimizer={optimizer}"]))
 
 

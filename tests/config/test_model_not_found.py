@@ -29,11 +29,11 @@ def models(tmp_path, monkeypatch):
         ("nowhere/at/all", CHECK),
     ],
 )
-def test_the_nearest_directory_is_named(models, path, fix):
+def test_fix_names_the_nearest_directory(models, path, fix):
     assert suggest_directory(path, "model.path") == fix
 
 
-def test_an_offline_shell_is_named(models, monkeypatch):
+def test_fix_names_offline_mode(models, monkeypatch):
     assert suggest_hub_fix("Qwen/Qwen2.5-0.5B", "model.path").startswith("check the name, the network")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert suggest_hub_fix("Qwen/Qwen2.5-0.5B", "model.path") == (
@@ -51,14 +51,14 @@ def test_an_offline_shell_is_named(models, monkeypatch):
         ("show", "SFT_HOME"),
     ],
 )
-def test_a_directory_that_cannot_be_written_is_chosen_by_the_commands_own_word(command, places, tmp_path):
+def test_unwritable_directory_fix_names_the_option_of_the_command(command, places, tmp_path):
     fix = error_boundary._remedy(errno.EACCES, str(tmp_path / "no"), [command])
     assert fix == f"choose a directory you may write to ({places}), or change its permissions"
 
 
-def test_a_file_that_cannot_be_read_is_not_a_directory_to_choose(tmp_path, monkeypatch):
+def test_unreadable_file_fix_does_not_suggest_a_directory(tmp_path, monkeypatch):
     file = tmp_path / "my rows.jsonl"
     file.write_text("{}\n")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root can read every file
     fix = error_boundary._remedy(errno.EACCES, str(file), ["train"])
     assert fix == f"you may not read this file: chmod u+r '{file}', or name another"

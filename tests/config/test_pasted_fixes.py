@@ -1,4 +1,4 @@
-"""Fixes work when pasted: each mistake of a long list is made, and every word of its fix is typed.
+"""Fixes work when pasted: each mistake of a long list is made, and every word of its fix is run.
 
 What is typed goes through the real entry point. After pasting, the command must get past the error: not the same one
 again, and none about the same key.
@@ -24,7 +24,7 @@ PROSE = {
 """Mistakes whose fix has nothing to paste, and why."""
 
 
-class Told(NamedTuple):
+class PrintedError(NamedTuple):
     where: str
     problem: str
     fix: str
@@ -41,7 +41,7 @@ def rows() -> list[tuple[list[str], list[str], str]]:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A working directory with rows, a recipe, and a run that is finished."""
+    """Return a working directory with rows, a recipe and a finished run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -70,7 +70,7 @@ def world(tmp_path, monkeypatch):
 def sft(world, monkeypatch, capsys):
     """Run a command line through the entry point, and return exit code and output."""
 
-    def run(words: list[str]) -> tuple[int, list[Told]]:
+    def run(words: list[str]) -> tuple[int, list[PrintedError]]:
         loaded = "torch" in sys.modules
         monkeypatch.setattr(sys, "argv", ["sft", *words])
         capsys.readouterr()
@@ -87,10 +87,10 @@ def sft(world, monkeypatch, capsys):
     return run
 
 
-def parsed(error: str) -> Told:
+def parsed(error: str) -> PrintedError:
     head, _, fix = error.strip().partition("\n  fix: ")
     where, _, problem = head.partition(": ")
-    return Told(where, problem, fix)
+    return PrintedError(where, problem, fix)
 
 
 def attempts(fix: Fix, context: list[str]) -> list[list[str]]:
@@ -100,7 +100,7 @@ def attempts(fix: Fix, context: list[str]) -> list[list[str]]:
     return typed + ([list(context)] if fix.leave and context else [])
 
 
-def concerns(error: Told, key: str) -> bool:
+def concerns(error: PrintedError, key: str) -> bool:
     """Return whether an error is about a key."""
     named = error.where == key or error.where.startswith(f"{key}=")
     return named or re.match(rf"(there is no key |')?{re.escape(key)}\b", error.problem) is not None
@@ -113,18 +113,18 @@ def keys(words: list[str]) -> set[str]:
 
 @pytest.mark.parametrize(("context", "mistake", "name"), rows(), ids=[name for _, _, name in rows()])
 def test_pasted_fix_works(sft, context, mistake, name):
-    code, told = sft([*context, *mistake])
+    code, errors = sft([*context, *mistake])
 
-    assert (code, len(told)) == (2, 1), told
-    typed = attempts(read(told[0].fix), context)
-    assert bool(typed) == (name.partition("| ")[2] not in PROSE), told
+    assert (code, len(errors)) == (2, 1), errors
+    typed = attempts(read(errors[0].fix), context)
+    assert bool(typed) == (name.partition("| ")[2] not in PROSE), errors
     for words in typed:
         code, after = sft(words)
-        assert code == 0 or words[0] not in ("show", "recipes", "formats", "--version"), (told, words, after)
+        assert code == 0 or words[0] not in ("show", "recipes", "formats", "--version"), (errors, words, after)
         for error in after:
-            assert error != told[0], (told, words)
+            assert error != errors[0], (errors, words)
             about = keys([*mistake, *words[len(context) :]]) - keys(context)
-            assert not any(concerns(error, key) for key in about), (told, words, after)
+            assert not any(concerns(error, key) for key in about), (errors, words, after)
 
 
 RECIPES = [
@@ -154,19 +154,19 @@ RECIPES = [
 def test_pasted_fix_in_a_recipe_works(sft, world, text):
     recipe = world / "mine.yaml"
     recipe.write_text(f"run_name: mine\n{text}\n")
-    code, told = sft(["show", "recipe=./mine.yaml"])
-    assert (code, len(told)) == (2, 1), told
-    assert told[0].where.startswith("mine.yaml"), told
-    fix = read(told[0].fix)
+    code, errors = sft(["show", "recipe=./mine.yaml"])
+    assert (code, len(errors)) == (2, 1), errors
+    assert errors[0].where.startswith("mine.yaml"), errors
+    fix = read(errors[0].fix)
     kept = [line for line in text.splitlines() if not line.endswith("#!")]
-    section = bool(kept) and all(line.endswith(":") for line in kept)  # nothing is left of what it held
+    section = bool(kept) and all(line.endswith(":") for line in kept)  # the fix removes all keys of the section
     listed = [f"  {line}" for line in fix.lines if line.startswith("- ")]
     within = [f"  {line}" if section else line for line in fix.lines if not line.startswith("- ")]
     lines = ["defaults:", *listed] if listed else [*(kept if within or not section else []), *within]
-    assert fix, told
+    assert fix, errors
     recipe.write_text("\n".join(["run_name: mine", *lines, ""]))
     for setting in fix.settings or [[]]:
-        assert sft(["show", "recipe=./mine.yaml", *setting]) == (0, []), (told, recipe.read_text(), setting)
+        assert sft(["show", "recipe=./mine.yaml", *setting]) == (0, []), (errors, recipe.read_text(), setting)
 
 
 ACCEPTED = [
@@ -182,7 +182,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize(("line", "key", "value"), ACCEPTED)
-def test_a_recipe_names_an_option_or_a_path_directly(world, line, key, value):
+def test_recipe_can_name_an_option_or_a_path_directly(world, line, key, value):
     from sft_cli.config.compose import compose
     from sft_cli.config.validate import to_plain
 
@@ -193,7 +193,7 @@ def test_a_recipe_names_an_option_or_a_path_directly(world, line, key, value):
     assert found == value
 
 
-def test_rows_and_models_are_named_directly_on_the_command_line(world):
+def test_rows_and_models_can_be_named_directly(world):
     from sft_cli.config.compose import compose
 
     whole = compose(["data=local", "data.mix.local.path=rows.jsonl"])

@@ -95,7 +95,7 @@ def test_texts_that_are_not_addresses_are_dumped_unchanged():
          "ftp://***@h/r.jsonl", "leave it out of the address"),
     ],
 )  # fmt: skip
-def test_a_password_in_an_address_is_refused_and_not_repeated(word, key, shown, fix):
+def test_password_in_an_address_is_refused_and_not_printed(word, key, shown, fix):
     with pytest.raises(SftError) as caught:
         compose(["clean.steps=[contamination]", "clean.contamination.against.x=y", word])
     assert str(caught.value) == (

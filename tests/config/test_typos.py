@@ -19,7 +19,7 @@ quick = settings(max_examples=examples(60), deadline=None)
 
 @quick
 @given(st.sampled_from(FLOATS), st.floats(1e-6, 0.99), st.integers(1, 6))
-def test_a_decimal_comma_is_a_point(key: Key, number: float, digits: int):
+def test_decimal_comma_is_read_as_a_point(key: Key, number: float, digits: int):
     number = round(number, digits)
     assume(is_valid_value(key.kind, key.limits, number) and number)
     text = f"{number:.{digits}f}".replace(".", ",")
@@ -28,7 +28,7 @@ def test_a_decimal_comma_is_a_point(key: Key, number: float, digits: int):
 
 @quick
 @given(st.sampled_from(INTS), st.integers(8, 999))
-def test_a_whole_number_is_found_in_a_fraction_and_in_thousands(key: Key, number: int):
+def test_integer_is_suggested_for_fractions_and_thousands(key: Key, number: int):
     assume(is_valid_value(key.kind, key.limits, number))
     assert suggest_values(key.kind, key.limits, float(number)) == [number]
     assert suggest_values(key.kind, key.limits, f"'{number}'") == [number]
@@ -46,7 +46,7 @@ def test_share_above_one_suggests_percent(key: Key, number: int):
 
 @quick
 @given(st.lists(NAMES, min_size=1, max_size=4), st.sampled_from(["{}", "[{}]", "({})", "'[{}]'", "{},"]))
-def test_a_list_is_found_in_any_brackets(names, around):
+def test_list_is_suggested_for_any_brackets(names, around):
     for between in (",", ", ", " ", ";"):
         text = around.format(between.join(names))
         assert suggest_values(list[str], {}, text) == [names]
@@ -54,14 +54,14 @@ def test_a_list_is_found_in_any_brackets(names, around):
 
 @quick
 @given(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), st.sampled_from([":", "=", ": "]))
-def test_a_mapping_is_found_with_any_sign(values, sign):
+def test_mapping_is_suggested_for_any_separator(values, sign):
     text = ", ".join(f"{name}{sign}{value}" for name, value in values.items())
     assert suggest_values(dict[str, str], {}, text) == [values]
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
 def test_meaningless_text_gets_no_suggestion(key: Key):
-    """A text that is like no value of any kind: whatever is proposed for it would be made up."""
+    """The text resembles no valid value of any kind."""
     if not is_valid_value(key.kind, key.limits, "zqxj") and "list" not in str(key.kind):
         assert suggest_values(key.kind, key.limits, "zqxj") == []
 
@@ -125,7 +125,7 @@ def test_quote_override_round_trips_through_a_shell():
         ("", None),
     ],
 )
-def test_near_in_spelling_is_a_slip_or_a_part_of_the_words(typed, meant):
+def test_closest_name_finds_typos_and_parts_of_names(typed, meant):
     names = ["trainer.lr", "trainer.epochs", "max_length", "max_grad_norm", "weight_decay", "z_loss", "metric"]
     others = ["virtual.tokens", "examples_per_step", "override_system", "retention.stop"]
     assert closest_name(typed, [*names, *others]) == meant
@@ -133,14 +133,14 @@ def test_near_in_spelling_is_a_slip_or_a_part_of_the_words(typed, meant):
 
 @quick
 @given(NAMES, NAMES)
-def test_slips_are_a_distance(one, other):
+def test_edit_distance_is_a_metric(one, other):
     most = max(len(one), len(other))
     assert edit_distance(one, other, most) == edit_distance(other, one, most) <= most
     assert (edit_distance(one, other, 0) == 0) == (one == other)
     assert distance_if_similar(one, one) == 0
 
 
-def test_a_word_of_any_length_is_compared_at_once():
-    """Words whose lengths differ too much cost nothing: ten million letters would take minutes otherwise."""
+def test_long_words_are_compared_quickly():
+    """Words whose lengths differ too much are not compared: ten million letters would take minutes."""
     assert edit_distance("1" * 10_000_000, "trainer.lr", 3) == 9_999_990
     assert closest_name("1" * 100_000, KEYS) is None
