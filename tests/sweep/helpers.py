@@ -15,7 +15,7 @@ MEMBERS = (
     Member(4, "004-lr=1e-2_rank=8", ("1e-2", "8")),
 )
 LOSSES = {1: [3.0, 2.0], 2: [3.0, 1.5], 3: [2.5, 1.0]}
-"""Held-out loss of each finished member behind steps 2 and 4."""
+"""Held-out loss of each finished member after steps 2 and 4."""
 SENTENCE = "step 2: training diverged\n  fix: start a new run with a smaller trainer.lr"
 
 

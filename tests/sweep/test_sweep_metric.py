@@ -52,7 +52,7 @@ LINES = [
         pytest.param("retention.old", "max", PROBES, 0.75, 2, id="last-probe"),
     ],
 )
-def test_the_value_of_a_member(name, mode, kind, value, at):
+def test_value_of_a_member(name, mode, kind, value, at):
     assert metric_value(SweepMetric(name, mode, kind), LINES) == MetricValue(value, at)
 
 
@@ -89,7 +89,7 @@ PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
             SweepMetric("loss", "min", STEPS),
             id="training-without-held-out-rows",
         ),
-        pytest.param(("loss", "max"), [], SweepMetric("loss", "max", HELD_OUT), id="said"),
+        pytest.param(("loss", "max"), [], SweepMetric("loss", "max", HELD_OUT), id="explicit"),
         pytest.param(("tokens_per_second", None), [], SweepMetric("tokens_per_second", "max", STEPS), id="speed"),
         pytest.param(("kl", None), ["loss.kl=0.1"], SweepMetric("kl", "min", STEPS), id="a-term-that-is-on"),
         pytest.param(("retention.old", None), [PROBE], SweepMetric("retention.old", "max", PROBES), id="exact-match"),

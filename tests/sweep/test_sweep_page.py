@@ -31,14 +31,14 @@ def test_page_lists_every_member_and_loads_nothing(tmp_path):
     assert "step 2: training diverged" in text
 
 
-def test_the_training_loss_is_drawn_once(tmp_path):
+def test_training_loss_is_drawn_once(tmp_path):
     record = replace(swept(tmp_path), metric=SweepMetric("loss", "min", STEPS))
     text = write_sweep_page(record, outcomes(record)).read_text()
     assert re.findall(r"<figcaption>(.* over optimizer steps)", text) == ["training loss over optimizer steps"]
 
 
-def test_exact_match_is_shown_where_it_was_measured(tmp_path):
-    """What sft eval measured counts more than what the run itself did; the column is absent where nobody did."""
+def test_exact_match_column_appears_if_measured(tmp_path):
+    """Results of sft eval replace those of the run; without either, the column is absent."""
     record = swept(tmp_path)
     assert "exact match" not in write_sweep_page(record, outcomes(record)).read_text()
     first, second = record.run(MEMBERS[0]), record.run(MEMBERS[1])
@@ -57,8 +57,8 @@ def test_a_short_value_is_not_broken(tmp_path):
     assert ".short { white-space: nowrap; }" in text
 
 
-def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
-    """Values, typed words and the sentences of a log may come from anybody."""
+def test_untrusted_texts_are_escaped(tmp_path):
+    """Values, typed words and lines of a log can come from anyone."""
     record = swept(tmp_path, words=("recipe=quickstart", HOSTILE))
     hostile = Member(1, MEMBERS[0].name, (HOSTILE, "4"))
     found = {hostile if member.number == 1 else member: one for member, one in outcomes(record).items()}
@@ -93,7 +93,7 @@ def test_page_of_a_sweep_without_finished_members(tmp_path):
         pytest.param(0.25, 0.5, {0.25: 0.0, 0.375: 50.0}, ["0.3", "0.4", "0.5"], id="fractions"),
     ],
 )
-def test_a_scale(low, high, places, labels):
+def test_axis_scale(low, high, places, labels):
     found = axis_scale(low, high, 100)
     assert {value: found.position(value) for value in places} == places
     assert [label for _, label in found.ticks] == labels
@@ -104,12 +104,12 @@ def test_a_scale(low, high, places, labels):
     ("value", "text"),
     [(0.25, "0.25"), (1e-4, "1e-4"), (2.5e-5, "2.5e-5"), (12000, "12k"), (0, "0"), (-3e6, "-3e6"), (5e30, "5e30")],
 )
-def test_marks_are_short(value, text):
+def test_tick_labels_are_short(value, text):
     assert tick_label(value) == text
 
 
-def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
-    """1e-2 was typed before 1e-3; words come behind numbers. Values at 1e-3: 1 and 3, so 2 is in the middle."""
+def test_values_of_a_key_are_sorted_and_their_medians_joined():
+    """1e-2 was typed before 1e-3; words follow numbers. Values at 1e-3: 1 and 3, so 2 is in the middle."""
     values = dict(zip(MEMBERS, ("none", "1e-3", "1e-2", "1e-3"), strict=True))
     found = key_effect("key", values, dict(zip(MEMBERS, (1.0, 1.0, 3.0, 3.0), strict=True)), MEMBERS[1])
 
@@ -129,8 +129,8 @@ def test_key_with_one_finished_value_has_no_chart():
     assert key_effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
 
 
-def test_steps_are_equally_far_apart():
-    """Of a thousand steps as of ten."""
+def test_axis_steps_are_equally_spaced():
+    """This holds for a thousand steps as for ten."""
     found = metric_curves({MEMBERS[0]: [MetricValue(1.0, step) for step in (1, 500, 999)]}, None)
     assert found is not None
     assert [float(point.split(",")[0]) for point in found.lines[0].points.split()] == [0.0, WIDTH / 2, WIDTH]

@@ -17,7 +17,7 @@ QUICK = "recipe=quickstart"
         (["trainer.lr"], ["lr"]),
     ],
 )
-def test_a_key_is_called_by_the_end_that_tells_it_from_the_others(keys, names):
+def test_short_name_of_a_key_is_its_shortest_unique_ending(keys, names):
     assert short_names(keys) == names
 
 
@@ -34,8 +34,8 @@ def test_members_are_numbered_and_named_by_their_values():
     assert found.configs[1].adapter.target_modules == ["all-linear"]
 
 
-def test_a_name_is_one_short_part_of_a_path():
-    """Whatever the values hold: a slash, two dots, a line break, a thousand characters."""
+def test_member_name_is_one_short_path_component():
+    """Values with a slash, two dots, a line break or a thousand characters."""
     found = plan_sweep([QUICK, f"template.input_separator='../../x','a\nb','{'y' * 1000}'"])
     assert [member.name for member in found.members] == [
         "001-input_separator=..-..-x",

@@ -13,7 +13,7 @@ from sft_cli.sweep.resources import member_environments, split_resources
         pytest.param(1, ["0", "1"], 8, {}, [{}], id="alone-sees-everything"),
         pytest.param(2, [], 8, {}, [{"OMP_NUM_THREADS": "4"}] * 2, id="cores-are-shared"),
         pytest.param(3, [], 2, {}, [{"OMP_NUM_THREADS": "1"}] * 3, id="more-members-than-cores"),
-        pytest.param(2, [], 8, {"OMP_NUM_THREADS": "1"}, [{}, {}], id="what-was-said-holds"),
+        pytest.param(2, [], 8, {"OMP_NUM_THREADS": "1"}, [{}, {}], id="explicit-setting-is-kept"),
         pytest.param(
             2,
             ["0", "1", "2", "3"],
@@ -32,11 +32,11 @@ from sft_cli.sweep.resources import member_environments, split_resources
         ),
     ],
 )
-def test_shares(parallel, cards, cores, given, found):
+def test_resource_shares(parallel, cards, cores, given, found):
     assert split_resources(parallel, cards, cores, given) == found
 
 
-def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
+def test_member_with_several_processes_needs_one_gpu_each(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     config = compose(["recipe=quickstart", "launcher.nproc=2"])
     assert [one["CUDA_VISIBLE_DEVICES"] for one in member_environments(2, [config])] == ["0,1", "2,3"]
@@ -48,7 +48,7 @@ def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
     )
 
 
-def test_a_sweep_under_torchrun_is_refused(monkeypatch):
+def test_sweep_under_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SftError, match="WORLD_SIZE=2: a sweep must run in one process"):
         member_environments(1, [compose(["recipe=quickstart"])])

@@ -34,12 +34,12 @@ finally:
 
 @pytest.fixture
 def home(tmp_path) -> Path:
-    """Where a shell stands: runs, sweeps and prepared data come below it."""
+    """Return a working directory for runs, sweeps and prepared data."""
     return tmp_path
 
 
 def start(home: Path, *words: str, command: str = "sweep") -> subprocess.Popen[str]:
-    """``sft sweep``, in a process that must not import torch, or ``sft train``."""
+    """Start ``sft sweep``, in a process that must not import torch, or ``sft train``."""
     program = ["-c", PROBE] if command == "sweep" else ["-m", "sft_cli"]
     return subprocess.Popen(
         [sys.executable, *program, command, *words],
@@ -59,13 +59,13 @@ def run(home: Path, *words: str, command: str = "sweep") -> tuple[int, str]:
 
 
 def learned(directory: Path) -> list[tuple[object, ...]]:
-    """What every line of metrics.jsonl says about learning: not how long it took."""
+    """Return the lines of metrics.jsonl without their times."""
     lines = [json.loads(line) for line in RunDir(directory).metrics.read_text().splitlines()]
     return [(line["step"], line["loss"], line.get("grad_norm"), line.get("lr")) for line in lines]
 
 
 def until(process: subprocess.Popen[str], look: Callable[[], object], seconds: float = 200) -> None:
-    """Wait for something that a running sweep does; what it printed where it ended instead, or took too long."""
+    """Wait until a condition is true; fail with the output of the sweep if it ends first or takes too long."""
     deadline = time.monotonic() + seconds
     while not look():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -81,7 +81,7 @@ def steps(directory: Path) -> int:
 
 @pytest.mark.slow
 def test_member_trains_like_sft_train_despite_a_failed_one(home):
-    """The second member's modules do not exist; the others are the two runs a person would have typed alone."""
+    """The target modules of the second member do not exist; the others equal two runs of sft train."""
     words = [*SHORT, "adapter.target_modules=[all-linear],[nothing],[q_proj]", "--parallel", "2", "--out", "s"]
     code, output = run(home, *words)
 
@@ -110,7 +110,7 @@ def test_member_trains_like_sft_train_despite_a_failed_one(home):
 
 @pytest.mark.slow
 def test_killed_sweep_resumes_without_losing_steps(home):
-    """Killed in the middle of the second of three members: the first is left alone, the second resumes."""
+    """The sweep is killed during the second of three members: the first is not repeated, the second resumes."""
     words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "--out", "s"]
     first, second, third = (home / "s" / f"{number:03}-lr={number}e-3" for number in (1, 2, 3))
     process = start(home, *words)

@@ -1,4 +1,4 @@
-"""The runner with real processes that train nothing: all kinds of ends, and parallel members."""
+"""The runner with real processes that do not train: every kind of exit, and parallel members."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def program(record, member, text):
     (record.run(member).path / "code").write_text(text)
 
 
-def told(events):
+def recorded_events(events):
     return SweepCallbacks(
         lambda member: events.append((member.number, "starts")),
         lambda member, reason: events.append((member.number, reason)),
@@ -47,7 +47,7 @@ def test_failed_members_have_a_reason_and_do_not_stop_others(record):
     record.log(MEMBERS[0]).write_text("error: of an earlier session: x\n  fix: y\n")
     events = []
 
-    assert run_members(record, MEMBERS, [{}, {}], told(events)) == 0
+    assert run_members(record, MEMBERS, [{}, {}], recorded_events(events)) == 0
 
     ended = dict(event for event in events if isinstance(event, tuple) and event[1] != "starts")
     assert ended == {
@@ -63,7 +63,7 @@ def test_failed_members_have_a_reason_and_do_not_stop_others(record):
 def test_each_slot_has_its_environment_one_member_at_a_time(record):
     for member in MEMBERS:
         program(record, member, "import os, time; print(os.environ['SLOT']); time.sleep(0.3)")
-    run_members(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], told([]))
+    run_members(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], recorded_events([]))
     slots = [record.log(member).read_text().strip() for member in MEMBERS]
     assert sorted(slots[:2]) == sorted(slots[2:]) == ["a", "b"]
 

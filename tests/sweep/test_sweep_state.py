@@ -12,7 +12,7 @@ from sft_cli.sweep.state import NAME, MemberOutcome, MemberState, last_error, lo
 from tests.sweep.helpers import MEMBERS, SENTENCE, outcomes, swept
 
 
-def test_how_members_stand_is_read_from_their_directories(tmp_path):
+def test_state_of_members_is_read_from_their_directories(tmp_path):
     record = swept(tmp_path)
     record.log(MEMBERS[2]).write_text("finished\n")
     shutil.rmtree(record.run(MEMBERS[1]).adapter)
@@ -26,8 +26,8 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
         MEMBERS[3]: MemberOutcome(MemberState.failed, None, 1, 1.5, SENTENCE),
     }
     assert read_outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
-    behind = read_outcome(record, MEMBERS[2], "it was killed")
-    assert (behind.state, behind.error) == (MemberState.finished, "it was killed")
+    finished = read_outcome(record, MEMBERS[2], "it was killed")
+    assert (finished.state, finished.error) == (MemberState.finished, "it was killed")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
         pytest.param(
             "error: a: b\n  fix: c\nsrun: error: node: task 0: Exited with exit code 2\nsrun: Terminating\n",
             "a: b\n  fix: c",
-            id="srun-behind-it",
+            id="followed-by-srun",
         ),
         pytest.param(
             "KeyError: 1\nsrun: error: node: task 0: Exited with exit code 1\n",
@@ -56,7 +56,7 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
         pytest.param("stopped\nsrun: error: node: task 0: Exited with exit code 143\n", "", id="a-job-that-saved"),
     ],
 )
-def test_the_sentence_a_log_ends_with(tmp_path, text, found):
+def test_last_error_of_a_log(tmp_path, text, found):
     (tmp_path / "log").write_text(text)
     assert last_error(tmp_path / "log") == found
 
@@ -106,19 +106,19 @@ def test_missing_sweep_suggests_the_newest(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "numbers"), [("min", [3, 2, 1, 4]), ("max", [1, 2, 3, 4])])
-def test_the_best_finished_member_comes_first_and_the_failed_last(tmp_path, mode, numbers):
+def test_best_finished_member_is_first_and_failed_are_last(tmp_path, mode, numbers):
     record = swept(tmp_path)
     record = record.with_metric(SweepMetric("loss", mode, record.metric.kind))
     assert [member.number for member in ranking.rank_members(record, outcomes(record))] == numbers
 
 
-def test_a_finished_member_without_a_value_is_not_the_best(tmp_path):
+def test_finished_member_without_a_value_is_not_the_best(tmp_path):
     record = swept(tmp_path)
     record = record.with_metric(SweepMetric("kl", "min", STEPS))
     assert ranking.best_member(record, outcomes(record)) is None
 
 
-def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
+def test_table_contains_values_reasons_and_next_commands(tmp_path, capsys):
     record = swept(tmp_path)
     ranking.print_ranking(record, outcomes(record))
     printed = capsys.readouterr().out
