@@ -1,4 +1,4 @@
-"""Rows by hand, and a filter run over them."""
+"""Rows written by hand, and a function that runs a filter over them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,38 +27,38 @@ class InMemoryRows:
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """``(rows,)``: whether a row is held out."""
+        """Return ``(rows,)``: whether a row is held out."""
         return np.array([index in self.held_out_rows for index in range(len(self))], dtype=np.bool_)
 
     @property
     def priority(self) -> NDArray[np.int64]:
-        """``(rows,)``: priority of the row's source; 0 unless given."""
+        """Return ``(rows,)``: priority of the row's source; 0 unless given."""
         return np.array(self.priorities or [0] * len(self), dtype=np.int64)
 
     def map(
         self, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any
     ) -> Iterator[tuple[int, Sequence[Any]]]:
-        """``function`` over all rows in batches."""
+        """Apply ``function`` to all rows in batches."""
         for start in range(0, len(self), BATCH):
             yield start, function(self.conversations[start : start + BATCH], argument)
 
 
 def chat(*texts: str, where: str = "rows.jsonl:1", source: str = "rows", **rest: Any) -> Conversation:
-    """A conversation that begins with the user and alternates."""
+    """Return a conversation of alternating turns that begins with the user."""
     roles = ("user", "assistant")
     turns = tuple(Message(roles[i % 2], text) for i, text in enumerate(texts))
     return Conversation(turns, where=where, source=source, **rest)
 
 
 def document(text: str) -> Conversation:
-    """A plain document."""
+    """Return a plain document."""
     return Conversation((), where="rows.jsonl:1", source="rows", text=text)
 
 
 def run_filter(
     find: Callable[[Any, Any], Findings], rows: list[Conversation], config: Any, held_out: frozenset[int] = frozenset()
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """The findings of a filter and its report."""
+    """Return the findings of a filter and its report."""
     report: list[Any] = []
 
     def findings() -> Iterator[Finding]:
@@ -70,5 +70,5 @@ def run_filter(
 
 
 def drop_reasons(found: list[Finding]) -> dict[int, str | None]:
-    """Row -> why it is dropped."""
+    """Return row -> the reason why it is dropped."""
     return {one.row: one.reason for one in found}

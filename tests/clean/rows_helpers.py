@@ -1,4 +1,4 @@
-"""Rows written by hand, and a filter run to its end."""
+"""Rows written by hand, and functions that collect the findings of a filter."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from tests.clean.helpers import InMemoryRows
 
 
 def chat(*contents: str, where: str = "rows.jsonl:1", system: str | None = None, **more: Any) -> Conversation:
-    """A user and an assistant in turn."""
+    """Return a conversation with alternating turns of user and assistant."""
     roles = ("user", "assistant")
     turns = tuple(Message(roles[place % 2], content) for place, content in enumerate(contents))
     head = (Message("system", system),) if system is not None else ()
@@ -19,14 +19,14 @@ def chat(*contents: str, where: str = "rows.jsonl:1", system: str | None = None,
 def numbered_rows(
     contents: Sequence[Sequence[str] | str], held_out: Sequence[int] = (), priorities: Sequence[int] = ()
 ):
-    """Rows ``rows.jsonl:1`` and on; a text alone is a prompt that is answered with "ok"."""
+    """Return rows ``rows.jsonl:1``, ``:2`` and so on; a single text is a prompt with the answer "ok"."""
     output = [(content, "ok") if isinstance(content, str) else content for content in contents]
     rows = [chat(*turns, where=f"rows.jsonl:{number}") for number, turns in enumerate(output, start=1)]
     return InMemoryRows(rows, frozenset(held_out), tuple(priorities))
 
 
 class SmallBatches(InMemoryRows):
-    """As ``InMemoryRows``, in batches of two."""
+    """Like ``InMemoryRows``, in batches of two."""
 
     def map(self, function: Any, argument: Any) -> Iterator[tuple[int, Sequence[Any]]]:
         for start in range(0, len(self), 2):
@@ -34,7 +34,7 @@ class SmallBatches(InMemoryRows):
 
 
 def collect(finding: Findings) -> tuple[list[Finding], dict[str, Any] | None]:
-    """Everything a filter finds, in the order it must have, and its report."""
+    """Return all findings of a filter, after checking their order, and its report."""
     result = []
     while True:
         try:
@@ -45,13 +45,13 @@ def collect(finding: Findings) -> tuple[list[Finding], dict[str, Any] | None]:
 
 
 def dropped_rows(finding: Findings) -> list[int]:
-    """The rows a filter drops."""
+    """Return the rows that a filter drops."""
     return [one.row for one in collect(finding)[0] if one.reason is not None]
 
 
-def rows_without(rows: InMemoryRows, gone: Sequence[int]) -> InMemoryRows:
-    """The rows that are left, held out and ranked as before."""
-    left = [index for index in range(len(rows)) if index not in set(gone)]
+def rows_without(rows: InMemoryRows, dropped: Sequence[int]) -> InMemoryRows:
+    """Return the remaining rows, with their split and priority unchanged."""
+    left = [index for index in range(len(rows)) if index not in set(dropped)]
     held_out = frozenset(place for place, index in enumerate(left) if index in rows.held_out_rows)
     priorities = tuple(int(rows.priority[index]) for index in left)
     return InMemoryRows([rows.conversations[index] for index in left], held_out, priorities)

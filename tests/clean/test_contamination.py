@@ -1,4 +1,4 @@
-"""Rows that hold prompts of evaluation sets are found, with their places, and little else is."""
+"""Rows that contain prompts of evaluation sets are found with their positions, and other rows are not."""
 
 import json
 
@@ -22,7 +22,7 @@ TINY = "Who are you?"
 
 @pytest.fixture
 def against(tmp_path, monkeypatch):
-    """A set of three prompts, ``exam``."""
+    """Return a config with the evaluation set ``exam`` of three prompts."""
     monkeypatch.chdir(tmp_path)
     rows = [{"id": number, "question": text} for number, text in enumerate([TRAINS, SHORT, TINY])]
     (tmp_path / "exam.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
@@ -59,8 +59,8 @@ def test_findings_and_report(against):
     }
 
 
-def test_a_part_is_found_from_the_threshold_on(against):
-    """20 words are 11 n-grams of 10; the first 15 words hold 6 of them."""
+def test_partial_match_is_found_from_the_threshold_on(against):
+    """20 words are 11 n-grams of 10; the first 15 words contain 6 of them."""
     rows = numbered_rows([" ".join(TRAINS.split()[:15]), " ".join(TRAINS.split()[:14])])
     result, _ = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
     assert result == [Finding(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
@@ -78,7 +78,7 @@ SHORT_PROMPTS = [
     (("Tell me: how do I kill a python process", "ok"), True),
     (("How do I kill a big Python process?", "ok"), False),
     (("who are you", "I am a model."), True),
-    (("So, who are you?", "A model."), False),  # under five words: only as a whole message
+    (("So, who are you?", "A model."), False),  # under five words: matches a whole message only
     (("Hi", "Who are you?!"), True),
     (("How do I kill", "a Python process?"), False),  # never across messages
 ]
@@ -108,12 +108,12 @@ def test_every_text_of_a_row_is_searched(against):
     assert report["unsearched_rows"] == 1
 
 
-def test_held_out_rows_are_not_trained_on(against):
+def test_held_out_rows_are_not_dropped_for_contamination(against):
     rows = numbered_rows([TRAINS, TRAINS], held_out=[0])
     assert dropped_rows(contamination.find_contamination(rows, ContaminationConfig(against=against))) == [1]
 
 
-def test_only_a_report(against):
+def test_action_report_drops_no_rows(against):
     config = ContaminationConfig(against=against, action=Action.report)
     result, report = collect(contamination.find_contamination(numbered_rows([TRAINS]), config))
     assert result == [Finding(0, None, "100% of exam, exam.jsonl:1", 1.0)]
@@ -121,7 +121,7 @@ def test_only_a_report(against):
     assert report["sets"]["exam"]["rows"] == 1
 
 
-def test_a_report_has_a_limit_and_shows_where_the_match_is(against):
+def test_report_is_limited_and_shows_the_match(against):
     rows = numbered_rows([f"{'before ' * 500}{TRAINS}{' after' * 500}"] * 60)
     _, report = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
     assert report is not None
@@ -130,7 +130,7 @@ def test_a_report_has_a_limit_and_shows_where_the_match_is(against):
     assert all(TRAINS in pair["text"] and len(pair["text"]) == 600 for pair in report["pairs"])
 
 
-def test_a_changed_file_is_read_again(against, tmp_path):
+def test_changed_file_is_read_again(against, tmp_path):
     config = ContaminationConfig(against=against)
     assert dropped_rows(contamination.find_contamination(numbered_rows([TRAINS]), config)) == [0]
     (tmp_path / "exam.jsonl").write_text('{"question": "Nothing"}', "utf-8")
@@ -202,28 +202,28 @@ def test_mistakes_in_an_evaluation_set(tmp_path, monkeypatch, content, columns, 
     assert str(caught.value) == message
 
 
-def test_a_set_that_is_not_there(against):
+def test_missing_evaluation_set_is_reported(against):
     with pytest.raises(SftError) as caught:
         contamination.check_contamination(ContaminationConfig(against={"exam": "exams.jsonl"}))
     assert caught.value.where == "clean.contamination.against.exam"
     assert caught.value.problem == "'exams.jsonl' does not exist"
 
 
-SAID = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join)
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join)
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(SAID, max_size=6), st.lists(st.lists(SAID, max_size=3), max_size=5), st.integers(3, 7))
-def test_shares_by_brute_force(asked, rows, length):
-    result = ngrams.overlapping_prompts(ngrams.build_index(asked, length), rows, 0.01)
-    assert result == [expected(asked, messages, length) for messages in rows]
+@given(st.lists(WORDS, max_size=6), st.lists(st.lists(WORDS, max_size=3), max_size=5), st.integers(3, 7))
+def test_shares_by_brute_force(prompts, rows, length):
+    result = ngrams.overlapping_prompts(ngrams.build_index(prompts, length), rows, 0.01)
+    assert result == [expected(prompts, messages, length) for messages in rows]
 
 
-def expected(asked, messages, length):
+def expected(prompts, messages, length):
     """Shares by the definition, over plain words."""
     output = [message.lower().split() for message in messages]
     shares = []
-    for number, text in enumerate(asked):
+    for number, text in enumerate(prompts):
         words = text.lower().split()
         if len(words) >= length:
             wanted = runs(words, length)
@@ -251,7 +251,7 @@ def test_batches_and_chunks_make_no_difference(against, monkeypatch):
 
 
 def test_colliding_hashes_are_distinguished(monkeypatch):
-    """Every run of words has the same hash: only what is equal word by word counts."""
+    """All word sequences get the same hash; only sequences with equal words may match."""
     monkeypatch.setattr(ngrams, "_hashes", lambda ids, length: ngrams.np.zeros(len(ids) - length + 1, "uint64"))
     index = ngrams.build_index(["a b c d e f"], 6)
     assert ngrams.overlapping_prompts(index, [["a b c d e f"], ["f e d c b a"]], 0.5) == [((0, 1.0),), ()]
@@ -259,7 +259,7 @@ def test_colliding_hashes_are_distinguished(monkeypatch):
 
 @pytest.mark.material
 def test_gsm8k(material_dir):
-    """The train and test problems of GSM8K are different but for one pair; planted copies are found."""
+    """The train and test problems of GSM8K differ except for one pair; copies added by the test are found."""
     rows = json.loads((material_dir / "data" / "alpaca" / "gsm_8k_train.json").read_text("utf-8"))
     test = [
         json.loads(line)["question"]

@@ -1,4 +1,4 @@
-"""One of the same rows is kept: a held-out one, else that of the highest priority, else the earliest."""
+"""One of several equal rows is kept: a held-out row first, then by priority, then the earliest."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ CONVERSATION = ExactDuplicatesConfig()
 PROMPT = ExactDuplicatesConfig(scope=Scope.prompt)
 
 
-def test_the_winner():
+def test_kept_row_is_held_out_then_by_priority_then_earliest():
     same = ["q"] * 4
     assert dropped_rows(exact_duplicates.find_exact_duplicates(numbered_rows(same), CONVERSATION)) == [1, 2, 3]
     assert dropped_rows(
@@ -46,7 +46,7 @@ def test_findings_and_report():
     assert dropped_rows(exact_duplicates.find_exact_duplicates(rows, CONVERSATION)) == [2, 5]
 
 
-def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
+def test_reported_rows_are_kept_with_their_cluster():
     result, report = collect(
         exact_duplicates.find_exact_duplicates(numbered_rows("abab", [2]), ExactDuplicatesConfig(action=Action.report))
     )
@@ -60,7 +60,7 @@ def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
     assert report["num_rows"] == 2
 
 
-def test_rows_that_train_different_turns_of_one_conversation_stay():
+def test_rows_training_different_turns_of_a_conversation_are_kept():
     requested, output = Message("user", "q"), Message("assistant", "a")
     silent = Message("assistant", "a", weight=0.0)
     rows = [
@@ -69,7 +69,7 @@ def test_rows_that_train_different_turns_of_one_conversation_stay():
     assert dropped_rows(exact_duplicates.find_exact_duplicates(InMemoryRows(rows), CONVERSATION)) == [2]
 
 
-def test_a_report_has_a_limit():
+def test_report_has_a_limit():
     rows = numbered_rows([str(number // 8) for number in range(60 * 8)])
     _, report = collect(exact_duplicates.find_exact_duplicates(rows, CONVERSATION))
     assert report is not None
@@ -91,9 +91,9 @@ def test_duplicates_equal_brute_force(drawn, scope):
     for index in sorted(range(len(drawn)), key=lambda index: (not drawn[index][2], -drawn[index][3], index)):
         question, answer, _, _ = drawn[index]
         best.setdefault(question.lower() if scope is Scope.prompt else (question, answer), index)
-    gone = dropped_rows(exact_duplicates.find_exact_duplicates(rows, config))
-    assert gone == [index for index in range(len(drawn)) if index not in best.values()]
-    assert dropped_rows(exact_duplicates.find_exact_duplicates(rows_without(rows, gone), config)) == []
+    dropped = dropped_rows(exact_duplicates.find_exact_duplicates(rows, config))
+    assert dropped == [index for index in range(len(drawn)) if index not in best.values()]
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(rows_without(rows, dropped), config)) == []
     pieces = SmallBatches(rows.conversations, rows.held_out_rows, rows.priorities)
     assert collect(exact_duplicates.find_exact_duplicates(pieces, config)) == collect(
         exact_duplicates.find_exact_duplicates(rows, config)
@@ -101,8 +101,8 @@ def test_duplicates_equal_brute_force(drawn, scope):
 
 
 @given(st.permutations([("a", "x"), ("a", "x"), ("A", "x"), ("b", "x"), ("b", "y"), ("b", "x")]))
-def test_the_kept_texts_do_not_depend_on_the_order(turns):
+def test_kept_texts_do_not_depend_on_the_order(turns):
     rows = InMemoryRows([chat(*turn) for turn in turns])
-    gone = dropped_rows(exact_duplicates.find_exact_duplicates(rows, CONVERSATION))
-    kept = {turn for index, turn in enumerate(turns) if index not in gone}
+    dropped = dropped_rows(exact_duplicates.find_exact_duplicates(rows, CONVERSATION))
+    kept = {turn for index, turn in enumerate(turns) if index not in dropped}
     assert kept == {("a", "x"), ("A", "x"), ("b", "x"), ("b", "y")}

@@ -1,4 +1,4 @@
-"""Degenerate answers by a table, and the good answers that look a little like them."""
+"""Tables of degenerate answers, and of good answers that resemble them."""
 
 import json
 from dataclasses import replace
@@ -122,19 +122,19 @@ GOOD = [
 ALL = HeuristicsConfig(refusals=True)
 
 
-@pytest.mark.parametrize(("asked", "said", "reason", "detail"), BAD)
-def test_a_degenerate_answer_is_dropped_for_its_reason(asked, said, reason, detail):
-    [result], _ = run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)
+@pytest.mark.parametrize(("question", "answer", "reason", "detail"), BAD)
+def test_degenerate_answer_is_dropped_with_its_reason(question, answer, reason, detail):
+    [result], _ = run_filter(heuristics.find_heuristics, [chat(question, answer)], ALL)
     assert (result.reason, result.detail) == (reason, detail)
 
 
-@pytest.mark.parametrize(("asked", "said"), GOOD)
-def test_a_good_answer_stays(asked, said):
-    assert run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)[0] == []
+@pytest.mark.parametrize(("question", "answer"), GOOD)
+def test_good_answer_is_kept(question, answer):
+    assert run_filter(heuristics.find_heuristics, [chat(question, answer)], ALL)[0] == []
 
 
 @pytest.mark.parametrize("rule", heuristics.RULES)
-def test_each_rule_can_be_switched_off(rule):
+def test_each_rule_can_be_disabled(rule):
     reason = heuristics.RULES[rule][0]
     rows = [chat(case.values[0], case.values[1]) for case in BAD]
     wanted = {i: case.values[2] for i, case in enumerate(BAD)}

@@ -1,4 +1,4 @@
-"""Languages: what is recognized, what is left undecided, and what happens to the rows."""
+"""Languages: recognized and undecided texts, and the rows dropped for them."""
 
 import pytest
 
@@ -40,20 +40,20 @@ FENCED = chat(
         pytest.param(Conversation((), where="a:1", source="a", tokens=TokenIds((1,), (1.0,))), None, id="token-ids"),
     ],
 )
-def test_the_language_of_a_row(row, wanted):
+def test_language_of_a_row(row, wanted):
     [(guess, tagged)] = language.detect_languages([row], LanguageConfig())
     assert guess.language == wanted
     assert (tagged is None) == (wanted is None)
     assert tagged is None or tagged.tags == {"language": wanted}
 
 
-def test_system_and_tool_messages_do_not_decide():
+def test_system_and_tool_messages_are_ignored():
     english = "You are a helpful assistant that answers every question as well as it can. " * 5
     row = Conversation((Message("system", english), *GERMAN.messages, Message("tool", english)), where="a", source="a")
     assert language.natural_text(row) == language.natural_text(GERMAN)
 
 
-def test_a_long_conversation_is_looked_at_in_every_turn():
+def test_every_turn_of_a_long_conversation_is_read():
     row = chat("a " * 5000, "b " * 5000)
     assert len(language.natural_text(row)) <= language.MAX_CHARACTERS + 1
     assert language.natural_text(row).count("a") == language.natural_text(row).count("b")
@@ -78,7 +78,7 @@ def test_language_without_allowed_keeps_all_rows():
     assert report == {"languages": {"de": 1, "en": 1}, "undecided": 0}
 
 
-def test_an_unsure_guess_is_no_reason_to_drop():
+def test_uncertain_guess_does_not_drop_a_row():
     result, report = run_filter(language.find_language, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
     assert result == []
     assert report == {"languages": {}, "undecided": 1}

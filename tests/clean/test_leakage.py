@@ -21,7 +21,7 @@ def drawn_rows(drawn):
     )
 
 
-def test_a_leaking_row_names_the_row_that_is_held_out():
+def test_leaking_row_names_its_held_out_row():
     rows = numbered_rows([("What is 2+2?", "4"), ("what is  2+2?", "four"), ("Hi", "Ho"), ("What is 2+2?", "4")], [3])
     result, report = collect(leakage.find_leakage(rows, LeakageConfig()))
     assert result == [
@@ -63,9 +63,9 @@ def test_duplicates_equal_brute_force(drawn, scope):
     rows, config = drawn_rows(drawn), LeakageConfig(scope=scope)
     held_out = [index for index, (_, _, held, _) in enumerate(drawn) if held]
     expected = [i for i in range(len(drawn)) if i not in held_out and key(i) in [key(held) for held in held_out]]
-    gone = dropped_rows(leakage.find_leakage(rows, config))
-    assert gone == expected
-    assert dropped_rows(leakage.find_leakage(rows_without(rows, gone), config)) == []
+    dropped = dropped_rows(leakage.find_leakage(rows, config))
+    assert dropped == expected
+    assert dropped_rows(leakage.find_leakage(rows_without(rows, dropped), config)) == []
     assert collect(
         leakage.find_leakage(SmallBatches(rows.conversations, rows.held_out_rows, rows.priorities), config)
     ) == collect(leakage.find_leakage(rows, config))

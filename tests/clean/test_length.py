@@ -1,4 +1,4 @@
-"""Bounds of length: words by hand, and the share that is trained."""
+"""Bounds on length: counts of words by hand, and the trained share of a row."""
 
 import pytest
 
@@ -79,21 +79,21 @@ def test_bounds(row, config, wanted):
     assert report["reasons"] == ({wanted[0]: 1} if wanted else {})
 
 
-def test_the_trained_share_counts_reasoning_and_tool_calls():
+def test_trained_share_counts_reasoning_and_tool_calls():
     answer = Message("assistant", "abc", extra={"reasoning_content": "de", "tool_calls": [1]})
     row = Conversation((Message("user", "x" * 8), answer), "a:1", "a")
     assert length.trained_share(row) == 8 / 16
     assert length.trained_share(chat("", "")) == 0.0
 
 
-def test_report_counts_rows_that_are_not_judged():
+def test_report_counts_rows_without_a_decision():
     assert run_filter(length.find_length, [document("a"), chat("a", "b")], LengthConfig())[1] == {
         "reasons": {},
         "not_judged": 1,
     }
 
 
-def test_bounds_nothing_can_meet_are_refused():
+def test_bounds_that_no_row_can_meet_are_refused():
     with pytest.raises(SftError) as error:
         length.find_length(None, LengthConfig(min_answer_words=5, max_answer_words=4))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
@@ -102,7 +102,7 @@ def test_bounds_nothing_can_meet_are_refused():
     )
 
 
-def test_bounds_every_row_meets_are_refused():
+def test_bounds_that_every_row_meets_are_refused():
     with pytest.raises(SftError) as caught:
         length.check_length(LengthConfig(min_answer_words=0))
     assert str(caught.value) == (

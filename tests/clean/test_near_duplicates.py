@@ -1,4 +1,4 @@
-"""A row is dropped for a kept row that it is similar to, never through a chain."""
+"""A row is dropped only if it is similar to a kept row, never through a chain of other rows."""
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ COUNTING = " ".join(f"word{number}" for number in range(42))
 
 
 def similarity(config, one, other):
-    """By the definition, from the texts."""
+    """Return the similarity of two texts by its definition."""
     if config.method is Method.rouge_l:
         first, second = one.lower().split(), other.lower().split()
         return f_measure(longest(first, second), len(first), len(second))
@@ -30,7 +30,7 @@ def similarity(config, one, other):
 
 
 def longest(one, other):
-    """The longest common subsequence, by the textbook's table."""
+    """Return the length of the longest common subsequence from the full table."""
     row = [0] * (len(other) + 1)
     for word in one:
         above, row = row, [0]
@@ -44,15 +44,15 @@ def conversation(text):
 
 
 def by_brute_force(texts, config, order=None):
-    """The rows dropped, each with the row it is dropped for."""
-    kept, gone = [], {}
+    """Return the dropped rows, each with the kept row it is similar to."""
+    kept, dropped = [], {}
     for index in order if order is not None else range(len(texts)):
         similar = [other for other in kept if similarity(config, texts[index], texts[other]) >= config.threshold]
         if similar:
-            gone[index] = similar[0]
+            dropped[index] = similar[0]
         else:
             kept.append(index)
-    return dict(sorted(gone.items()))
+    return dict(sorted(dropped.items()))
 
 
 def test_findings_and_report():
@@ -86,14 +86,14 @@ def test_findings_and_report():
     }
 
 
-def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
+def test_reported_rows_are_kept_with_their_cluster():
     rows = numbered_rows([COUNTING, "b c d e", f"{COUNTING} x"])
     result, _ = collect(near_duplicates.find_near_duplicates(rows, NearDuplicatesConfig(action=Action.report)))
     assert result == [Finding(0, cluster=0), Finding(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
 
 
 def test_no_row_is_dropped_through_a_chain():
-    """Each text is similar to the next alone: the middle one goes for the first, the last one stays."""
+    """Each text is similar only to the next: the middle one is dropped for the first, the last one is kept."""
     words = COUNTING.split()
     chain = [" ".join(words[start : start + 38]) for start in (0, 2, 4)]
     config = NearDuplicatesConfig(threshold=0.88)
@@ -105,7 +105,7 @@ def test_no_row_is_dropped_through_a_chain():
 
 
 @pytest.mark.parametrize("config", [MINHASH, ROUGE])
-def test_a_held_out_row_wins_then_priority_then_the_earliest(config):
+def test_held_out_row_is_kept_then_by_priority_then_earliest(config):
     same = [COUNTING, f"{COUNTING} x", f"{COUNTING} y"]
     assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(same), config)) == [1, 2]
     assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(same, priorities=[0, 1, 0]), config)) == [
@@ -119,7 +119,7 @@ DIFFERENT = [
     ("What is 3 + 4?", "What is 3 - 4?"),  # signs count
     ("Is a < b?", "Is a > b?"),
     ("Hi", "Ho"),
-    ("😀", "🎉"),  # no words: similar to nothing
+    ("😀", "🎉"),  # no words: never similar
     ("", ""),
     ("+", "+"),
     ("红色的花", "绿色的花"),
@@ -134,16 +134,16 @@ ALIKE = [
 
 
 @pytest.mark.parametrize("pair", DIFFERENT)
-def test_texts_that_are_not_near(pair):
+def test_texts_that_are_not_near_duplicates(pair):
     assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pair), MINHASH)) == []
 
 
 @pytest.mark.parametrize("pair", ALIKE)
-def test_texts_that_are_near(pair):
+def test_texts_that_are_near_duplicates(pair):
     assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pair), MINHASH)) == [1]
 
 
-def test_rows_of_token_ids_are_similar_to_nothing():
+def test_rows_of_token_ids_are_never_similar():
     rows = InMemoryRows(
         [Conversation((), f"rows.jsonl:{n}", "mine", tokens=TokenIds((1, 2), (0.0, 1.0))) for n in (1, 2)]
     )
@@ -154,7 +154,7 @@ def test_rows_of_token_ids_are_similar_to_nothing():
     )
 
 
-def test_scope_conversation_reads_the_answer_too():
+def test_scope_conversation_compares_answers_too():
     turns = [("Tell me a joke please", COUNTING), ("Tell me a joke please", COUNTING[::-1])]
     assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(turns), MINHASH)) == [1]
     assert (
@@ -175,8 +175,8 @@ THRESHOLDS = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(TEXTS, METHODS, THRESHOLDS, st.integers(1, 4), st.data())
-def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shingle, data):
-    """Bands so narrow that no pair is missed, and batches of two: neither makes a difference."""
+def test_near_duplicates_equal_brute_force_and_are_idempotent(texts, method, threshold, shingle, data):
+    """The bands are so narrow that no pair is missed; batches of two give the same result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minhash, "RECALL", 1 - 1e-9)
         config = NearDuplicatesConfig(method=method, threshold=threshold, shingle=shingle, permutations=1024)
@@ -198,20 +198,20 @@ def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shing
 
 @settings(deadline=None)
 @given(TEXTS, METHODS, st.randoms(use_true_random=False))
-def test_hold_out_properties(texts, method, random):
-    """Kept rows are not similar, every other is similar to a kept one; without chains their number is the same."""
+def test_near_duplicates_properties(texts, method, random):
+    """No two kept rows are similar, every dropped row is similar to a kept one; without chains the count is fixed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minhash, "RECALL", 1 - 1e-9)
         config = NearDuplicatesConfig(method=method, threshold=0.6, shingle=2, permutations=1024)
         shuffled = random.sample(texts, len(texts))
         sizes = []
         for order in (texts, shuffled):
-            gone = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(order), config))
-            kept = [text for index, text in enumerate(order) if index not in gone]
+            dropped = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(order), config))
+            kept = [text for index, text in enumerate(order) if index not in dropped]
             near = [[similarity(config, text, other) >= 0.6 for other in kept] for text in order]
-            for index in gone:
+            for index in dropped:
                 assert any(near[index])
-            assert sum(sum(row) for index, row in enumerate(near) if index not in gone) == sum(bool(t) for t in kept)
+            assert sum(sum(row) for index, row in enumerate(near) if index not in dropped) == sum(bool(t) for t in kept)
             sizes.append(len(kept))
         alike = [[similarity(config, one, other) >= 0.6 for other in texts] for one in texts]
         if all(alike[i] == alike[j] for i in range(len(texts)) for j in range(len(texts)) if alike[i][j]):
@@ -232,8 +232,8 @@ def test_memory_is_bounded_by_reading_again(monkeypatch):
 
 
 @pytest.mark.parametrize(("few", "marks"), [(0, 64), (1000, 2), (0, 1)])
-def test_short_cuts_make_no_difference(monkeypatch, few, marks):
-    """However candidates are collected, and however much of them is known beforehand."""
+def test_shortcuts_do_not_change_the_result(monkeypatch, few, marks):
+    """The result is independent of how candidates are collected and of values computed in advance."""
     texts = [" ".join(f"{(row * step) % 23}" for step in range(3, 15 + row % 3)) for row in range(300)]
     config = NearDuplicatesConfig(threshold=0.4, shingle=1)
     result, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config))
@@ -247,7 +247,7 @@ def test_short_cuts_make_no_difference(monkeypatch, few, marks):
     ("threshold", "permutations", "expected"),
     [(0.8, 128, (21, 6)), (0.5, 128, (42, 3)), (0.9, 128, (12, 10)), (1.0, 128, (1, 128)), (0.04, 128, (128, 1))],
 )
-def test_bands(threshold, permutations, expected):
+def test_band_shape(threshold, permutations, expected):
     number, width = minhash.band_shape(threshold, permutations)
     assert (number, width) == expected
     assert number * width <= permutations
@@ -255,16 +255,16 @@ def test_bands(threshold, permutations, expected):
 
 
 def test_band_shape_reaches_the_recall():
-    """A thousand pairs at the threshold, 4 of 5 shingles shared by two of 36: about one in 500 may be missed."""
+    """A thousand pairs at the threshold (shared shingles: 4 of 5); about one in 500 may be missed."""
     pairs = []
     for number in range(1000):
         words = [f"{number}x{place}" for place in range(38)]
         changed = [*words[:34], *(f"{word}y" for word in words[34:])]
         pairs += [" ".join(words), " ".join(changed)]
     assert similarity(MINHASH, pairs[0], pairs[1]) == 0.8
-    gone = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pairs), MINHASH))
-    assert set(gone) <= set(range(1, 2000, 2))
-    assert len(gone) >= 990
+    dropped = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pairs), MINHASH))
+    assert set(dropped) <= set(range(1, 2000, 2))
+    assert len(dropped) >= 990
 
 
 @given(st.lists(st.integers(0, 3), max_size=70), st.lists(st.integers(0, 3), max_size=70))
@@ -273,14 +273,14 @@ def test_longest_common_subsequence(one, other):
 
 
 @given(TEXT, TEXT)
-def test_rouge_l_is_that_of_rouge_score(one, other):
+def test_rouge_l_equals_rouge_score(one, other):
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
     first, second = one.split(), other.split()
     result = f_measure(lcs_length(first, second), len(first), len(second))
     assert result == pytest.approx(scorer.score(one, other)["rougeL"].fmeasure)
 
 
-def test_a_missing_library_is_named(monkeypatch):
+def test_missing_library_is_named(monkeypatch):
     monkeypatch.setattr("sft_cli.utils.optional_deps.find_spec", lambda module: None)
     with pytest.raises(SftError) as caught:
         dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(["a", "b"]), MINHASH))

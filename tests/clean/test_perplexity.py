@@ -1,4 +1,4 @@
-"""Scores by a real model: against a loop written by hand, one row at a time, without packing or batches."""
+"""Scores of a real model equal those of a loop over single rows, without packing or batches."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ ROWS = [
 
 
 def by_hand(path: str, rows: list[Conversation], max_length: int, begin: int) -> list[tuple[float, float]]:
-    """Perplexity after the prompt and alone, a forward pass each; the prompt is the messages below each other."""
+    """Return the perplexity after the prompt and alone, from one forward pass each. The prompt joins all messages."""
     tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -72,12 +72,12 @@ def check_against_hand(path: str, begin: int, max_length: int, tokens_per_batch:
 
 @pytest.mark.parametrize("tokens_per_batch", [128, 8192])
 def test_scores_equal_those_of_one_row_at_a_time(tokens_per_batch):
-    """The embedded model has no beginning-of-text token: an answer alone follows its end-of-text token, 0."""
+    """The embedded model has no beginning-of-text token: an answer without prompt follows its end-of-text token, 0."""
     check_against_hand(QUICKSTART, begin=0, max_length=128, tokens_per_batch=tokens_per_batch)
 
 
 @pytest.mark.material
-def test_scores_of_a_model_with_a_beginning_token(material_dir):
+def test_scores_of_a_model_with_a_beginning_of_text_token(material_dir):
     check_against_hand(str(material_dir / "models" / "stories260k"), begin=1, max_length=200, tokens_per_batch=512)
 
 
@@ -132,7 +132,7 @@ def test_rows_without_answer_are_kept_unscored():
     assert (report["scored"], report["not_scored"], report["max_length"]) == (1, 5, 512)
 
 
-def test_scores_the_row_has_already_are_kept():
+def test_existing_scores_of_a_row_are_kept():
     row = chat("hi", "hello there", scores={"quality": 3.0})
     [result], _ = run_filter(perplexity.find_perplexity, [row], PerplexityConfig(model=QUICKSTART))
     assert result.conversation is not None
@@ -141,14 +141,14 @@ def test_scores_the_row_has_already_are_kept():
 
 @pytest.fixture
 def scorer():
-    """A scorer of the embedded tokenizer that computes nothing: for the ids."""
+    """Return a scorer with the embedded tokenizer and without a model, to read its token ids."""
     tokenizer = load_tokenizer(QUICKSTART)
     plain = Scorer(lambda documents: [1.0] * len(documents), tokenizer, None, 16, True)
     return lambda **changes: replace(plain, **changes)
 
 
 def test_prompt_and_answer_share_the_length(scorer):
-    """Of 16 tokens a long prompt keeps its last ones, a long answer its first ones."""
+    """Within 16 tokens, a long prompt keeps its last tokens and a long answer its first."""
     short, long = "one", "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
     encode = scorer().tokenizer.encode_batch
     for requested, output in ((short, short), (long, short), (short, long), (long, long)):
@@ -164,7 +164,7 @@ def test_prompt_and_answer_share_the_length(scorer):
         assert len(kept) >= min(8, 1 + len(before))
 
 
-def test_a_chat_template_writes_the_prompt(scorer):
+def test_chat_template_renders_the_prompt(scorer):
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'bot: ' if add_generation_prompt }}"
     templated = scorer(template=ChatTemplate(source, {}, "test"), max_length=512)
     row = Conversation((Message("system", "s"), *chat("a", "b", "c", "d").messages), where="a:1", source="a")
@@ -209,7 +209,7 @@ def test_invalid_settings_are_refused_before_reading_rows(config, message):
     assert str(error.value) == message
 
 
-def test_a_model_that_is_not_there_is_named_by_its_key(tmp_path):
+def test_missing_model_is_reported_under_its_key(tmp_path):
     with pytest.raises(SftError) as error:
         run_filter(perplexity.find_perplexity, ROWS, PerplexityConfig(model=str(tmp_path / "none")))
     assert error.value.where == f"clean.perplexity.model={tmp_path / 'none'}"

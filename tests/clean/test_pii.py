@@ -1,4 +1,4 @@
-"""Personal data: what is found and what is not, by tables; where placeholders land; what the user is told."""
+"""Personal data: tables of texts that are and are not found, positions of placeholders, and error messages."""
 
 import json
 
@@ -17,7 +17,7 @@ PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{'MIIEpAIBAAKCAQEA' * 4}\n{'abcd' * 10}
 
 
 def redacted(text: str, **config) -> str:
-    """The text of a document after redaction."""
+    """Return the text of a document after redaction."""
     done, _ = pii.redact_conversation(document(text), PiiConfig(**config))
     assert done.text is not None
     return done.text
@@ -25,7 +25,7 @@ def redacted(text: str, **config) -> str:
 
 FOUND = [
     pytest.param("Write to jane.doe+news@mail.example.co.uk.", "Write to <EMAIL>.", id="email"),
-    pytest.param("<jörg@müller.de>, a_b-c%d@x-y.org!", "<<EMAIL>>, <EMAIL>!", id="emails-beside-signs"),
+    pytest.param("<jörg@müller.de>, a_b-c%d@x-y.org!", "<<EMAIL>>, <EMAIL>!", id="emails-next-to-punctuation"),
     pytest.param("mailto:a@b.io", "mailto:<EMAIL>", id="email-mailto"),
     pytest.param('{"mail": "x\\njohn@a.com"}', '{"mail": "x\\n<EMAIL>"}', id="email-after-written-newline"),
     pytest.param('{"mail": "j\\u00f6rg@a.com"}', '{"mail": "<EMAIL>"}', id="email-with-written-character"),
@@ -141,7 +141,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in NUMBERS.items() for text in texts])
-def test_national_ids_are_found_by_form_and_check(kind, text):
+def test_national_ids_are_found_by_format_and_check_digit(kind, text):
     shown = redacted(f"It is {text}, I think.", kinds=[kind])
     assert shown.endswith(f"{pii.pii_placeholder(kind)}, I think.")
     broken = text[:-1] + ("1" if text[-1] == "0" else "0" if text[-1].isdigit() else "Q" if text[-1] != "Q" else "Z")
@@ -157,12 +157,12 @@ def test_every_national_id_has_an_example():
     ("kind", "text"),
     [("id_us", "000-12-3456"), ("id_us", "666-12-3456"), ("id_gb", "943 476 5870"), ("id_nl", "111222333")],
 )
-def test_a_number_that_proves_little_needs_its_name_or_range(kind, text):
+def test_number_with_a_weak_check_needs_a_label_or_range(kind, text):
     assert redacted(text, kinds=[kind]) == text
 
 
 def test_overlapping_kinds_by_precedence():
-    """A key that is a password, too; and numbers that their country's check and its telephones both accept."""
+    """A key that is also a password, and numbers that are valid both as national ids and as telephone numbers."""
     shown = redacted("phone 36574261809 is a tax number", kinds=["id_de", "phone"], phone_regions=["DE"])
     assert shown == "phone <ID_DE> is a tax number"
     assert redacted("phone 7503305044089", kinds=["phone", "id_za"], phone_regions=["DE", "ZA"]) == "phone <ID_ZA>"
@@ -170,7 +170,7 @@ def test_overlapping_kinds_by_precedence():
     assert [kind for kind, _ in hits] == ["secret"]
 
 
-def test_national_ids_and_regions_are_by_option():
+def test_national_ids_and_regions_are_optional():
     assert redacted("536-90-4399") == "536-90-4399"
     assert redacted("call 030 901820") == "call 030 901820"
     assert redacted("call 030 901820", phone_regions=["DE"]) == "call <PHONE>"
@@ -178,8 +178,8 @@ def test_national_ids_and_regions_are_by_option():
     assert redacted("a@b.com 192.0.2.1", kinds=["ip"]) == "a@b.com <IP>"
 
 
-def test_a_finding_in_one_message_is_replaced_in_all_of_them():
-    """Only the question says that the number is a phone's; the answer, the reasoning and the tool call repeat it."""
+def test_finding_in_one_message_is_replaced_in_all_messages():
+    """Only the question shows that it is a telephone number; the answer, the reasoning and the tool call repeat it."""
     call = {"id": "2125550123", "type": "function", "function": {"name": "dial", "arguments": {"to": 2125550123}}}
     turns = (
         Message("system", "Number 2125550123 and 12125550123."),
@@ -224,14 +224,14 @@ def test_a_finding_in_one_message_is_replaced_in_all_of_them():
         ({"inner": '{"card": 4111111111111111}'}, {"inner": '{"card": "<CARD>"}'}),
     ],
 )
-def test_tool_arguments_stay_what_they_were(arguments, wanted):
+def test_tool_arguments_keep_their_types(arguments, wanted):
     call = {"function": {"name": "send", "arguments": arguments}}
     turns = (Message("user", "do"), Message("assistant", "", extra={"tool_calls": [call]}))
     done, _ = pii.redact_conversation(Conversation(turns, where="a:1", source="a"), PiiConfig())
     assert done.messages[1].extra["tool_calls"] == [{"function": {"name": "send", "arguments": wanted}}]
 
 
-def test_only_the_chosen_roles_are_searched():
+def test_only_chosen_roles_are_searched():
     done, _ = pii.redact_conversation(chat("I am a@b.com", "Hello c@d.com"), PiiConfig(roles=["user"]))
     assert [message.content for message in done.messages] == ["I am <EMAIL>", "Hello c@d.com"]
 
@@ -267,14 +267,14 @@ def test_actions_have_the_same_findings(action):
         assert [one.conversation for one in result] == [None, None]
 
 
-def test_nothing_that_was_found_is_written_into_ledger_or_report():
+def test_findings_are_not_written_into_ledger_or_report():
     result, report = run_filter(pii.find_pii, ROWS, PiiConfig(action=PiiAction.report))
     written = json.dumps([report, [one[:4] for one in result]])
     assert "jane" not in written
     assert "0123" not in written
 
 
-def test_examples_are_few_and_of_each_kind():
+def test_report_has_few_examples_of_each_kind():
     rows = [chat("hi", f"a{i}@b.com", where=f"a:{i}") for i in range(50)] + [chat("hi", "IP 93.184.216.34")]
     _, report = run_filter(pii.find_pii, rows, PiiConfig(kinds=["email", "ip"]))
     assert [example["kind"] for example in report["examples"]] == ["email"] * 10 + ["ip"]

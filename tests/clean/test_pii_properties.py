@@ -1,4 +1,4 @@
-"""Redaction over random text: once is enough, what was found is gone, and clean text is not touched."""
+"""Redaction of random text: it is idempotent, removes every finding, and leaves other text unchanged."""
 
 import json
 import re
@@ -24,8 +24,8 @@ TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map(
 
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT)
-def test_redacting_twice_is_redacting_once_and_nothing_found_is_left(asked, said):
-    conversation = chat(asked, said)
+def test_redaction_is_idempotent_and_removes_all_findings(question, answer):
+    conversation = chat(question, answer)
     done, hits = pii.redact_conversation(conversation, CONFIG)
     again, more = pii.redact_conversation(done, CONFIG)
     assert again is done
@@ -46,10 +46,10 @@ VALUES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(TEXT, st.dictionaries(KEYS, VALUES, max_size=3), st.booleans())
-def test_tool_arguments_keep_their_shape(asked, arguments, written):
+def test_tool_arguments_keep_their_shape(question, arguments, written):
     value = json.dumps(arguments) if written else arguments
     call = Message("assistant", "", extra={"tool_calls": [{"function": {"name": "f", "arguments": value}}]})
-    conversation = Conversation((Message("user", asked), call), where="a:1", source="a")
+    conversation = Conversation((Message("user", question), call), where="a:1", source="a")
     done, hits = pii.redact_conversation(conversation, CONFIG)
     after = done.messages[1].extra["tool_calls"][0]["function"]["arguments"]
     after = json.loads(after) if written else after
@@ -68,6 +68,6 @@ def test_redact_keeps_protected_text(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="abc XYZ,!?\n$+=*/0123456", max_size=60))
-def test_sums_and_prose_are_returned_as_they_are(text):
+def test_sums_and_prose_are_unchanged(text):
     conversation = chat("How much?", re.sub(r"\d{4,}", "12", text))
     assert pii.redact_conversation(conversation, CONFIG) == (conversation, [])

@@ -29,7 +29,7 @@ ROWS = [
 ]
 
 
-def test_a_threshold():
+def test_threshold():
     result, report = run_filter(quality.find_quality, ROWS, QualityConfig(min_score=4.5))
     assert [(one.row, one.reason, one.detail, one.score) for one in result] == [
         (1, "score too low", "quality 2, below 4.5", 2.0),
@@ -43,7 +43,7 @@ def test_a_threshold():
     }
 
 
-def test_the_best_of_each_source():
+def test_best_rows_of_each_source_are_kept():
     result, _ = run_filter(quality.find_quality, ROWS, QualityConfig(top_k=1, keep_unscored=True))
     assert [(one.row, one.reason, one.detail) for one in result] == [
         (1, "not among the best", "quality 2, not among the 1 best of its source"),
@@ -52,12 +52,12 @@ def test_the_best_of_each_source():
     ]
 
 
-def test_the_threshold_comes_before_the_count():
+def test_threshold_applies_before_the_count():
     assert kept(ROWS, QualityConfig(min_score=2, top_k=2)) == ["a:x", "a:y", "b:x", "b:z"]
     assert kept(ROWS, QualityConfig(min_score=4.6, top_k=2)) == ["b:z"]
 
 
-def test_held_out_rows_are_neither_chosen_nor_counted():
+def test_held_out_rows_are_neither_selected_nor_counted():
     assert kept(ROWS, QualityConfig(top_k=1), frozenset({1, 2, 5})) == ["a:x", "a:y", "a:z", "b:x", "b:z"]
 
 
@@ -70,7 +70,7 @@ def test_equal_scores_are_selected_by_content():
         assert sorted(kept(rows, QualityConfig(top_k=7))) == wanted
 
 
-def test_a_score_no_row_has_is_a_mistake():
+def test_score_without_any_row_is_an_error():
     with pytest.raises(SftError) as error:
         run_filter(quality.find_quality, ROWS, QualityConfig(score="qualty", min_score=1))
     assert str(error.value) == (
@@ -86,7 +86,7 @@ def test_a_score_no_row_has_is_a_mistake():
     assert run_filter(quality.find_quality, [], QualityConfig(min_score=1))[0] == []
 
 
-def test_a_step_that_would_do_nothing_is_refused():
+def test_step_without_effect_is_refused():
     with pytest.raises(SftError) as error:
         quality.find_quality(None, QualityConfig())  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (

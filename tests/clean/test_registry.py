@@ -1,4 +1,4 @@
-"""Every filter of the schema is in the table, and a filter is run by its name."""
+"""Every filter of the schema is in the table, and filters run by name."""
 
 import importlib
 import json
@@ -20,19 +20,19 @@ from sft_cli.errors import SftError
 from tests.clean.rows_helpers import dropped_rows, numbered_rows
 
 
-def test_the_table_is_the_schema():
+def test_table_matches_the_schema():
     blocks = [field.name for field in fields(CleanConfig) if field.name != "steps"]
     assert list(registry.FILTERS) == blocks == list(FILTERS)
 
 
 @pytest.mark.parametrize("name", registry.FILTERS)
-def test_every_filter_is_there(name):
+def test_every_filter_is_registered(name):
     names = vars(importlib.import_module(registry.FILTERS[name]))
     assert callable(names[f"find_{name}"])
     assert (f"check_{name}" in names) is (name in registry.FILTERS_WITH_CHECK)
 
 
-def test_a_filter_gets_its_own_block():
+def test_filter_receives_its_own_section():
     rows = numbered_rows([("q", "a"), ("q", "b")], held_out=[1])
     assert dropped_rows(registry.run_filter("leakage", rows, CleanConfig())) == [0]
     config = CleanConfig(leakage=LeakageConfig(scope=Scope.conversation))
@@ -48,13 +48,13 @@ def test_check_refuses_invalid_settings():
     registry.check_filters(CleanConfig(steps=["leakage"], contamination=config.contamination))
 
 
-def test_scores_are_called_by_what_they_measure():
+def test_scores_are_named_after_their_measure():
     config = CleanConfig(quality=QualityConfig(score="judge"), perplexity=PerplexityConfig(score="ifd"))
     names = {name: registry.score_name(name, config) for name in registry.FILTERS}
     assert names == {**{name: name for name in registry.FILTERS}, "quality": "judge", "perplexity": "ifd"}
 
 
-def test_inputs_follow_the_bytes_of_evaluation_sets_not_their_place(tmp_path):
+def test_inputs_depend_on_the_bytes_of_evaluation_sets_not_their_path(tmp_path):
     def inputs(folder, text):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "exam.jsonl").write_text(text, "utf-8")

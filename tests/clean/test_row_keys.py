@@ -1,4 +1,4 @@
-"""What makes two rows the same, and which of them is kept."""
+"""Digests of equal rows, and the row that is kept."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def tokens(ids, weights):
     return Conversation((), "rows.jsonl:1", "mine", tokens=TokenIds(ids, weights))
 
 
-def said(role, content, **extra):
+def message(role, content, **extra):
     return Conversation((Message(role, content, extra=extra), Message("assistant", "ok")), "rows.jsonl:1", "mine")
 
 
@@ -50,12 +50,12 @@ SAME_AND_OTHER = [
     (chat("q", "ok", tools=TOOLS), chat("q", "ok"), False, False),
     (chat("q", "ok", tools=TOOLS), chat("q", "ok", tools=TOOLS[::-1]), True, True),
     (chat("q", "ok", tools=TOOLS), chat("q", "ok", tools=({"parameters": {}, "name": "now"}, TOOLS[1])), True, True),
-    (said("tool", "5", tool_call_id="call_1"), said("tool", "5", tool_call_id="call_2"), True, True),
-    (said("tool", "5", name="add"), said("tool", "5", name="sub"), False, False),
-    (calls("add", {"id": 1}), calls("add", {"id": 1}, "call_2"), True, True),  # ids of calls are made up
-    (calls("add", {"id": 1}), calls("add", {"id": 2}), False, False),  # an argument of that name is not
+    (message("tool", "5", tool_call_id="call_1"), message("tool", "5", tool_call_id="call_2"), True, True),
+    (message("tool", "5", name="add"), message("tool", "5", name="sub"), False, False),
+    (calls("add", {"id": 1}), calls("add", {"id": 1}, "call_2"), True, True),  # ids of calls are ignored
+    (calls("add", {"id": 1}), calls("add", {"id": 2}), False, False),  # arguments named id are not
     (calls("add", '{"A": 1}'), calls("add", '{"a": 1}'), True, False),
-    # nothing is asked: compared whole
+    # no question: all messages are compared
     (Conversation((Message("assistant", "Hi"),), "a:1", "a"), chat("", "Hi"), False, False),
     (Conversation((Message("assistant", "Hi"),), "a:1", "a"), Conversation((Message("assistant", "Ho"),), "a:2", "a"),
      False, False),
@@ -80,8 +80,8 @@ def test_rows_with_equal_digests(one, other, same_prompt, same_conversation):
     assert len(row_digest(one, P)) == len(row_digest(one, C)) == 16
 
 
-def test_rows_cut_from_one_conversation_train_different_turns():
-    """One row for each trained turn: the texts are the same, and none of the rows may go."""
+def test_rows_of_one_conversation_with_different_trained_turns_differ():
+    """One row for each trained turn: the texts are equal, but no row may be dropped."""
     turns = [Message("user", "q"), Message("assistant", "a", weight=0.0), Message("assistant", "b")]
     first = Conversation(tuple(turns), "rows.jsonl:1#1", "mine")
     second = Conversation((turns[0], Message("assistant", "a"), turns[2]), "rows.jsonl:1#2", "mine")
@@ -92,19 +92,19 @@ def test_rows_cut_from_one_conversation_train_different_turns():
     assert row_digest(masks[0], C, weights=True) != row_digest(masks[1], C, weights=True)
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys():
+def test_digest_does_not_depend_on_the_order_of_keys():
     one = Message("user", "q", extra={"name": "Ann", "kind": {"x": 1, "y": 2}})
     other = Message("user", "q", extra={"kind": {"y": 2, "x": 1}, "name": "Ann"})
     assert row_digest(Conversation((one,), "a:1", "a"), C) == row_digest(Conversation((other,), "b:1", "b"), C)
 
 
-def test_held_out_rows_come_first_then_priority_then_the_earliest():
+def test_kept_row_is_held_out_then_highest_priority_then_earliest():
     rows = numbered_rows("abcdef", held_out=[4, 5], priorities=[0, 1, 1, -1, 0, 3])
     assert preference_order(rows).tolist() == [5, 4, 1, 2, 0, 3]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(-2, 2)), max_size=30))
-def test_winners_by_brute_force(drawn):
+def test_kept_rows_equal_brute_force(drawn):
     rows = numbered_rows(
         ["x"] * len(drawn), [i for i, (_, held, _) in enumerate(drawn) if held], [rank for _, _, rank in drawn]
     )
@@ -134,6 +134,6 @@ def test_words(text, expected):
 
 
 @given(st.text(alphabet=st.characters(codec="ascii")))
-def test_plain_text_gives_the_same_words_the_long_way(text):
-    """A sign that is no letter makes no difference; it only leads past the short cut for ASCII."""
+def test_fast_path_for_ascii_gives_the_same_words(text):
+    """Added punctuation does not change the words, but disables the fast path for ASCII."""
     assert normalized_words(text) == normalized_words(f"{text} \u2019")
