@@ -15,7 +15,7 @@ TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenize
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """Makes the config of a run over two sources, ``a`` (30 rows) and ``b`` (12 rows)."""
+    """Return a function that makes the config of a run over two sources, ``a`` (30 rows) and ``b`` (12 rows)."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
     write_jsonl(tmp_path / "a.jsonl", make_rows("a", 30))
@@ -34,7 +34,7 @@ def config(tmp_path, monkeypatch):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """Return a running web server; the working directory and the cache are new."""
+    """Return a running web server, with a new working directory and an empty cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

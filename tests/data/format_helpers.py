@@ -1,4 +1,4 @@
-"""Rows and their conversion, for the tests of formats."""
+"""Make rows and convert them, for the tests of formats."""
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.formats.row_converter import make_converter
@@ -10,7 +10,7 @@ def row(values):
 
 
 def convert(found, format, columns, separator="\n\n"):
-    """The one conversation of a row."""
+    """Return the single conversation of a row."""
     (conversation,) = make_converter(SourceConfig(format=format, columns=columns), "mine", separator, ()).convert(found)
     return conversation
 

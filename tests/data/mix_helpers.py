@@ -1,4 +1,4 @@
-"""Mixes and the rows that are drawn from them."""
+"""Make mixes and count the rows drawn from them."""
 
 from mix_pools import pools
 
@@ -7,11 +7,11 @@ from sft_cli.data.mixing.epoch_draw import draw_epoch
 
 
 def drawn(data: DataConfig, trained: dict[str, list[int]], seed: int = 0) -> list[list[int]]:
-    """Rows, repeats counted, per stage and source."""
+    """Return the number of rows, with repeats, per stage and source."""
     made = draw_epoch(data, pools(data, trained), seed)
     return [[int(copies.sum()) for copies in stage.copies] for stage in made.stages]
 
 
 def mixed(**sources) -> dict[str, SourceConfig]:
-    """Sources by name, from their weights or from other keys."""
+    """Return sources by name, from their weights or other keys."""
     return {name: SourceConfig(**(of if isinstance(of, dict) else {"weight": of})) for name, of in sources.items()}

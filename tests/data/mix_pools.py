@@ -10,17 +10,17 @@ from sft_cli.data.mixing.epoch_draw import Pool
 
 
 def digests(contents: Sequence[object]) -> np.ndarray:
-    """``(rows,)`` S16: equal contents have equal keys."""
+    """Return ``(rows,)`` S16: equal contents have equal keys."""
     return np.array([hashlib.blake2b(repr(one).encode(), digest_size=16).digest() for one in contents], "S16")
 
 
 def pool(name: str, source: SourceConfig, trained: Sequence[int], contents: Sequence[object] | None = None) -> Pool:
-    """A pool of rows of so many trained tokens, each as many tokens again in its prompt."""
+    """Return a pool of rows with these numbers of trained tokens and equally long prompts."""
     tokens = np.array(trained, np.int64)
     keys = digests([(name, row) for row in range(len(trained))] if contents is None else contents)
     return Pool(name, source, keys, tokens, 2 * tokens)
 
 
 def pools(data: DataConfig, trained: dict[str, Sequence[int]]) -> list[Pool]:
-    """A pool for every source of the mix."""
+    """Return a pool for every source of the mix."""
     return [pool(name, source, trained[name]) for name, source in data.mix.items()]

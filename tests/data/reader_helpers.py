@@ -1,4 +1,4 @@
-"""Files and their rows, for the tests of readers."""
+"""Write files and read their rows, for the tests of readers."""
 
 from sft_cli.data.row_errors import RowError
 
@@ -9,6 +9,6 @@ def write(path, content):
 
 
 def rows(reader, path):
-    """Numbers with values, or with the whole message of what is wrong."""
+    """Return row numbers with the values of the row, or with the message of its error."""
     records = reader(path, path.name)
     return [(number, str(values) if isinstance(values, RowError) else dict(values)) for number, values in records]

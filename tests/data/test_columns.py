@@ -1,4 +1,4 @@
-"""Every column of every row is read, left out on purpose, named as not read, or refused with what to do."""
+"""Every column of every row is read, ignored by request, reported as not read, or refused with a fix."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 
 
 def account(values, **config):
-    """What nothing reads of a row, and what is left out on purpose; an error if that is refused."""
+    """Return the unread and the ignored columns of a row; raise if a column is refused."""
     source, result = SourceConfig(**config), UnreadColumns()
     made = make_converter(source, "mine", "\n\n", values)
     row = Row(values, "rows.jsonl:1", "mine")
@@ -145,7 +145,7 @@ def test_ignore_of_a_missing_column(ignore, fix):
 
 
 def test_ignored_columns_do_not_affect_detection():
-    """The format is recognized without them, and they are no required column either."""
+    """Detection ignores them, and they do not count as required columns."""
     values = {"question": "Q", "answer": "A", "context": "C"}
     assert account(values, ignore=["context"])["ignored"] == ["context"]
     with pytest.raises(RowError, match="there is no field 'answer'"):
@@ -159,7 +159,7 @@ cells = st.sampled_from([None, "", "x", 0, 3, False, [], ["y"], {"k": 1}])
 @settings(deadline=None, max_examples=300)
 @given(st.dictionaries(names, cells, max_size=5), st.booleans(), st.data())
 def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
-    """Whatever the columns are; and a column that holds nothing never refuses a row."""
+    """This holds for any columns; an empty column never causes a refusal."""
     extra = {name: value for name, value in extra.items() if name not in ("prompt", "completion")}
     ignore = data.draw(st.lists(st.sampled_from(sorted(extra)), unique=True)) if extra else []
     tags = {name: name for name in extra if name not in ignore and isinstance(extra[name], str)} if named else {}
@@ -198,7 +198,7 @@ def test_unread_columns_are_in_console_manifest_and_report(config, tmp_path, cap
 
 
 def test_refused_column_in_a_late_row_stops_every_run(config, tmp_path):
-    """Also where the parts are there already, and whatever on_bad_row says."""
+    """This includes runs with cached parts, and any value of on_bad_row."""
     made_config = config()
     values = [*rows(40), *rows(1, image="x.png")]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
@@ -214,7 +214,7 @@ def test_refused_column_in_a_late_row_stops_every_run(config, tmp_path):
 @example(['"'])
 @example(["\\]"])
 def test_advised_override_parses_to_the_same_value(columns):
-    """Whatever columns are called, the advised override passes a shell and the grammar unchanged."""
+    """For any column names, the shell and the grammar of overrides leave the advised value unchanged."""
     columns = [column for column in columns if column.isprintable() and column.strip() == column] or ["a"]
     for value in (columns, {"prompt": columns[0]}):
         (word,) = shlex.split(format_override("data.mix.mine.columns", value))
@@ -224,7 +224,7 @@ def test_advised_override_parses_to_the_same_value(columns):
 
 
 def refused_row(config, tmp_path, row):
-    """The config of a run over one row, and the error that refuses it."""
+    """Return the config of a run over one row, and the error that refuses it."""
     made_config = config()
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(SftError) as refused:
@@ -245,7 +245,7 @@ def test_detect_refuses_a_conflicting_column(config, tmp_path):
 
 
 def test_either_of_two_answer_columns_can_be_trained(config, tmp_path):
-    """What the advice says is set: it trains the other answer."""
+    """Applying the suggested settings trains the other answer."""
     made_config, error = refused_row(
         config, tmp_path, {"question": "What is it?", "answer": "One.", "response": "Two."}
     )
@@ -267,7 +267,7 @@ def test_either_of_two_answer_columns_can_be_trained(config, tmp_path):
     ],
 )
 def test_placeholder_of_ignored_images_gets_a_remark(question, images, remarked):
-    """The model reads it as plain text; a row without images may speak of the tag."""
+    """The model reads the placeholder as plain text; a row without images may contain it."""
     row = Row({"question": question, "answer": "A cat.", "images": images}, "a.jsonl:1", "a")
     config = SourceConfig(path="a.jsonl", ignore=["images"], columns={"prompt": "question", "completion": "answer"})
     (conversation,) = make_converter(config, "a", "\n", row.values).convert(row)

@@ -38,7 +38,7 @@ from tests.data.format_helpers import convert, row
         ),
     ],
 )
-def test_maps_that_do_not_fit(columns, expected):
+def test_invalid_column_maps_are_refused(columns, expected):
     columns = {"instruction": "question", **columns} if "output" in columns else columns
     with pytest.raises(SftError) as caught:
         convert(row({"question": "Q", "answer": "A"}), "alpaca", columns, "")
@@ -79,7 +79,7 @@ def test_maps_that_do_not_fit(columns, expected):
         (["response"], {}, "response"),
     ],
 )
-def test_auto(columns, mapped, expected):
+def test_auto_detects_the_format(columns, mapped, expected):
     assert detect_format(columns, mapped) == expected
     assert resolve_format("auto", columns, mapped, "mine") == expected
 
@@ -200,13 +200,13 @@ LISTS = "`sft formats` lists what each format needs"
         ),
     ],
 )  # fmt: skip
-def test_auto_refuses(columns, mapped, expected):
+def test_auto_refuses_ambiguous_columns(columns, mapped, expected):
     with pytest.raises(SftError) as caught:
         resolve_format("auto", columns, mapped, "mine")
     assert str(caught.value) == f"data.mix.mine.format: {expected}"
 
 
-def test_a_format_that_does_not_exist():
+def test_unknown_format_is_refused():
     assert resolve_format("alpaca", [], {}, "mine") == "alpaca"
     with pytest.raises(SftError) as caught:
         resolve_format("alpacca", [], {}, "mine")

@@ -1,4 +1,4 @@
-"""Names that data sets use for a question and its answer, and lists of exchanges."""
+"""Column names of data sets for a question and its answer, and lists of exchanges."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_dialects_are_recognized(values, expected):
         ),
     ],
 )
-def test_rows_that_cannot_be_used(values, expected):
+def test_invalid_rows_are_refused(values, expected):
     with pytest.raises(RowError) as caught:
         convert(values)
     assert str(caught.value) == f"a:1: {expected}"
@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_used(values, expected):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_example_converts(name):
-    """``auto`` recognizes it, unless it has to be named, and it converts."""
+    """``auto`` detects the format of each example unless it must be named, and the example converts."""
     example = dict(FORMATS[name].example)
     result = make_converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
     assert result.name == name
@@ -111,7 +111,7 @@ def test_every_format_example_converts(name):
     assert made[0].text or made[0].tokens or last[0].content == "5" or last[0].extra["tool_calls"]
 
 
-def test_the_description_names_every_format_with_its_columns():
+def test_description_lists_every_format_with_its_columns():
     text = registry.describe_formats()
     for name, shape in FORMATS.items():
         block = next(block for block in text.split("\n\n") if block.startswith(f"{name}: "))

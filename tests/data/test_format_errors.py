@@ -1,4 +1,4 @@
-"""Rows that no format can read, and what the error says."""
+"""Rows that no format can read, and their errors."""
 
 import math
 
@@ -181,15 +181,15 @@ DROP = "fill it in or remove the row"
         ),
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_used(format, values, reason, expected):
+def test_invalid_row_is_refused(format, values, reason, expected):
     with pytest.raises(RowError) as caught:
         convert(row(values), format, {}, "\n\n")
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
     assert caught.value.reason == reason
 
 
-def test_an_error_can_always_be_written():
-    """A column whose name is half a character stands in the message."""
+def test_error_message_is_valid_unicode():
+    """The message contains the name of a column that is half a surrogate pair."""
     with pytest.raises(RowError) as caught:
         convert(row({"\ud83d": 1, "é": 2}), "text", {})
     assert caught.value.problem == "there is no field 'text'; the row has \\ud83d, é"
@@ -197,7 +197,7 @@ def test_an_error_can_always_be_written():
 
 
 @pytest.mark.parametrize("weight", [-1, math.nan, math.inf, "1", True, [1]])
-def test_a_weight_that_is_none(weight):
+def test_invalid_weight_is_refused(weight):
     values = {"messages": [{"role": "assistant", "content": "A", "weight": weight}]}
     with pytest.raises(RowError) as caught:
         convert(row(values), "messages", {}, "")
@@ -207,7 +207,7 @@ def test_a_weight_that_is_none(weight):
     )
 
 
-def test_two_weights():
+def test_conflicting_weights_are_refused():
     values = {"messages": [{"role": "assistant", "content": "A", "weight": 1, "loss_weight": 0}]}
     with pytest.raises(
         RowError, match=r"'messages\[0\].weight' is 1, 'loss_weight' is 0: they give different training weights"

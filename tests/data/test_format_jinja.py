@@ -1,4 +1,4 @@
-"""Formats that a user writes in YAML; the texts here are what such a file holds."""
+"""Formats that a user writes in YAML; the texts here are the contents of such files."""
 
 import pytest
 import yaml
@@ -20,7 +20,7 @@ def convert(text, values):
 
 
 def test_reasoning_steps_become_one_answer():
-    """MetaMath-like rows: a question, a list of steps, the number apart."""
+    """Rows like MetaMath: a question, a list of steps, and the number in a separate column."""
     text = """
     format:
       system: Think step by step.
@@ -77,7 +77,7 @@ def test_messages_as_json_or_as_a_list(text):
     assert result.tools == ({"name": "f"},)
 
 
-def test_a_list_made_by_filters():
+def test_filters_can_build_a_list():
     text = "format: {history: \"{{ earlier | map('list') }}\", query: '{{ q }}', response: '{{ a }}'}"
     result = convert(text, {"earlier": [("x", "y")], "q": "Q", "a": "A"})
     assert [m.content for m in result.messages] == ["x", "y", "Q", "A"]
@@ -88,8 +88,8 @@ def test_any_column_by_name():
     assert convert(text, {"my column": "T", "n": 1}).text == "T1"
 
 
-def test_json_in_a_text_is_as_people_write_it():
-    """No HTML entities, no escaped letters."""
+def test_tojson_does_not_escape_html_or_letters():
+    """JSON in a text has no HTML entities and no escaped letters."""
     assert convert("{format: {text: '{{ x | tojson }}'}}", {"x": {"é": "<a> & 'b'"}}).text == '{"é": "<a> & \'b\'"}'
 
 
@@ -101,7 +101,7 @@ def test_name_and_placeholders():
     assert (made.text, made.tags) == ("I am Ada", {"task": "k"})
 
 
-def test_trees_of_other_names():
+def test_trees_with_other_column_names():
     config = source("{format: {message_id: '{{ id }}', parent_id: '{{ up }}', text: '{{ said }}', role: '{{ by }}'}}")
     result = make_converter(config, "mine", "\n\n", ())
     assert result.needs_all_rows
@@ -161,7 +161,7 @@ def test_trees_of_other_names():
         ),
     ],
 )  # fmt: skip
-def test_texts_that_cannot_be_used(text, where, expected):
+def test_invalid_templates_are_refused(text, where, expected):
     with pytest.raises(SftError) as caught:
         make_converter(source(text), "mine", "\n\n", ())
     assert str(caught.value) == f"data.mix.mine.format{where}: {expected}"
@@ -188,7 +188,7 @@ def test_texts_that_cannot_be_used(text, where, expected):
                      "field 'format.text' is 0 (a number); expected text", None, id="number"),
     ],
 )  # fmt: skip
-def test_rows_that_jinja_cannot_read(text, reason, problem, fix):
+def test_invalid_rows_of_a_template_are_refused(text, reason, problem, fix):
     if "title" in text:
         text = "x {{ body.name.upper() }}"
     with pytest.raises(RowError) as caught:
@@ -203,7 +203,7 @@ def test_undefined_value_inside_a_list_is_an_error():
         convert(text, {"a": 1})
 
 
-def test_text_that_should_be_json():
+def test_text_that_is_not_json_is_refused():
     text = """{format: {messages: "[{{ q }}]"}}"""
     with pytest.raises(RowError) as caught:
         convert(text, {"q": "Q"})
@@ -213,14 +213,14 @@ def test_text_that_should_be_json():
     )
 
 
-def test_the_row_cannot_be_changed():
+def test_templates_cannot_change_the_row():
     values = {"xs": [1], "body": "B"}
     with pytest.raises(RowError):
         convert("{format: {text: '{% set _ = xs.append(2) %}{{ body }}'}}", values)
     assert values == {"xs": [1], "body": "B"}
 
 
-def test_columns_belong_to_the_table():
+def test_columns_with_a_template_are_refused():
     config = source("{format: {text: '{{ body }}'}, columns: {text: body}}")
     with pytest.raises(SftError) as caught:
         make_converter(config, "mine", "\n\n", ())
@@ -236,5 +236,5 @@ def test_replay_of_a_written_document():
     assert result.text == "T\nB"
 
 
-def test_a_column_called_row():
+def test_column_named_row():
     assert convert("{format: {text: '{{ row }}'}}", {"row": "R"}).text == "R"

@@ -1,4 +1,4 @@
-"""Formats of installed packages: small distributions are really installed and found by their entry points."""
+"""Formats of installed packages: pip installs small distributions, which are found by their entry points."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ OTHER_POINTS = "[sft_cli.formats]\ntwice = notes:messages\n"
 
 
 def wheel(folder, name, files, points):
-    """A wheel of a package ``name`` 1.2, made by hand."""
+    """Build the wheel of a package ``name`` 1.2 by hand."""
     info = f"{name}-1.2.dist-info"
     files = {
         **files,
@@ -72,7 +72,7 @@ def wheel(folder, name, files, points):
 
 @pytest.fixture(scope="module")
 def installed_packages(tmp_path_factory):
-    """A directory with three packages that pip installed."""
+    """Return a directory with three packages that pip installed."""
     folder, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
     wheels = [
         wheel(folder, "notes_formats", {"notes.py": CODE}, POINTS),
@@ -111,8 +111,8 @@ def test_call_format_accepts_all_return_types(packages):
     assert convert("medical_text", QA, role=Role.replay).text == "Q {{name}}A"
 
 
-def test_a_function_may_yield_its_messages(packages):
-    """Whatever mappings and sequences they are made of, what comes out is as if read from JSON."""
+def test_function_can_yield_messages(packages):
+    """Any mappings and sequences are converted to the types that JSON gives."""
     result = convert("stream", {"q": "Q", "a": "A"})
     assert result.messages == (
         Message("user", "Q", extra={"name": {"1": [2, "Q"]}}),
@@ -122,7 +122,7 @@ def test_a_function_may_yield_its_messages(packages):
         convert("stream", {"q": "Q"})
 
 
-def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
+def test_format_has_a_name_for_the_manifest_and_a_fingerprint(packages):
     source = SourceConfig(format="medical")
     assert make_converter(source, "mine", "\n\n", ()).name == "medical (notes_formats 1.2)"
     before = format_package(source)
@@ -138,7 +138,7 @@ def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
         assert format_package(SourceConfig(format=broken)).startswith(f"{broken} (notes_formats 1.2) ")
 
 
-def test_the_list_of_formats_names_them(packages):
+def test_list_of_formats_includes_plugins(packages):
     assert (
         "\n\nmedical (notes_formats 1.2): from an installed package, notes:messages\n\n" in registry.describe_formats()
     )
@@ -184,13 +184,13 @@ def test_the_list_of_formats_names_them(packages):
         ),
     ],
 )  # fmt: skip
-def test_rows_a_package_cannot_read(packages, format, values, reason, expected):
+def test_invalid_results_of_a_plugin_are_refused(packages, format, values, reason, expected):
     with pytest.raises(RowError) as caught:
         convert(format, values)
     assert (str(caught.value), caught.value.reason) == (f"a:1: {expected}", reason)
 
 
-def test_replay_of_conversations_is_found_row_by_row(packages):
+def test_replay_of_conversations_is_refused_per_row(packages):
     with pytest.raises(RowError) as caught:
         convert("medical", QA, role=Role.replay)
     assert str(caught.value) == (
@@ -221,7 +221,7 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
         ),
     ],
 )
-def test_formats_that_cannot_be_used(packages, format, expected):
+def test_invalid_plugins_are_refused(packages, format, expected):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format=format), "mine", "\n\n", ())
     assert str(caught.value) == f"data.mix.mine.format: {expected}"
@@ -242,7 +242,7 @@ def test_unknown_format_suggests_a_name(packages):
     assert caught.value.fix == "data.mix.mine.format=medical"
 
 
-def test_columns_are_the_packages_own(packages):
+def test_columns_with_a_plugin_are_refused(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="medical", columns={"messages": "x"}), "mine", "\n\n", ())
     assert caught.value.problem == ("the key has no effect: the format medical (notes_formats 1.2) does not read it")

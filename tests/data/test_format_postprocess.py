@@ -1,4 +1,4 @@
-"""Placeholders, tags, scores and replay: what every conversation gets whatever its format."""
+"""Placeholders, tags, scores and replay, which apply to conversations of every format."""
 
 import json
 import math
@@ -29,7 +29,7 @@ ME = {"name": "Ada", "author": "{{name}}'s makers"}
     [
         ("I am {{name}}.", "I am Ada."),
         ("{{ name }}{{name}}", "AdaAda"),
-        ("by {{author}}", "by {{name}}'s makers"),  # values are not searched again
+        ("by {{author}}", "by {{name}}'s makers"),  # inserted values are not searched again
         ("{{ user.name }} {{1,2},{3}} {{}} {{a b}} {name} {% name %} {{name|upper}}",) * 2,
         ("{{{name}}}", "{Ada}"),
     ],
@@ -38,7 +38,7 @@ def test_placeholders_are_filled(text, expected):
     assert answer(text, variables=ME) == expected
 
 
-def test_braces_that_are_no_placeholder_can_be_kept():
+def test_braces_that_are_not_placeholders_can_be_kept():
     assert answer("{{title}} by {{name}}", variables={"title": "{{title}}", "name": "Ada"}) == "{{title}} by Ada"
 
 
@@ -83,7 +83,7 @@ def test_placeholders_keep_leaves_text(text, placeholder, fix):
 
 
 @pytest.mark.parametrize("variables", [{}, {"other": "x"}])
-def test_a_placeholder_is_an_error_without_variables_too(variables):
+def test_placeholder_without_variables_is_an_error(variables):
     with pytest.raises(RowError, match=r"the placeholder \{\{title\}\} has no value"):
         answer("<h1>{{title}}</h1>", variables=variables)
 
@@ -93,17 +93,17 @@ def test_other_braces_are_text(text):
     assert answer(text) == text
 
 
-def test_rows_about_templates_keep_theirs():
+def test_rows_about_templates_keep_their_braces():
     assert answer("{{title}} {{name}}", variables=ME, placeholders=Placeholders.keep) == "{{title}} Ada"
     assert answer("{{title}}", placeholders=Placeholders.keep) == "{{title}}"
 
 
-def test_documents_keep_theirs():
+def test_documents_keep_their_braces():
     assert convert({"text": "{{Infobox}} {{name}}"}).text == "{{Infobox}} {{name}}"
     assert convert({"text": "{{Infobox}} {{name}}"}, variables=ME).text == "{{Infobox}} Ada"
 
 
-def test_a_placeholder_in_tool_arguments_is_an_error():
+def test_placeholder_in_tool_arguments_is_an_error():
     calls = [{"name": "f", "arguments": {"x": ["{{name}}"]}}]
     with pytest.raises(RowError, match=r"the placeholder \{\{name\}\} has no value"):
         convert({"messages": [{"role": "assistant", "content": None, "tool_calls": calls}]})
@@ -137,7 +137,7 @@ def test_scores_of_a_csv_file_are_text(value, number):
 
 
 @pytest.mark.parametrize("value", ["good", True, [4], {"a": 1}, math.nan, math.inf, "nan", "1e999", 10**400])
-def test_a_score_that_is_no_number(value):
+def test_score_that_is_not_a_number_is_refused(value):
     with pytest.raises(RowError) as caught:
         convert({**ROW, "judge": value}, scores={"quality": "judge"})
     assert caught.value.reason == "judge of the wrong type"
@@ -145,7 +145,7 @@ def test_a_score_that_is_no_number(value):
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, "\ud800"])
-def test_a_tag_that_is_no_text(value):
+def test_tag_that_is_not_text_is_refused(value):
     with pytest.raises(RowError):
         convert({**ROW, "kind": value}, tags={"task": "kind"})
 
@@ -165,14 +165,14 @@ def test_a_tag_that_is_no_text(value):
         ),
     ],
 )
-def test_a_column_that_is_not_there(config, expected):
+def test_missing_column_is_reported(config, expected):
     with pytest.raises(RowError) as caught:
         convert(ROW, **config)
     assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("values", [{"text": "T"}, {"content": "T"}, {"document": "T"}, {"response": "T"}])
-def test_documents_may_be_replayed(values):
+def test_documents_can_be_replayed(values):
     assert convert(values, role=Role.replay).text == "T"
 
 
@@ -184,7 +184,7 @@ def test_documents_may_be_replayed(values):
         {"message_id": "a", "text": "Q", "role": "prompter", "replies": []},
     ],
 )
-def test_conversations_may_not(values):
+def test_conversations_cannot_be_replayed(values):
     with pytest.raises(SftError) as caught:
         convert(values, role=Role.replay)
     assert caught.value.where == "data.mix.mine.role"
@@ -195,11 +195,11 @@ def test_conversations_may_not(values):
     )
 
 
-def test_a_column_of_conversations_can_be_replayed_by_name():
+def test_conversations_named_as_a_column_can_be_replayed():
     assert convert({"output": "T"}, role=Role.replay, format="text", columns={"text": "output"}).text == "T"
 
 
-def test_tree_settings_need_a_tree():
+def test_tree_settings_require_a_tree():
     with pytest.raises(SftError) as caught:
         convert(ROW, tree=TreeConfig(paths="all"))
     assert str(caught.value) == (
@@ -208,7 +208,7 @@ def test_tree_settings_need_a_tree():
     )
 
 
-def test_values_nested_beyond_what_python_follows():
+def test_values_nested_beyond_the_recursion_limit():
     deep = "x"
     for _ in range(100_000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""Rows that are token ids already: the table gives ids and weights."""
+"""Rows of token ids; the table gives the resulting ids and weights."""
 
 import pytest
 from hypothesis import given
@@ -33,11 +33,11 @@ IDS = [1, 50, 51, 2]
         {"labels": [-100, -100, 51, 2], "completion_mask": [0, 0, 1, 1], "loss_mask": None},
     ],
 )
-def test_labels_and_masks_say_the_same(columns):
+def test_labels_and_masks_give_the_same_weights(columns):
     assert tokens({"input_ids": IDS, **columns}) == TokenIds((1, 50, 51, 2), (0.0, 0.0, 1.0, 1.0))
 
 
-def test_nothing_predicts_the_first_token():
+def test_first_token_has_no_weight():
     assert tokens({"input_ids": IDS, "labels": IDS}) == TokenIds((1, 50, 51, 2), (0.0, 1.0, 1.0, 1.0))
 
 
@@ -49,13 +49,13 @@ def test_nothing_predicts_the_first_token():
         ([0, 1, 50, 2, 0], [-100, -100, 50, 2, -100], [0, 1, 1, 1, 0]),
     ],
 )
-def test_padding_is_left_out(ids, labels, mask):
-    """And the first token that is left has no weight."""
+def test_padding_is_removed(ids, labels, mask):
+    """The first remaining token has no weight."""
     result = tokens({"input_ids": ids, "labels": labels, "attention_mask": mask})
     assert result == TokenIds((1, 50, 2), (0.0, 1.0, 1.0))
 
 
-def test_a_replayed_document_needs_no_labels():
+def test_replayed_document_needs_no_labels():
     assert tokens({"input_ids": IDS}, role=Role.replay) == TokenIds((1, 50, 51, 2), (0.0, 1.0, 1.0, 1.0))
     assert tokens({"input_ids": IDS, "loss_mask": [0, 0, 1, 1]}, role=Role.replay).weights == (0.0, 0.0, 1.0, 1.0)
 
@@ -144,13 +144,13 @@ def test_a_replayed_document_needs_no_labels():
         ),
     ],
 )
-def test_rows_that_cannot_be_used(values, expected):
+def test_invalid_rows_are_refused(values, expected):
     with pytest.raises(RowError) as caught:
         tokens(values)
     assert str(caught.value) == f"a:1: {expected}"
 
 
-def test_variables_have_nothing_to_fill():
+def test_variables_without_text_are_refused():
     with pytest.raises(SftError) as caught:
         tokens({"input_ids": IDS, "labels": IDS}, variables={"name": "x"})
     assert str(caught.value) == (
@@ -165,7 +165,7 @@ PADDED = {"input_ids": [*PACKED["input_ids"], 0, 0], "labels": [*PACKED["labels"
 
 
 def split(values, **config):
-    """The places and the token ids of a row's documents."""
+    """Return the locations and the token ids of a row's documents."""
     result = make_converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
     made = result.convert(Row(values, "a:1", "mine"))
     return [one.where for one in made], [one.tokens for one in made]
@@ -196,7 +196,7 @@ def test_documents_packed_into_a_row_are_separated(columns):
     assert split(columns) == (["a:1#1", "a:1#2"], APART)
 
 
-def test_the_first_token_of_every_document_is_predicted_by_nothing():
+def test_first_token_of_every_document_has_no_weight():
     row = {"input_ids": [1, 5, 1, 6], "labels": [1, 5, 1, 6], "position_ids": [0, 1, 0, 1]}
     assert [one.weights for one in split(row)[1]] == [(0.0, 1.0), (0.0, 1.0)]
 
@@ -239,7 +239,7 @@ def test_documents_without_loss_are_removed():
         ),
     ],
 )
-def test_columns_that_contradict_the_row_or_each_other(columns, expected):
+def test_contradicting_columns_are_refused(columns, expected):
     with pytest.raises(RowError) as caught:
         split(PACKED | columns)
     assert str(caught.value) == f"a:1: {expected}"
@@ -247,7 +247,7 @@ def test_columns_that_contradict_the_row_or_each_other(columns, expected):
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=5), st.integers(0, 3))
 def test_packed_documents_are_separated(documents, padding):
-    """As if every document had been a row of its own; those without loss are none."""
+    """The result equals that of one row per document; documents without loss are removed."""
     ids = [[10 * number + place for place in range(len(flags))] for number, flags in enumerate(documents)]
     trained = [[flag and place > 0 for place, flag in enumerate(flags)] for flags in documents]
     wanted = [

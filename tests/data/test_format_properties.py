@@ -1,4 +1,4 @@
-"""No value of any type in any field escapes as a traceback: what comes out is a conversation or a ``RowError``."""
+"""Any value in any field gives a conversation or a ``RowError``, never a traceback."""
 
 import copy
 import json
@@ -73,7 +73,7 @@ trees = st.builds(
 
 
 def check(found: Conversation) -> None:
-    """A conversation holds what the rest of the tool relies on."""
+    """Check the properties of a conversation that other modules rely on."""
     kinds = [bool(found.messages), found.text is not None, found.tokens is not None]
     assert sum(kinds) == 1
     assert not found.messages or any(message.role == "assistant" for message in found.messages)
@@ -95,7 +95,7 @@ def check(found: Conversation) -> None:
 
 
 def attempt(found: RowConverter, row: Row) -> tuple[Conversation, ...]:
-    """The conversations of a row, none if it is refused in the right way."""
+    """Return the conversations of a row; none if it is refused with a valid error."""
     try:
         result = found.convert(row)
     except RowError as error:
@@ -164,7 +164,7 @@ SEEDS = [
 
 
 def places(value, path=()):
-    """Every place in a value, as the keys that lead there."""
+    """Return the path of keys to every place in a value."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
         yield (*path, key)
@@ -173,7 +173,7 @@ def places(value, path=()):
 
 @st.composite
 def nearly_right(draw, seed):
-    """A row of ``seed`` in which up to two values are replaced, left out or doubled."""
+    """Draw a row of ``seed`` with up to two values replaced, removed or doubled."""
     row = copy.deepcopy(seed)
     for _ in range(draw(st.integers(0, 2))):
         *path, last = draw(st.sampled_from(list(places(row))))
@@ -191,11 +191,11 @@ def nearly_right(draw, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: "-".join(seed))
-def test_rows_that_are_nearly_right(seed):
-    """And a good part of them does convert."""
+def test_nearly_valid_rows_convert_or_are_refused(seed):
+    """A good part of these rows converts."""
     converted = []
 
-    @settings(max_examples=100)  # fewer may hold no row that converts
+    @settings(max_examples=100)  # fewer examples may include no row that converts
     @given(nearly_right(seed), sources, trees)
     def every_row(values, source, tree):
         if "input_ids" in seed:
@@ -211,7 +211,7 @@ def test_rows_that_are_nearly_right(seed):
 
 
 @given(node, trees)
-def test_trees(root, tree):
+def test_trees_of_random_shape(root, tree):
     row = Row({"message_tree_id": "t", "prompt": root}, "a:1", "mine")
     try:
         result = make_converter(SourceConfig(tree=tree), "mine", "\n", row.values).convert(row)
@@ -240,8 +240,8 @@ spoilt = st.fixed_dictionaries({"message_id": plain, "parent_id": plain, "text":
 
 
 @given(st.lists(flat | flat | flat | spoilt, max_size=9), trees)
-def test_flat_trees(rows, tree):
-    """Every row is in a tree that gave conversations, or belongs to a problem that is told."""
+def test_flat_trees_of_random_shape(rows, tree):
+    """Every row is in a tree that gave conversations, or belongs to a reported problem."""
     source = SourceConfig(format="tree_messages", tree=tree)
     result = make_converter(source, "mine", "\n", ())
     made = list(result.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows)))
@@ -255,7 +255,7 @@ def test_flat_trees(rows, tree):
     ["{{ a }}", "{{ [a, b] }}", "{{ a | tojson }}", "{{ a.x ~ b[0] }}", "{% for x in a %}{{ x.y }}{% endfor %}",
      "{{ a | map(attribute='role') }}", "{{ [{'role': 'assistant', 'content': a}] }}"]
 ), st.sampled_from(["messages", "text", "tools"]))  # fmt: skip
-def test_written_formats(values, text, field):
+def test_formats_written_in_yaml(values, text, field):
     texts = {field: text} if field != "tools" else {"messages": "{{ a }}", "tools": text}
     result = make_converter(SourceConfig(format=texts), "mine", "\n", values)
     try:

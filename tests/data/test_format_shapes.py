@@ -1,4 +1,4 @@
-"""Shapes of rows that people have: the table says exactly which messages come out."""
+"""Common shapes of rows; the table gives the resulting messages."""
 
 import json
 
@@ -9,7 +9,7 @@ from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from tests.data.helpers import convert, messages, summarize
 
-ASKED, SAID = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 PLAIN = [("user", "Q"), ("assistant", "A")]
 
 
@@ -76,24 +76,24 @@ XLAM = {
 @pytest.mark.parametrize(
     ("row", "format", "expected"),
     [
-        pytest.param({"prompt": [ASKED], "completion": [SAID]}, "prompt_completion", PLAIN, id="trl"),
+        pytest.param({"prompt": [USER], "completion": [ANSWER]}, "prompt_completion", PLAIN, id="trl"),
         pytest.param(
-            {"prompt": [{"role": "system", "content": "S"}, ASKED, SAID, ASKED], "completion": [SAID]},
+            {"prompt": [{"role": "system", "content": "S"}, USER, ANSWER, USER], "completion": [ANSWER]},
             "prompt_completion",
             [("system", "S"), ("user", "Q"), ("assistant", "A", 0.0), *PLAIN],
             id="trl-several-turns",
         ),
-        pytest.param({"prompt": "Q", "completion": [SAID]}, "prompt_completion", PLAIN, id="trl-half"),
+        pytest.param({"prompt": "Q", "completion": [ANSWER]}, "prompt_completion", PLAIN, id="trl-half"),
         pytest.param(
-            {"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])}, "prompt_completion", PLAIN, id="trl-csv"
+            {"prompt": json.dumps([USER]), "completion": json.dumps([ANSWER])}, "prompt_completion", PLAIN, id="trl-csv"
         ),
         pytest.param(
-            {"prompt": "Q", "completion": json.dumps([SAID])},
+            {"prompt": "Q", "completion": json.dumps([ANSWER])},
             "prompt_completion",
-            [("user", "Q"), ("assistant", json.dumps([SAID]))],
+            [("user", "Q"), ("assistant", json.dumps([ANSWER]))],
             id="an-answer-that-is-json",
         ),
-        pytest.param({"question": [ASKED], "answer": [SAID]}, "question_answer", PLAIN, id="other-names"),
+        pytest.param({"question": [USER], "answer": [ANSWER]}, "question_answer", PLAIN, id="other-names"),
         pytest.param(
             {"system": [text("S")], "messages": ANTHROPIC},
             "messages",
@@ -115,12 +115,12 @@ XLAM = {
             id="responses",
         ),
         pytest.param(
-            {"input": [{"role": "user", "content": [text("Q", "input_text")]}], "output": [SAID]}, "responses", PLAIN,
+            {"input": [{"role": "user", "content": [text("Q", "input_text")]}], "output": [ANSWER]}, "responses", PLAIN,
             id="responses-parts",
         ),
-        pytest.param({"input": [ASKED, SAID, ASKED], "output": "A"}, "responses",
+        pytest.param({"input": [USER, ANSWER, USER], "output": "A"}, "responses",
                      [("user", "Q"), ("assistant", "A", 0.0), *PLAIN], id="responses-texts"),
-        pytest.param({"messages": [ASKED, *ITEMS]}, "messages", [("user", "Q"), *ITEMS_SAID], id="items-as-messages"),
+        pytest.param({"messages": [USER, *ITEMS]}, "messages", [("user", "Q"), *ITEMS_SAID], id="items-as-messages"),
         pytest.param(
             {"messages": HARMONY},
             "messages",
@@ -147,7 +147,7 @@ XLAM = {
             {"messages": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]},
             "messages", PLAIN, id="gemini",
         ),
-        pytest.param({"messages": [ASKED, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages",
+        pytest.param({"messages": [USER, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages",
                      [("user", "Q"), ("assistant", "No.")], id="refusal"),
     ],
 )  # fmt: skip
@@ -162,7 +162,7 @@ def test_tools_of_anthropic_and_xlam():
         "description": "d",
         "input_schema": {"type": "object", "properties": {"c": {"type": "string"}}},
     }
-    (result,) = convert({"messages": [ASKED, SAID], "tools": [tool]}).tools
+    (result,) = convert({"messages": [USER, ANSWER], "tools": [tool]}).tools
     assert result == {
         "type": "function",
         "function": {"name": "w", "description": "d", "parameters": tool["input_schema"]},
@@ -182,20 +182,20 @@ def test_unread_fields_of_shapes_are_noted():
     assert convert({"messages": ANTHROPIC}).not_read == ("messages[].content[].signature",)
     assert convert({"input": "Q", "output": ITEMS}).not_read == ("output[].id", "output[].status")
     encrypted = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
-    assert convert({"input": "Q", "output": [encrypted, SAID]}).not_read == ("output[].encrypted_content",)
+    assert convert({"input": "Q", "output": [encrypted, ANSWER]}).not_read == ("output[].encrypted_content",)
 
 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
         pytest.param(
-            {"prompt": [ASKED, SAID], "completion": [SAID]},
+            {"prompt": [USER, ANSWER], "completion": [ANSWER]},
             "field 'prompt' ends with a message of the assistant that 'completion' continues; only whole "
             "messages can be trained\n  fix: put the whole answer into 'completion'",
             id="a-prompt-that-begins-the-answer",
         ),
         pytest.param(
-            {"prompt": [ASKED], "completion": [ASKED]},
+            {"prompt": [USER], "completion": [USER]},
             "field 'completion' has no message of the assistant; there is nothing to train on\n"
             "  fix: add the assistant's answer or remove the row",
             id="no-answer",
@@ -203,7 +203,7 @@ def test_unread_fields_of_shapes_are_noted():
         pytest.param(
             {
                 "messages": [
-                    ASKED,
+                    USER,
                     {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, text("A")]},
                 ]
             },
@@ -212,14 +212,14 @@ def test_unread_fields_of_shapes_are_noted():
             id="encrypted",
         ),
         pytest.param(
-            {"messages": [{"role": "user", "content": [text("Q"), {"type": "tool_result", "content": "x"}]}, SAID]},
+            {"messages": [{"role": "user", "content": [text("Q"), {"type": "tool_result", "content": "x"}]}, ANSWER]},
             "field 'messages[0].content[1]' is a part of type tool_result after one of type text; "
             "templates show results "
             "of tools, then text\n  fix: put the parts into that order, or split the message in two",
-            id="a-result-behind-the-question",
+            id="a-result-after-the-question",
         ),
         pytest.param(
-            {"input": "Q", "output": [{"type": "web_search_call", "id": "w"}, SAID]},
+            {"input": "Q", "output": [{"type": "web_search_call", "id": "w"}, ANSWER]},
             "field 'output[0].type' is 'web_search_call'; no chat template has a counterpart for such an item\n"
             "  fix: keep items of type message, reasoning, function_call, function_call_output",
             id="another-item",
@@ -235,45 +235,45 @@ def test_unread_fields_of_shapes_are_noted():
             id="two-system-columns",
         ),
         pytest.param(
-            {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R"}]},
+            {"messages": [USER, {"role": "assistant", "channel": "analysis", "content": "R"}]},
             "field 'messages': the analysis 'R' is followed by no answer\n  fix: write reasoning as "
             "reasoning_content and "
             "calls as tool_calls",
             id="analysis-alone",
         ),
         pytest.param(
-            {"messages": [ASKED, {"role": "assistant", "channel": "commentary", "content": "C"}, SAID]},
+            {"messages": [USER, {"role": "assistant", "channel": "commentary", "content": "C"}, ANSWER]},
             "field 'messages[1].channel' (assistant) is 'commentary'; chat templates have no commentary without a "
             "tool call\n  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="commentary",
         ),
         pytest.param(
-            {"messages": [ASKED, {"role": "assistant", "channel": "inner", "content": "C"}, SAID]},
+            {"messages": [USER, {"role": "assistant", "channel": "inner", "content": "C"}, ANSWER]},
             "field 'messages[1].channel' (assistant) is 'inner'; chat templates have no such channel or recipient\n"
             "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="channel",
         ),
         pytest.param(
-            {"messages": [{"role": "user", "channel": 3, "content": "Q"}, SAID]},
+            {"messages": [{"role": "user", "channel": 3, "content": "Q"}, ANSWER]},
             "field 'messages[0].channel' (user) is 3; a user message has no channel\n"
             "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="channel-of-a-user",
         ),
         pytest.param(
-            {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R", "weight": 0}, SAID]},
+            {"messages": [USER, {"role": "assistant", "channel": "analysis", "content": "R", "weight": 0}, ANSWER]},
             "field 'messages': the analysis 'R' has another training weight than the message after it\n"
             "  fix: write reasoning as reasoning_content and calls as tool_calls",
             id="analysis-of-another-weight",
         ),
     ],
 )
-def test_rows_that_cannot_be_used(row, expected):
+def test_invalid_rows_are_refused(row, expected):
     with pytest.raises(RowError) as caught:
         convert(row)
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
 
 
-def test_an_analysis_becomes_the_reasoning_of_the_answer_with_its_weight():
+def test_analysis_becomes_the_reasoning_of_the_answer():
     thought, answer = {"channel": "analysis", "content": "R", "weight": 0}, {"content": "A", "loss": False}
-    result = messages(ASKED, {"role": "assistant", **thought}, {"role": "assistant", **answer})
+    result = messages(USER, {"role": "assistant", **thought}, {"role": "assistant", **answer})
     assert summarize(result) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]

@@ -1,4 +1,4 @@
-"""Tool calls and reasoning in every spelling; the tables are the specification."""
+"""Tool calls and reasoning in every supported spelling; the tables are the specification."""
 
 import json
 
@@ -24,7 +24,7 @@ def call(arguments, **more):
 
 
 def answered(message, format="messages"):
-    """The conversation of a question and one assistant message."""
+    """Return the conversation of a question and one assistant message."""
     return convert({"messages": [ASK, {"role": "assistant", **message}]}, format)
 
 
@@ -48,7 +48,7 @@ def test_tool_calls(given, expected):
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_arguments_that_were_encoded_again_are_decoded_and_counted(times):
+def test_arguments_encoded_twice_are_decoded_and_counted(times):
     arguments = once = json.dumps({"x": "é"}, ensure_ascii=False)
     for _ in range(times - 1):
         arguments = json.dumps(arguments)
@@ -60,7 +60,7 @@ def test_arguments_that_were_encoded_again_are_decoded_and_counted(times):
 @pytest.mark.parametrize(
     "arguments", ["", "f(x)", "[1]", "null", '"x"', "1", '"{"', [1], 5, True], ids=lambda value: json.dumps(value)
 )
-def test_arguments_that_are_no_object(arguments):
+def test_arguments_that_are_not_an_object_are_refused(arguments):
     with pytest.raises(RowError) as caught:
         answered({"tool_calls": [call(arguments)]})
     assert str(caught.value) == (
@@ -70,19 +70,19 @@ def test_arguments_that_are_no_object(arguments):
     assert caught.value.reason == "invalid tool arguments"
 
 
-def test_the_old_key_of_a_call():
+def test_old_key_of_a_call():
     result = answered({"content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}})
     assert result.messages[1] == Message("assistant", "", extra={"tool_calls": [call('{"x": 1}')]})
 
 
 @pytest.mark.parametrize("value", ["f(x)", {"name": "f"}, {"arguments": "{}"}, {"name": 1, "arguments": {}}, [1]])
-def test_an_old_call_that_is_none(value):
+def test_invalid_old_call_is_refused(value):
     with pytest.raises(RowError) as caught:
         answered({"content": None, "function_call": value})
     assert caught.value.reason == "function_call key"
 
 
-def test_both_spellings_of_a_call():
+def test_two_spellings_of_a_call_are_refused():
     with pytest.raises(RowError) as caught:
         answered({"tool_calls": [call({})], "function_call": {"name": "f", "arguments": {}}})
     assert str(caught.value) == (
@@ -102,7 +102,7 @@ def test_both_spellings_of_a_call():
          "expected the name of a tool", "tool call without a name"),
     ],
 )  # fmt: skip
-def test_calls_that_are_none(value, problem, reason):
+def test_invalid_calls_are_refused(value, problem, reason):
     with pytest.raises(RowError) as caught:
         answered({"tool_calls": value})
     assert (caught.value.problem, caught.value.reason) == (problem, reason)
@@ -119,7 +119,7 @@ def test_calls_that_are_none(value, problem, reason):
         ('{"type": "function", "function": {"name": "f", "arguments": {}}}', [call({})]),
     ],
 )
-def test_a_turn_that_is_a_call(role, value, expected):
+def test_turn_that_is_a_call(role, value, expected):
     turns = [{"from": "human", "value": "Q"}, {"from": role, "value": value}, {"from": "observation", "value": "R"}]
     result = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]}, "sharegpt")
     assert result.messages == (
@@ -131,7 +131,7 @@ def test_a_turn_that_is_a_call(role, value, expected):
 
 
 @pytest.mark.parametrize("value", ["", "{}", "[]", "f(x)", "null", "[1]", '{"name": "f"}', '{"function": "f"}', None])
-def test_a_turn_that_should_be_a_call(value):
+def test_invalid_call_turn_is_refused(value):
     with pytest.raises(RowError) as caught:
         convert({"conversations": [{"from": "function_call", "value": value}]}, "sharegpt")
     assert str(caught.value) == (
@@ -141,7 +141,7 @@ def test_a_turn_that_should_be_a_call(value):
     )
 
 
-def test_calls_with_nothing_between_them_are_made_at_once():
+def test_adjacent_calls_are_merged_into_one_message():
     one = {"from": "tool_call", "value": '{"name": "f", "arguments": {"x": 1}}'}
     two = {"from": "tool_call", "value": '{"name": "f", "arguments": "\\"{}\\""}'}
     result = convert({"conversations": [{"from": "human", "value": "Q"}, one, two]}, "sharegpt")
@@ -150,12 +150,12 @@ def test_calls_with_nothing_between_them_are_made_at_once():
 
 
 @pytest.mark.parametrize("between", [{"from": "observation", "value": "R"}, {"from": "gpt", "value": "A"}])
-def test_calls_with_something_between_them_stay_apart(between):
+def test_calls_with_a_message_between_them_are_not_merged(between):
     one = {"from": "tool_call", "value": '{"name": "f", "arguments": {}}'}
     assert len(convert({"conversations": [one, between, one]}, "sharegpt").messages) == 3
 
 
-def test_calls_of_other_weights_stay_apart():
+def test_calls_of_different_weights_are_not_merged():
     one = {"from": "tool_call", "value": '{"name": "f", "arguments": {}}'}
     result = convert({"conversations": [{**one, "weight": 0}, one]}, "sharegpt")
     assert [message.weight for message in result.messages] == [0, 1]
@@ -177,7 +177,7 @@ WRAPPED = {"type": "function", "function": BARE}
         {"functions": [BARE], "tools": "[]"},
     ],
 )
-def test_tool_schemas_come_out_as_a_server_gets_them(columns):
+def test_tool_schemas_have_the_form_of_a_request(columns):
     assert convert({"messages": [{"role": "assistant", "content": "A"}], **columns}).tools == (WRAPPED,)
 
 
@@ -211,11 +211,11 @@ CALL = '{"name": "f", "arguments": {}}'
         ),
     ],
 )
-def test_parts(parts, expected):
+def test_content_parts(parts, expected):
     assert answered({"content": parts}).messages[1] == expected
 
 
-def test_the_weight_of_a_message_of_parts():
+def test_weight_of_a_message_of_parts():
     result = answered({"content": [part("text", "A")], "loss_weight": 0.5})
     assert result.messages[1].weight == 0.5
 
@@ -256,12 +256,12 @@ def test_the_weight_of_a_message_of_parts():
         ),
     ],
 )
-def test_parts_that_cannot_be_used(message, expected):
+def test_invalid_parts_are_refused(message, expected):
     with pytest.raises(RowError) as caught:
         convert({"messages": [message]})
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
 
 
-def test_messages_in_a_csv_file_are_json_text():
+def test_messages_in_a_csv_file_are_read_as_json():
     turns = [ASK, {"role": "assistant", "content": "A"}]
     assert convert({"messages": json.dumps(turns)}) == convert({"messages": turns})

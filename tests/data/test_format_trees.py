@@ -1,4 +1,4 @@
-"""OpenAssistant's trees. The tables give each branch as ``text`` or, where an answer carries no loss, ``(text)``."""
+"""OpenAssistant's trees. The tables give each branch as ``text``; ``(text)`` marks an answer without loss."""
 
 import random
 
@@ -12,7 +12,7 @@ from sft_cli.types import Row
 
 
 def node(text, *replies, rank=None, **more):
-    """A message: questions are written in capitals, answers in small letters."""
+    """Return a message: questions have capital letters, answers small ones."""
     role = "prompter" if text[:1].isupper() else "assistant"
     return {"message_id": f"id-{text}", "text": text, "role": role, "rank": rank, "replies": list(replies), **more}
 
@@ -22,7 +22,7 @@ def tree(root, **more):
 
 
 def flat(root, parent=None):
-    """The messages of a tree as single rows, each after its parent."""
+    """Return the messages of a tree as single rows, each after its parent."""
     own = {key: value for key, value in root.items() if key != "replies"}
     rows = [{**own, "parent_id": parent}]
     for reply in root["replies"]:
@@ -74,18 +74,18 @@ TREE = node(
     ],
 )
 def test_paths(paths, expected):
-    """Both nested shapes and the flat one agree, in any order of the rows."""
+    """Both nested forms and the flat form give the same result, in any order of rows."""
     result = branches(tree(TREE), paths=paths)
     assert [shown(branch) for branch in result] == expected
     assert [shown(branch) for branch in branches(TREE, paths=paths)] == expected
     rows = flat(TREE)
     assert [shown(branch) for branch in gathered(rows, paths=paths)] == expected
-    # Replies without a rank keep the order of the file, so the flat rows are shuffled without touching a pair of those.
+    # Replies without a rank keep the order of the file, so shuffling never swaps two of them.
     random.Random(1).shuffle(rows)
     assert [shown(branch) for branch in gathered(rows, paths=paths)] == expected
 
 
-def test_an_answer_that_branches_share_carries_loss_once():
+def test_answer_shared_by_branches_has_loss_once():
     result = branches(tree(TREE), paths="all")
     answers = [m.content for branch in result for m in branch.messages if m.role == "assistant" and m.weight > 0]
     assert sorted(answers) == ["a", "b", "c", "d", "f", "g", "h"]
@@ -100,8 +100,8 @@ def test_where_and_group():
     assert single == ["trees.jsonl:4#1"]
 
 
-def test_a_reply_that_leads_to_no_answer_is_not_followed():
-    """The best-ranked user reply was never answered; the path goes through its sibling."""
+def test_unanswered_reply_is_not_followed():
+    """The best-ranked user reply has no answer; the path follows its sibling."""
     result = branches(tree(node("Q", node("a", node("U"), node("V", node("W")), node("F", node("f"))))))
     assert [shown(branch) for branch in result] == ["Q a F f"]
 
@@ -146,7 +146,7 @@ def test_review_and_language(config, expected):
         pytest.param(tree(node("Q")), {}, id="never-answered"),
     ],
 )
-def test_a_tree_with_nothing_left_is_left_out_on_purpose(values, config):
+def test_tree_without_remaining_messages_is_excluded(values, config):
     with pytest.raises(RowExcluded) as caught:
         branches(values, **config)
     assert str(caught.value) == (
@@ -156,7 +156,7 @@ def test_a_tree_with_nothing_left_is_left_out_on_purpose(values, config):
     assert caught.value.reason == "tree without a kept answer"
 
 
-def test_abandoned_trees_are_kept_on_demand():
+def test_abandoned_trees_can_be_kept():
     assert branches(tree(node("Q", node("a")), tree_state="aborted_low_grade"), reviewed=False)
     state = {**node("Q", node("a")), "tree_state": "aborted_low_grade"}
     (left_out,) = gathered(flat(state))
@@ -196,7 +196,7 @@ def test_abandoned_trees_are_kept_on_demand():
         ),
     ],
 )  # fmt: skip
-def test_trees_that_cannot_be_used(prompt, config, expected):
+def test_invalid_trees_are_refused(prompt, config, expected):
     values = {"message_tree_id": "t", "prompt": prompt}
     if expected is None:
         assert [shown(branch) for branch in branches(values, **config)] == ["Q "]
@@ -206,7 +206,7 @@ def test_trees_that_cannot_be_used(prompt, config, expected):
     assert caught.value.problem == expected
 
 
-def test_a_tree_of_great_depth():
+def test_very_deep_tree():
     deep = node("a0")
     for depth in range(1, 3000):
         deep = node(f"{'Q' if depth % 2 else 'a'}{depth}", deep)
@@ -221,11 +221,11 @@ def test_flat_trees_and_unranked_replies_keep_the_order_of_the_file():
     assert result == ["Q a E e", "Q (a) E f", "Q b", "Q c", "R d"]
 
 
-def test_flat_rows_that_belong_to_no_tree():
-    """Each row is in a conversation, or is told; the trees around it are whole."""
+def test_flat_rows_without_a_tree_are_reported():
+    """Each row is in a conversation or is reported; the other trees are complete."""
     rows = [
         *flat(node("Q", node("a"))),  # 1, 2
-        {"message_id": "id-x", "parent_id": "gone", "text": "x", "role": "assistant"},  # 3
+        {"message_id": "id-x", "parent_id": "missing", "text": "x", "role": "assistant"},  # 3
         {"message_id": "id-Q", "parent_id": None, "text": "Q", "role": "prompter"},  # 4: as 1
         {"message_id": "p", "parent_id": "q", "text": "x", "role": "assistant"},  # 5 and 6: a circle
         {"message_id": "q", "parent_id": "p", "text": "x", "role": "assistant"},
@@ -244,19 +244,19 @@ def test_flat_rows_that_belong_to_no_tree():
             "there is no field 'message_id'; the row has parent_id, text, role",
         ),
         ("flat.jsonl:9", "rank of the wrong type", "field 'rank' is '0' (text); expected a number or null"),
-        ("flat.jsonl:3", "message without its tree", "field 'parent_id' is 'gone', which no first message leads to"),
+        ("flat.jsonl:3", "message without its tree", "field 'parent_id' is 'missing', which no first message leads to"),
         ("flat.jsonl:5", "message without its tree", "field 'parent_id' is 'q', which no first message leads to"),
         ("flat.jsonl:6", "message without its tree", "field 'parent_id' is 'p', which no first message leads to"),
     ]
 
 
-def test_rows_that_could_not_be_read_pass_through():
+def test_unreadable_rows_are_passed_through():
     bad = BadRow("flat.jsonl:1", "mine", RowError(where="flat.jsonl:1", reason="r", problem="p", fix="f"))
     result = make_converter(SourceConfig(format="tree_messages"), "mine", "\n\n", ())
     assert list(result.convert_all([bad])) == [bad]
 
 
-def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
+def test_tags_and_scores_of_flat_rows_come_from_the_first_message():
     rows = flat(node("Q", node("a"), topic="t", judge=4))
     source = SourceConfig(
         format="tree_messages", tags={"task": "topic", "language": "text"}, scores={"quality": "judge"}
@@ -272,8 +272,8 @@ def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
 
 @pytest.mark.material
 @pytest.mark.parametrize("file", ["en_100_tree.jsonl", "en_100_message.jsonl"])
-def test_the_real_files_agree_with_their_flat_rows(material_dir, file):
-    """Nested rows and the same messages one in a row: the same conversations."""
+def test_real_nested_and_flat_files_agree(material_dir, file):
+    """Nested rows and flat rows of the same messages give the same conversations."""
     import json
 
     rows = [json.loads(line) for line in (material_dir / "data/oasst" / file).read_text().splitlines()]

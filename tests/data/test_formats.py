@@ -1,4 +1,4 @@
-"""Rows of every format to conversations; the tables are the specification, the errors are verbatim."""
+"""Conversion of rows of every format; the tables are the specification, the errors are verbatim."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.data.format_helpers import USER, convert, row
 
 
 def talk(format, values, columns=None, separator="\n\n"):
-    """Role and content of every message."""
+    """Return role and content of every message."""
     result = convert(row(values), format, columns or {}, separator)
     return [(message.role, message.content) for message in result.messages]
 
@@ -64,7 +64,7 @@ def test_prompt_completion_and_text():
     ],
 )  # fmt: skip
 def test_roles(name, role):
-    """Both spellings of a message, under either column."""
+    """Both spellings of a message are read under either column name."""
     for format, column in (("sharegpt", "conversations"), ("messages", "messages")):
         old = [{"from": name, "value": "x"}, {"from": "gpt", "value": "y"}]
         new = [{"role": name, "content": "x"}, {"role": "assistant", "content": "y"}]
@@ -101,7 +101,7 @@ def test_roles(name, role):
         ),
     ],
 )
-def test_an_assistant_message(message, expected):
+def test_assistant_message(message, expected):
     values = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", **message}]}
     assert convert(row(values), "messages", {}, "").messages == (Message("user", "Q"), expected)
 
@@ -115,14 +115,14 @@ def test_an_assistant_message(message, expected):
         pytest.param(["user", "system", "assistant"], id="system-later"),
     ],
 )
-def test_orders_that_templates_decide(roles):
+def test_any_order_of_roles_is_accepted(roles):
     assert talk("messages", {"messages": [{"role": role, "content": "x"} for role in roles]}) == [
         (r, "x") for r in roles
     ]
 
 
 @pytest.mark.parametrize("role", ["system", "tool"])
-def test_a_system_message_and_a_tool_result_may_be_empty(role):
+def test_system_message_and_tool_result_can_be_empty(role):
     values = {"messages": [{"role": role, "content": ""}, {"role": "assistant", "content": "A"}]}
     assert talk("messages", values) == [(role, ""), ("assistant", "A")]
 
@@ -145,7 +145,7 @@ def test_system_column_becomes_the_first_message():
     assert talk("sharegpt", values) == [("system", "S"), ("user", "Q"), ("assistant", "A")]
 
 
-def test_a_partial_map_keeps_the_other_names():
+def test_partial_column_map_keeps_the_other_names():
     values = {"instruction": "Q", "context": "I", "output": "A", "input": "not this one"}
     assert talk("alpaca", values, {"input": "context"}) == [("user", "Q\n\nI"), ("assistant", "A")]
 
@@ -159,8 +159,8 @@ def test_a_partial_map_keeps_the_other_names():
         ("messages", {"messages": [USER, {"role": "assistant", "content": ""}]}),
     ],
 )
-def test_silence_is_an_answer(format, values):
-    """Data sets hold such rows on purpose; preparation counts them, and filters judge them."""
+def test_empty_answer_is_accepted(format, values):
+    """Some data sets contain such rows on purpose; preparation counts them, and filters can drop them."""
     conversation = convert(Row(values, "a:1", "a"), format, {}, "\n\n")
 
     assert "" in [message.content for message in conversation.messages if message.role == "assistant"]

@@ -15,7 +15,7 @@ seeds = st.integers(0, 5)
 
 
 def split(contents, groups=None, sources=None, fraction=0.0, number=None, seed=0):
-    """``hold_out`` of rows of these prompts; no groups and one source unless given."""
+    """Call ``hold_out`` for rows with these prompts; no groups and one source by default."""
     none, one = np.full(len(contents), -1, np.int64), np.zeros(len(contents), np.int64)
     groups = none if groups is None else np.array(groups, np.int64)
     sources = one if sources is None else np.array(sources, np.int64)
@@ -23,7 +23,7 @@ def split(contents, groups=None, sources=None, fraction=0.0, number=None, seed=0
 
 
 def families(prompts, groups) -> list[int]:
-    """Connected components by merging sets, one row after another."""
+    """Return connected components by merging sets row by row."""
     result: list[set] = []
     for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
         new = {row, ("prompt", prompt)} | ({("group", group)} if group >= 0 else set())
@@ -43,7 +43,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("prompts", "groups", "held_out"), BY_HAND)
-def test_a_fifth_of_ten_rows(prompts, groups, held_out):
+def test_hold_out_a_fifth_of_ten_rows(prompts, groups, held_out):
     result = np.flatnonzero(split(prompts, groups, fraction=0.2)).tolist()
     if held_out is None:
         assert result in ([3, 4], [5, 6])
@@ -52,7 +52,7 @@ def test_a_fifth_of_ten_rows(prompts, groups, held_out):
 
 
 @given(rows, fractions, seeds)
-def test_families_stay_together_and_every_source_gives_its_part(made, fraction, seed):
+def test_families_stay_together_and_sources_contribute_their_share(made, fraction, seed):
     prompts, groups, sources = map(list, zip(*made, strict=True))
     held_out = split(prompts, groups, sources, fraction, seed=seed)
     family = families(prompts, groups)
@@ -71,25 +71,25 @@ def test_families_stay_together_and_every_source_gives_its_part(made, fraction, 
 
 
 @given(st.integers(2, 60), fractions, seeds)
-def test_the_number_held_out_of_rows_that_differ(num_rows, fraction, seed):
+def test_held_out_number_of_different_rows(num_rows, fraction, seed):
     wanted = min(max(1, round(fraction * num_rows)), num_rows - 1)
     assert split(range(num_rows), fraction=fraction, seed=seed).sum() == wanted
 
 
-def test_nothing_is_held_out_of_nothing():
+def test_hold_out_of_no_rows():
     assert not split(range(5), fraction=0.0).any()
     assert split([], fraction=0.5).tolist() == []
     assert split(["only"], fraction=0.5).tolist() == [False]
 
 
-def test_a_number_of_rows_is_spread_by_size():
+def test_held_out_number_is_divided_by_source_size():
     """7 of 60, 30 and 10 rows: 4.2, 2.1 and 0.7."""
     sources = [0] * 60 + [1] * 30 + [2] * 10
     held_out = split(range(100), sources=sources, number=7)
     assert np.bincount(np.array(sources)[held_out], minlength=3).tolist() == [4, 2, 1]
 
 
-def test_never_all_rows_of_a_source_by_number():
+def test_a_number_never_holds_out_all_rows_of_a_source():
     held_out = split(range(4), sources=[0, 0, 0, 1], number=3)
     assert held_out[:3].sum() == 2
     assert not held_out[3]
@@ -112,7 +112,7 @@ def test_hold_out_keeps_families_of_training_rows():
 
 
 @given(rows, fractions, seeds, st.randoms(use_true_random=False))
-def test_the_order_of_files_does_not_matter(made, fraction, seed, random):
+def test_order_of_files_does_not_matter(made, fraction, seed, random):
     order = random.sample(range(len(made)), len(made))
     held_out, moved = (
         split(*map(list, zip(*some, strict=True)), fraction, seed=seed) for some in (made, [made[i] for i in order])
@@ -120,19 +120,19 @@ def test_the_order_of_files_does_not_matter(made, fraction, seed, random):
     assert np.array_equal(held_out[order], moved)
 
 
-def test_rows_added_later_hardly_move_the_others():
+def test_added_rows_barely_change_the_split():
     before, after = (split([f"row {i}" for i in range(n)], fraction=0.1, seed=3) for n in (1000, 1100))
     assert (before & after[:1000]).sum() >= 80
 
 
-def test_another_seed_holds_out_other_rows():
+def test_seed_changes_the_held_out_rows():
     chosen = [tuple(np.flatnonzero(split(range(1000), fraction=0.1, seed=seed))) for seed in range(5)]
     assert len(set(chosen)) == 5
     assert all(np.mean(indices) == pytest.approx(499.5, abs=120) for indices in chosen)
 
 
 @given(rows)
-def test_families_are_the_connected_components(made):
+def test_families_equal_connected_components(made):
     prompts, groups, _ = map(list, zip(*made, strict=True))
     result = group_families(digests(prompts), np.array(groups, np.int64))
     expected = families(prompts, groups)
@@ -141,13 +141,13 @@ def test_families_are_the_connected_components(made):
 
 
 def test_families_differ_in_trailing_zero_bytes():
-    """NumPy compares bytes without their trailing zeros; digests may end in them."""
+    """NumPy ignores trailing zeros when it compares bytes; digests can end in zeros."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(15) + b"a", bytes(16)], "S16")
     assert group_families(np.concatenate([keys, keys]), np.full(8, -1)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
-def test_a_long_chain_is_one_family():
-    """Row 2i shares its prompt with row 2i + 1, and that one a group with row 2i + 2: found soon."""
+def test_long_chain_is_one_family():
+    """Row 2i shares its prompt with row 2i + 1, which shares a group with row 2i + 2; the search is fast."""
     at = np.random.default_rng(0).permutation(100_000)
     result = group_families(digests((at // 2).tolist()), (at + 1) // 2)
     assert not result.any()

@@ -62,7 +62,7 @@ def test_one_line_per_row_in_order():
     ]
 
 
-def test_counts():
+def test_counts_of_a_ledger():
     ledger = ledger_of(
         [
             used("1", tokens=10, trained_tokens=4, copies=2, examples=3),
@@ -90,7 +90,7 @@ def test_reasons_by_frequency_then_name():
     assert list(ledger.reasons().items()) == [("c", 2), ("a", 1), ("b", 1)]
 
 
-def test_the_refusal_names_share_reasons_and_setting():
+def test_refusal_names_share_reasons_and_setting():
     entries = [used(f"rows.jsonl:{line}") for line in range(1, 96)]
     entries += [dropped("rows.jsonl:96", "too long"), dropped("rows.jsonl:97", "empty answer")]
     entries += [dropped("rows.jsonl:98", "too long"), dropped("rows.jsonl:99", "x"), dropped("rows.jsonl:100", "y")]
@@ -104,24 +104,24 @@ def test_the_refusal_names_share_reasons_and_setting():
 @pytest.mark.parametrize(
     ("num_used", "num_dropped", "proposed"), [(2, 1, "0.34"), (99, 2, "0.02"), (9999, 9, "0.0009"), (1, 1, "0.5")]
 )
-def test_the_proposed_budget_is_enough(num_used, num_dropped, proposed):
+def test_proposed_budget_is_sufficient(num_used, num_dropped, proposed):
     entries = [used("u")] * num_used + [dropped("d", "x")] * num_dropped
     assert refusal(entries, 0.0).endswith(f"data.budget.dropped={proposed}")
     check(entries, float(proposed))
 
 
-def test_the_budget_is_a_limit_not_a_bound_to_stay_below():
+def test_share_equal_to_the_budget_is_accepted():
     check([used("1")] * 99 + [dropped("2", "x")], 0.01)
     check([used("1")], 0.0)
     check([], 0.0)
 
 
-def test_rows_not_sampled_do_not_dilute():
+def test_rows_not_sampled_do_not_lower_the_share():
     entries = [used("1")] * 9 + [dropped("2", "x")] + [not_sampled("3")] * 1000
     assert refusal(entries, 0.05).startswith("data.budget.dropped: 1 of 10 rows (10.00%) were dropped, more than 5.00%")
 
 
-def test_a_source_of_which_nothing_is_left():
+def test_source_without_remaining_rows_is_refused():
     entries = [used(str(line)) for line in range(999)] + [dropped("b.jsonl:1", "empty answer", source="b")]
     assert refusal(entries, 0.5) == (
         "data.mix.b: no row is left, 1 were dropped: 1 empty answer (b.jsonl:1)\n"
@@ -150,14 +150,14 @@ def test_budgets_for_truncated_and_unproven_rows():
     )
 
 
-def test_a_truncated_row_that_the_mix_leaves_out_is_not_counted_as_truncated():
-    """Its share is of the rows that are used, and never above 1: a budget of 1 is always enough."""
+def test_truncated_row_excluded_by_the_mix_is_not_counted_as_truncated():
+    """The share is relative to the used rows and never above 1: a budget of 1 is always sufficient."""
     left_out = LedgerEntry(where="2", source="a", split="train", fate="not_sampled", tokens=9, truncated_tokens=5)
     check([used("1", truncated_tokens=3), left_out], truncated=1.0)
     assert ledger_of([used("1"), left_out]).counts["a"]["truncated"] == 0
 
 
-def test_a_source_has_a_budget_of_its_own():
+def test_source_can_have_its_own_budget():
     entries = [used("1")] * 99 + [used("b:1", source="b"), dropped("b:2", "x", source="b")]
     check(entries, 0.01, sources={"a": {"dropped": 0.0}, "b": {}})
     assert refusal(entries, 0.01, sources={"b": {"dropped": 0.1}}) == (
@@ -166,14 +166,14 @@ def test_a_source_has_a_budget_of_its_own():
     )
 
 
-def test_a_dropped_row_has_a_reason():
+def test_dropped_row_requires_a_reason():
     with pytest.raises(AssertionError, match="rows:1: dropped, None"):
         LedgerEntry(where="rows:1", source="a", split="train", fate="dropped")
     with pytest.raises(AssertionError, match="rows:1: used, x"):
         LedgerEntry(where="rows:1", source="a", split="train", fate="used", reason="x")
 
 
-def test_a_limit_that_is_met_is_not_exceeded_by_its_rounding():
+def test_limit_is_not_exceeded_by_rounding():
     """0.29 * 100 is 28.999999999999996."""
     entries = [used(f"a:{i}") for i in range(71)] + [dropped(f"b:{i}", "bad") for i in range(29)]
     check(entries, 0.29)

@@ -1,4 +1,4 @@
-"""Which ``trainer.max_length`` keeps how many rows: what is advised was measured, and passes when it is pasted."""
+"""Suggestions for ``trainer.max_length`` come from measured lengths and work when pasted."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from sft_cli.prepare.prepare import prepare_data
 
 
 def lengths(tokens, max_length=100, others=0, context=None, least=None):
-    """Rows of so many tokens; those of ``least``, where truncation would leave none of a long row."""
+    """Return the lengths of rows; ``least`` has the shortest length at which truncation keeps part of a row."""
     least = tokens if least is None else least
     first = next((f"a:{row}" for row, number in enumerate(tokens) if number > max_length), None)
     place = f"a:{int(np.argmax(tokens))}"
@@ -73,11 +73,11 @@ def lengths(tokens, max_length=100, others=0, context=None, least=None):
         ),
     ],
 )  # fmt: skip
-def test_advice(found, overflow, advice):
+def test_length_advice(found, overflow, advice):
     assert found.advice(BudgetConfig(dropped=0.01), overflow) == advice
 
 
-def test_the_option_to_truncate_raises_its_own_budget():
+def test_truncate_option_raises_its_budget():
     result = lengths([50] * 7 + [150] * 3, least=[50] * 7 + [20, 20, 120])
     assert result.advice(BudgetConfig(dropped=0.5, truncated=0.05), Overflow.error).split("\n")[-1] == (
         "data.overflow=truncate data.budget.truncated=0.23  # keeps 90%, 2 of them cut"
@@ -88,7 +88,7 @@ TAILED = lengths([50] * 90 + [150] * 6 + [900] * 4, least=[20] * 100)
 
 
 @pytest.mark.parametrize(
-    ("found", "limit", "said"),
+    ("found", "limit", "advice"),
     [
         (TAILED, 0.05, "trainer.max_length=192  # cuts 4 of 100 rows"),
         (TAILED, 0.0, "trainer.max_length=960  # cuts no row"),
@@ -100,8 +100,8 @@ TAILED = lengths([50] * 90 + [150] * 6 + [900] * 4, least=[20] * 100)
         (lengths([50] * 8 + [900], least=[20] * 8 + [800], context=512), 0.0, "trainer.max_length=512  # cuts no row"),
     ],
 )  # fmt: skip
-def test_the_length_that_cuts_few_enough_rows(found, limit, said):
-    assert found.uncut_advice(limit) == said
+def test_uncut_advice_cuts_few_enough_rows(found, limit, advice):
+    assert found.uncut_advice(limit) == advice
 
 
 @given(
@@ -145,7 +145,7 @@ def write(file, sizes):
 
 @pytest.fixture
 def long_rows(config, tmp_path):
-    """A run over 40 rows of source ``a``, of which 12 are longer than 120 tokens."""
+    """Return the config of a run over 40 rows of source ``a``, of which 12 are longer than 120 tokens."""
     made_config = config()
     write(tmp_path / "a.jsonl", [1] * 28 + [40] * 11 + [90])
     del made_config.data.mix["b"]
@@ -154,7 +154,7 @@ def long_rows(config, tmp_path):
 
 
 def pasted(made_config, option):
-    """The config with the settings of one option of an advice."""
+    """Return the config with the settings of one option of an advice."""
     for word in shlex.split(option):
         key, _, value = word.partition("=")
         if key == "trainer.max_length":
@@ -188,7 +188,7 @@ def test_long_rows_are_one_error_with_working_advice(long_rows):
 
 @pytest.fixture
 def long_answers(long_rows, tmp_path):
-    """A run over 40 rows, of which 11 have an answer that ends behind token 120, and one a question."""
+    """Return the config of a run over 40 rows: 11 answers and one question end after token 120."""
     rows = [{"instruction": f"{i}?", "output": "Yes. " * (1 if i < 28 else 40)} for i in range(39)]
     rows.append({"instruction": "word " * 90, "output": "Yes."})
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -226,7 +226,7 @@ def test_truncation_budget_advises_a_sufficient_length(long_answers):
     assert (result["used"], result["truncated"], result["truncated_tokens"]) == (40, 0, 0)
 
 
-def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows, tmp_path):
+def test_budget_error_names_the_cause_and_its_advice_works(long_rows, tmp_path):
     with open(tmp_path / "a.jsonl", "a") as file:
         file.write("{}\n")
     long_rows.data.overflow, long_rows.data.on_bad_row = Overflow.drop, OnBadRow.drop
@@ -248,7 +248,7 @@ def test_budget_advice_for_a_source_without_rows_left(long_rows):
     assert prepare_data(pasted(long_rows, caught.value.fix)).manifest["sources"]["a"]["used"] == 40
 
 
-def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
+def test_missing_held_out_rows_give_a_reason(long_rows, capsys):
     long_rows.data.overflow, long_rows.data.budget.dropped, long_rows.data.val_rows = Overflow.drop, 0.4, 20
     result = prepare_data(long_rows)
     lost = result.manifest["held_out_dropped"]["too long"]
@@ -265,7 +265,7 @@ def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
         ('{"text_config": {"max_position_embeddings": 2048}}', 2048), ("{}", None), ("[]", None), ("{", None),
     ],
 )  # fmt: skip
-def test_the_context_of_a_model(tmp_path, config_json, context):
+def test_context_length_of_a_model(tmp_path, config_json, context):
     (tmp_path / "config.json").write_text(config_json)
     assert read_context_length(str(tmp_path)) == context
     assert read_context_length(str(tmp_path / "none")) is None

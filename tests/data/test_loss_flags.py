@@ -1,4 +1,4 @@
-"""Flags of other tools that say whether a message is trained: obeyed, or refused; never ignored."""
+"""Flags of other tools for the training of a message: applied or refused, never ignored."""
 
 import pytest
 
@@ -54,14 +54,14 @@ def test_flags_become_the_weight(flags, weight):
          "message under the key 'weight'\n  fix: rename it: write 1 to train on the message and 0 to exclude it"),
     ],
 )  # fmt: skip
-def test_flags_that_cannot_be_obeyed(flags, expected):
+def test_invalid_flags_are_refused(flags, expected):
     with pytest.raises(RowError) as caught:
         messages(ASK, {"role": "assistant", "content": "A", **flags})
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
 
 
-def test_a_flag_on_a_turn_that_is_a_call():
-    """ms-swift's spelling: the call and its neighbor keep weights of their own."""
+def test_flag_on_a_call_turn():
+    """In ms-swift's spelling, the call and its neighbor keep separate weights."""
     call = '{"name": "weather", "arguments": {"city": "Rome"}}'
     result = messages(
         ASK,
@@ -79,7 +79,7 @@ def test_a_flag_on_a_turn_that_is_a_call():
 
 
 def test_loss_flag_on_a_user_message_is_noted():
-    """Whether others than the assistant train is up to data.train_on."""
+    """data.train_on decides whether other roles than the assistant are trained."""
     result = messages({**ASK, "train": True}, {"role": "assistant", "content": "A", "train": True})
     assert result.not_read == ("messages[].train (user)",)
     result = messages({**ASK, "train": False, "weight": 0}, {"role": "assistant", "content": "A"})
@@ -87,7 +87,7 @@ def test_loss_flag_on_a_user_message_is_noted():
 
 
 def test_flags_of_exchanges():
-    """XTuner's."""
+    """XTuner has one flag per exchange."""
     rows = [{"input": "Q", "output": "A", "output_with_loss": False}, {"input": "Q", "output": "A"}]
     result = convert({"conversation": rows})
     assert [m.weight for m in result.messages] == [1, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""Every key of a message is read, refused, or named as not read; none vanishes."""
+"""Every key of a message is read, refused, or reported as not read."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_unread_keys_are_noted():
     )  # fmt: skip
 
 
-def test_names_of_speakers_go_to_the_template_and_are_named():
+def test_speaker_names_reach_the_template_and_are_noted():
     result = messages(
         {**ASK, "name": "Ada"}, SAY, {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}, SAY
     )
@@ -99,7 +99,7 @@ def test_names_of_speakers_go_to_the_template_and_are_named():
     assert result.not_read == ("messages[].name (user)",)
 
 
-def test_names_are_those_of_the_file():
+def test_unread_keys_have_the_names_of_the_file():
     row = {"chat": [{"from": "human", "value": "Q", "id": 1}, {"from": "gpt", "value": "A"}]}
     assert convert(row, "sharegpt", columns={"conversations": "chat"}).not_read == ("chat[].id",)
 
@@ -152,8 +152,8 @@ VALUES = st.sampled_from([None, True, False, 0, 1, 0.5, "", "MARK", ["MARK"], {"
     st.dictionaries(NAMES, VALUES, max_size=3),
     st.sampled_from([None, "text", "parts"]),
 )
-def test_no_key_vanishes(role, further, content):
-    """Read and seen in what comes out, the weight of the message, named, or the row is refused."""
+def test_no_key_is_lost(role, further, content):
+    """A key changes the result, sets the weight, is noted as unread, or the row is refused."""
     further = {key: value for key, value in further.items() if key not in ("role", "content", "value")}
     assume(not ("parts" in further and content is None))
     message = {"role": role, **further}
@@ -181,10 +181,10 @@ def test_no_key_vanishes(role, further, content):
             assert seen or key in message_keys.CHANNEL_KEYS, key
 
 
-def test_the_property_finds_a_key_that_is_left_out(monkeypatch):
-    """What the property above would report if keys were dropped."""
+def test_the_property_detects_a_lost_key(monkeypatch):
+    """The property above fails if keys are dropped."""
     monkeypatch.setattr(
         "sft_cli.data.formats.messages.read_message_keys", lambda *_: message_keys.MessageKeys(None, {}, {})
     )
     with pytest.raises((AssertionError, ExceptionGroup)):
-        test_no_key_vanishes()
+        test_no_key_is_lost()

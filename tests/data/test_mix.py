@@ -47,7 +47,7 @@ BY_HAND = [
             "strategy": Strategy.equal,
             "stopping_strategy": StoppingStrategy.all_exhausted,
         },
-        [35, 35, 70],  # c is seen whole
+        [35, 35, 70],  # c is used completely
         id="equal until all are exhausted",
     ),
     pytest.param(
@@ -124,7 +124,7 @@ BY_HAND = [
     pytest.param(
         {"mix": mixed(a={"epochs": 3.0}, b=1.0, c=0.5)},
         [30, 20, 35],
-        id="epochs beside passes",
+        id="epochs and passes",
     ),
     pytest.param(
         {"mix": mixed(a={"epochs": 1.5}, b=1.0, c=1.0), "strategy": Strategy.equal},
@@ -150,11 +150,11 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("settings", "rows"), BY_HAND)
-def test_rows_of_an_epoch_by_hand(settings, rows):
+def test_rows_of_an_epoch(settings, rows):
     assert drawn(DataConfig(**settings), {"a": [4] * 10, "b": [2] * 20, "c": [1] * 70}) == [rows]
 
 
-def test_two_and_a_half_passes_take_every_row_twice_and_half_of_them_a_third_time():
+def test_two_and_a_half_passes_repeat_rows_evenly():
     data = DataConfig(mix=mixed(a=2.5))
     (copies,) = draw_epoch(data, pools(data, {"a": [1] * 10}), 0).stages[0].copies
     assert Counter(copies.tolist()) == {2: 5, 3: 5}
@@ -216,19 +216,19 @@ STAGES = [
 
 
 @pytest.mark.parametrize(("stages", "settings", "rows"), STAGES)
-def test_rows_of_stages_by_hand(stages, settings, rows):
+def test_rows_of_stages(stages, settings, rows):
     data = DataConfig(**{"mix": mixed(a=1.0, b=1.0), "stages": stages, **settings})
     assert drawn(data, {"a": [4] * 10, "b": [2] * 20}) == rows
 
 
-def test_passes_are_stated_by_weights_only_without_stages():
+def test_weights_are_passes_only_without_stages():
     for stages, stated in ([], [2.0, 3.0]), ([StageConfig()], [np.nan, 3.0]):
         data = DataConfig(mix=mixed(a=2.0, b={"epochs": 3.0}), stages=stages)
         result = draw_epoch(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
         np.testing.assert_array_equal(result.passes, stated)
 
 
-def test_no_row_is_taken_again_by_a_later_stage_before_all_were_taken():
+def test_stages_repeat_no_row_before_all_are_used():
     data = DataConfig(mix=mixed(a=1.7), stages=[StageConfig(), StageConfig(share=2.0), StageConfig()])
     stages = draw_epoch(data, pools(data, {"a": [1] * 10}), 0).stages
     taken = [stage.copies[0] for stage in stages]
@@ -259,7 +259,7 @@ def test_no_row_is_taken_again_by_a_later_stage_before_all_were_taken():
             "data.total_rows",
             "data.total_rows is 6, but the sources with epochs alone give 6 rows",
             "set data.total_rows above 6, or smaller epochs",
-            id="no room beside epochs",
+            id="no rows left after epochs",
         ),
         pytest.param(
             {"mix": mixed(a=1e9)},
@@ -284,11 +284,11 @@ def test_draw_epoch_refuses_impossible_shares(settings, where, problem, fix):
     assert (caught.value.where, caught.value.problem, caught.value.fix) == (where, problem, fix)
 
 
-def test_a_source_without_rows_gives_none_where_weights_are_passes():
+def test_empty_source_is_allowed_if_weights_are_passes():
     assert drawn(DataConfig(mix=mixed(a=2.0, b=2.0)), {"a": [1], "b": []}) == [[2, 0]]
 
 
-def test_rows_are_chosen_by_seed_and_name_never_the_first_ones():
+def test_rows_are_chosen_by_seed_and_name_not_by_order():
     keys = digests(range(1000))
     first = np.flatnonzero(subsample(keys, 100, 0, "mine"))
     assert first.tolist() == np.flatnonzero(subsample(keys, 100, 0, "mine")).tolist()
@@ -300,7 +300,7 @@ def test_rows_are_chosen_by_seed_and_name_never_the_first_ones():
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(0, 40), st.integers(0, 40), st.randoms())
-def test_a_larger_sample_only_adds_rows_and_files_may_come_in_any_order(contents, fewer, more, random):
+def test_larger_sample_only_adds_rows_in_any_file_order(contents, fewer, more, random):
     few, many = (subsample(digests(contents), limit, 0, "mine") for limit in sorted((fewer, more)))
     assert (few <= many).all()
     assert few.sum() == min(fewer, more, len(contents))
@@ -310,20 +310,20 @@ def test_a_larger_sample_only_adds_rows_and_files_may_come_in_any_order(contents
     assert Counter(chosen) == Counter(again), "of equal rows as many are chosen, whichever they are"
 
 
-def test_equal_rows_are_not_chosen_together():
-    """A place of its own for each occurrence: a row that stands a hundred times does not fill a sample alone."""
+def test_equal_rows_are_chosen_independently():
+    """Each occurrence has its own random key: a row with a hundred copies does not fill a sample alone."""
     kept = subsample(digests([0] * 100 + list(range(1, 101))), 100, 0, "mine")
     assert 30 < kept[:100].sum() < 70
 
 
 def test_keys_differ_in_trailing_zero_bytes():
-    """NumPy compares bytes without their trailing zeros; digests may end in them."""
+    """NumPy ignores trailing zeros when it compares bytes; digests can end in zeros."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(16), b"a" + bytes(15)], "S16")
     sampled = [subsample(keys, 2, seed, "mine").tolist() for seed in range(40)]
     assert len({tuple(rows) for rows in sampled}) >= 4
 
 
-def test_the_largest_remainders_of_exact_fractions():
+def test_largest_remainders_of_exact_fractions():
     data = DataConfig(
         mix=mixed(a=1.0, b=1.0, c=1.0),
         strategy=Strategy.equal,

@@ -1,4 +1,4 @@
-"""The data sets this package names, and the mixes it ships: found on the disk, composed, complete."""
+"""The data sets and mixes of this package: read from disk, composed, complete."""
 
 import re
 from pathlib import Path
@@ -17,12 +17,12 @@ CATALOGUE = [
 
 
 def given(*names: str) -> list[str]:
-    """Paths for the sources a recipe leaves to the user."""
+    """Return paths for the sources that a recipe leaves to the user."""
     return [f"data.mix.{name}.path={name}.jsonl" for name in names]
 
 
 @pytest.mark.parametrize("file", CATALOGUE, ids=lambda file: file.stem)
-def test_an_entry_names_hub_id_revision_format_licence_and_rows(file):
+def test_entries_have_hub_id_revision_format_license_and_rows(file):
     (source,) = compose([f"data={file.stem}"]).data.mix.values()
     assert source.path
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.path)
@@ -35,38 +35,38 @@ def test_an_entry_names_hub_id_revision_format_licence_and_rows(file):
 
 
 @pytest.mark.parametrize("file", CATALOGUE, ids=lambda file: file.stem)
-def test_the_columns_of_an_entry_are_its_formats(file):
+def test_columns_of_an_entry_match_its_format(file):
     (source,) = compose([f"data={file.stem}"]).data.mix.values()
     assert isinstance(source.format, str)
     assert set(source.columns) <= set(FORMATS[source.format].reads)
 
 
-def test_the_catalogue_is_there():
+def test_catalogue_is_complete():
     requested = "alpaca alpaca_cleaned dolly oasst1 oasst2 sharegpt openorca slimorca tulu3 no_robots lima gsm8k"
     assert {*requested.split(), "wizardlm_evol", "self_instruct", "glaive_tools", "aya"} <= {f.stem for f in CATALOGUE}
 
 
-def test_the_flan_mix_counts_a_task_as_3000_rows_of_at_most_30000():
+def test_flan_mix_caps_tasks():
     names = ("inference", "question_answering", "summarization")
     mix = compose(["recipe=flan_mix", *given(*names)]).data.mix
     assert {name: (source.cap, source.max_rows) for name, source in mix.items()} == dict.fromkeys(names, (3000, 30000))
 
 
-def test_an_epoch_of_the_flan_mix_sees_the_largest_task_whole_and_repeats_the_small_ones():
-    """Rates of 1,000, 3,000 and 3,000: 70,000 rows until 30,000 are seen."""
+def test_flan_epoch_uses_the_largest_task_fully_and_repeats_small_ones():
+    """With rates of 1,000, 3,000 and 3,000, an epoch has 70,000 rows, until 30,000 of the largest task are used."""
     names = ("inference", "question_answering", "summarization")
     data = compose(["recipe=flan_mix", *given(*names)]).data
     rows = draw_epoch(data, pools(data, dict(zip(names, ([1] * 1000, [1] * 4000, [1] * 30000), strict=True))), 0)
     assert [int(rows.copies(i).sum()) for i in range(3)] == [10000, 30000, 30000]
 
 
-def test_the_t0_mix_counts_a_data_set_of_ten_prompts_as_50000_rows():
+def test_t0_mix_caps_data_sets_of_ten_prompts():
     names = ("question_answering", "sentiment", "paraphrase")
     mix = compose(["recipe=t0_mix", *given(*names)]).data.mix
     assert {name: source.cap for name, source in mix.items()} == dict.fromkeys(names, 50000)
 
 
-def test_the_tulu_mix_lays_samples_end_to_end():
+def test_tulu_mix_concatenates_samples():
     mix = compose(["recipe=tulu_mix", *given("flan", "chain_of_thought", "code")]).data.mix
     limits = {"flan": 50000, "chain_of_thought": 50000, "wizardlm_evol": 30000, "openorca": 30000}
     assert {name: source.max_rows for name, source in mix.items() if source.max_rows} == limits

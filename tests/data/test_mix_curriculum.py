@@ -1,4 +1,4 @@
-"""Stages as lists of examples: expanded, sorted, written and read again."""
+"""Stages as lists of examples: expanded, sorted, saved and loaded."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ LENGTHS = np.array([50, 10, 40, 30, 20, 30])
 
 
 def made(stages: list[StageConfig], scores=None, weight=1.0) -> list[list[int]]:
-    """Entries of the stages of three rows of a and two of b."""
+    """Return the entries of stages over three rows of a and two of b."""
     data = DataConfig(mix={"a": SourceConfig(weight=weight), "b": SourceConfig()}, stages=stages)
     rows = [pool("a", data.mix["a"], [1, 1, 1]), pool("b", data.mix["b"], [1, 1])]
     scores = [{}, {}] if scores is None else scores
@@ -24,7 +24,7 @@ def made(stages: list[StageConfig], scores=None, weight=1.0) -> list[list[int]]:
 
 
 def whole(num_examples: int) -> Stage:
-    """Every example once."""
+    """Return an epoch with every example once."""
     return Stage("1", Order.random, np.arange(num_examples))
 
 
@@ -43,7 +43,7 @@ def test_by_difficulty_is_ascending_over_rows():
     assert made([StageConfig(order=Order.by_difficulty, difficulty="hard")], scores) == [[5, 1, 2, 3, 4, 0]]
 
 
-def test_ties_fall_by_content_not_by_place():
+def test_ties_are_ordered_by_content_not_by_position():
     data = DataConfig(mix={"a": SourceConfig()}, stages=[StageConfig(order=Order.by_length)])
     starts, lengths = np.arange(101), np.full(100, 7)
     orders = []
@@ -67,7 +67,7 @@ def test_build_stages_refuses_a_row_without_score():
     )
 
 
-def test_a_row_the_stage_does_not_take_needs_no_score():
+def test_row_outside_the_stage_needs_no_score():
     scores = [{"hard": np.array([3.0, 1.0, 2.0])}, {}]
     stages = [
         StageConfig(mix={"a": 1.0}, share=3.0, order=Order.by_difficulty, difficulty="hard"),
@@ -76,7 +76,7 @@ def test_a_row_the_stage_does_not_take_needs_no_score():
     assert made(stages, scores) == [[1, 2, 3, 0], [4, 5]]
 
 
-def test_stages_are_read_as_they_were_written(tmp_path):
+def test_stages_round_trip(tmp_path):
     stages = [
         whole(4),
         Stage("hard last", Order.by_difficulty, np.array([3, 3, 0])),

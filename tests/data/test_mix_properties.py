@@ -1,4 +1,4 @@
-"""Properties of a mix that hold for all pools and weights."""
+"""Properties of a mix for any pools and weights."""
 
 import numpy as np
 from hypothesis import assume, given
@@ -16,7 +16,7 @@ numbers = st.floats(0.05, 5)
 
 @st.composite
 def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(StoppingStrategy)):
-    """A mix of up to five sources without epochs, and its rows."""
+    """Draw a mix of up to five sources without epochs, and its rows."""
     rows = {f"s{number}": tokens for number, tokens in enumerate(draw_from(sizes))}
     caps = st.none() | st.integers(1, 50)
     mix = {name: SourceConfig(weight=draw_from(numbers), cap=draw_from(caps)) for name in rows}
@@ -29,7 +29,7 @@ def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(StoppingStrategy)):
 
 
 def intended(data: DataConfig, rows: dict[str, list[int]]) -> list[float]:
-    """Shares of a mix, from the formulas of the strategies."""
+    """Return the shares of a mix from the formulas of the strategies."""
     parts = []
     for name, source in data.mix.items():
         counted = min(len(rows[name]), source.cap or len(rows[name])) * source.weight
@@ -74,7 +74,7 @@ def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
 
 
 @given(mixes(strategies=(Strategy.equal, Strategy.temperature, Strategy.trained_tokens)))
-def test_an_epoch_ends_where_stop_says(case):
+def test_epoch_ends_by_the_stopping_strategy(case):
     data, rows = case
     copies = [draw_epoch(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
     if data.stopping_strategy is StoppingStrategy.first_exhausted:
@@ -86,7 +86,7 @@ def test_an_epoch_ends_where_stop_says(case):
 
 
 @given(mixes(), st.integers(0, 3), st.randoms(use_true_random=False))
-def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, random):
+def test_passes_are_even_in_any_order_of_rows(case, seed, random):
     data, rows = case
     made = draw_epoch(data, pools(data, rows), seed)
     shuffled, orders = [], []
@@ -104,14 +104,14 @@ def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, rando
 
 
 @given(st.integers(1, 40), numbers, numbers)
-def test_a_larger_weight_only_adds_rows(num_rows, first, second):
+def test_larger_weight_only_adds_rows(num_rows, first, second):
     few, many = (DataConfig(mix=mixed(a=weight)) for weight in sorted((first, second)))
     rows = {"a": [1] * num_rows}
     assert (draw_epoch(few, pools(few, rows), 1).copies(0) <= draw_epoch(many, pools(many, rows), 1).copies(0)).all()
 
 
 @given(mixes(), st.integers(1, 3))
-def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
+def test_equal_stages_contain_the_rows_of_one_stage(case, num_stages):
     data, rows = case
     assume(data.stopping_strategy is not StoppingStrategy.total_rows or data.total_rows >= len(rows))
     whole = draw_epoch(data, pools(data, rows), 0)

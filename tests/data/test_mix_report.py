@@ -1,4 +1,4 @@
-"""Intended against realised shares, per source, stage and tag: counted by hand."""
+"""Intended and realised shares per source, stage and tag, counted by hand."""
 
 import json
 
@@ -20,7 +20,7 @@ def reported(tags=NO_TAGS, **settings):
     return build_mix_report(draw_epoch(data, result, 0), result, tags)
 
 
-def test_passes_by_hand():
+def test_report_of_passes():
     result = reported(mix={"a": SourceConfig(weight=1.5), "b": SourceConfig(epochs=0.5)})
     assert result["of"] == "passes"
     assert result["sources"] == {
@@ -54,8 +54,8 @@ def test_passes_by_hand():
     assert json.loads(json.dumps(result)) == result
 
 
-def test_shares_of_trained_tokens_by_hand():
-    """All of a, 40 tokens, and 7 rows of b: 14 of the 13.3 tokens meant."""
+def test_report_of_trained_token_shares():
+    """All 40 tokens of a, and 7 rows of b: 14 tokens for the intended 13.3."""
     result = reported(mix={"a": SourceConfig(weight=3.0), "b": SourceConfig()}, strategy=Strategy.trained_tokens)
     assert result["of"] == "trained tokens"
     shown = {name: list(entry.values())[:7] for name, entry in result["sources"].items()}
@@ -64,7 +64,7 @@ def test_shares_of_trained_tokens_by_hand():
     assert [entry["intended_passes"] for entry in result["sources"].values()] == [None, None]
 
 
-def test_stages_by_hand():
+def test_report_of_stages():
     stages = [StageConfig(name="first", share=3.0, mix={"b": 1.0}, order=Order.by_length), StageConfig()]
     result = reported(
         strategy=Strategy.equal, stopping_strategy=StoppingStrategy.total_rows, total_rows=16, stages=stages
@@ -86,7 +86,7 @@ def test_stages_by_hand():
     assert epoch.rows[0][:2] == ("a", "12.5% of rows")
 
 
-def test_stages_of_trained_tokens_are_shares_of_trained_tokens():
+def test_report_of_stages_by_trained_tokens():
     stages = [StageConfig(mix={"b": 1.0}), StageConfig(mix={"a": 1.0, "b": 3.0})]
     mix = {
         "strategy": Strategy.trained_tokens,
@@ -102,7 +102,7 @@ def test_stages_of_trained_tokens_are_shares_of_trained_tokens():
     ]
 
 
-def test_tags_by_hand():
+def test_report_of_tags():
     language = [
         {"language": Tag(("de", "en"), np.array([0] * 3 + [1] * 5 + [-1] * 2, np.int32))},
         {"language": Tag(("en",), np.array([0] * 20, np.int32))},
@@ -131,7 +131,7 @@ def test_mix_report_counts_rows_without_a_tag():
     assert {value: counts["rows"] for value, counts in result.items()} == {"math": 10, "(none)": 20}
 
 
-def test_the_values_of_a_tag_that_are_beyond_a_table_are_added_up():
+def test_rare_values_of_a_tag_are_summed():
     values = tuple(f"task {number:02}" for number in range(30))
     tags = [{}, {"task": Tag(values[:20], np.arange(20, dtype=np.int32))}]
     shown = mix_tables(reported(tags, mix={"a": SourceConfig(weight=0.1), "b": SourceConfig()}))[-1]
@@ -140,7 +140,7 @@ def test_the_values_of_a_tag_that_are_beyond_a_table_are_added_up():
     assert [row[0] for row in shown.rows[:2]] == ["task 00", "task 01"]
 
 
-def test_the_table_of_sources():
+def test_table_of_sources():
     (epoch,) = mix_tables(reported(mix={"a": SourceConfig(), "b": SourceConfig(weight=0.5)}))
     assert epoch.heading == "an epoch"
     assert epoch.columns == (

@@ -1,4 +1,4 @@
-"""What Arrow fills in: null entries are removed and counted, maps are objects; nulls that are meant stay."""
+"""Padding by Arrow: its null entries are removed and counted, and maps become objects; intended nulls are kept."""
 
 import json
 
@@ -22,7 +22,7 @@ def tool(properties, name="f", **more):
 
 
 def called(arguments, tools, name="f"):
-    """Arguments of a call as they come out, the tools and the remarks."""
+    """Return the converted arguments of a call, the tools and the notes."""
     call = {"type": "function", "function": {"name": name, "arguments": arguments}}
     result = messages(
         ASK, {"role": "assistant", "content": "", "tool_calls": [call]}, **({"tools": tools} if tools else {})
@@ -83,7 +83,7 @@ def test_strip_padding_removes_all_nulls_of_a_padded_schema():
 
 
 @pytest.mark.parametrize("tools", [None, [tool({}, name="g")], [{"type": "function", "function": {"name": "f"}}]])
-def test_a_null_without_a_schema_is_refused(tools):
+def test_null_without_a_schema_is_refused(tools):
     with pytest.raises(RowError) as caught:
         called({"city": "R", "x": None}, tools)
     assert str(caught.value) == (
@@ -93,7 +93,7 @@ def test_a_null_without_a_schema_is_refused(tools):
     )
 
 
-def test_pairs_are_an_object():
+def test_pairs_become_an_object():
     assert pairs_to_object([["a", 1], ["b", [2]]]) == {"a": 1, "b": [2]}
     for value in ([], [1], [["a", 1], ["a", 2]], [["a", 1, 2]], [[1, "a"]], "a", None):
         assert pairs_to_object(value) == value
@@ -103,7 +103,7 @@ def test_pairs_are_an_object():
     assert called([], [tool({})])[0] == {}
 
 
-def test_maps_of_arrow_files_are_objects(tmp_path):
+def test_maps_of_arrow_files_become_objects(tmp_path):
     text, number = pyarrow.string(), pyarrow.int64()
     arguments = pyarrow.map_(text, pyarrow.map_(text, number))
     calls = pyarrow.list_(pyarrow.struct({"name": text, "arguments": arguments}))
@@ -116,7 +116,7 @@ def test_maps_of_arrow_files_are_objects(tmp_path):
 
 
 def test_roles_of_data_sets_are_resolved(tmp_path):
-    """Two tools whose schemas Arrow aligned, through JSON, as ``Dataset.to_json`` writes them."""
+    """Two tools whose schemas Arrow merged, in the JSON that ``Dataset.to_json`` writes."""
     rows = []
     for name, arguments, properties in (("a", {"city": "R"}, {"city": CITY}), ("b", {"days": 3}, {"days": DAYS})):
         call = {"type": "function", "function": {"name": name, "arguments": arguments}}

@@ -1,4 +1,4 @@
-"""Rows that judge answers: ``format=chosen`` keeps the good ones; ``auto`` refuses, with a sentence that works."""
+"""Rows with preferences: ``format=chosen`` keeps the good answers; ``auto`` refuses them with a fix that works."""
 
 import json
 
@@ -61,8 +61,8 @@ EARLIER = [("user", "Q"), ("assistant", "A", 0.0)]
         pytest.param({"prompt": "Q", "completion": "A", "label": "True"}, PLAIN, id="kto-csv"),
     ],
 )  # fmt: skip
-def test_chosen(row, expected):
-    """The good answer alone is trained; and auto names the format, which then works."""
+def test_format_chosen_keeps_the_good_answer(row, expected):
+    """Only the good answer is trained; ``auto`` suggests the format."""
     assert summarize(convert(row, "chosen")) == expected
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(), "mine", "\n\n", row)
@@ -92,7 +92,7 @@ def test_auto_refuses_preferences():
 
 
 @pytest.mark.parametrize("label", [False, 0, "false", "0"])
-def test_a_bad_answer_is_left_out_and_counted(label):
+def test_bad_answer_is_dropped_and_counted(label):
     with pytest.raises(RowExcluded) as caught:
         convert({"prompt": "Q", "completion": "A", "label": label}, "chosen")
     assert (caught.value.reason, caught.value.by) == ("label is false", "chosen")
@@ -115,13 +115,13 @@ def test_a_bad_answer_is_left_out_and_counted(label):
          "  fix: remove one of the two columns"),
     ],
 )  # fmt: skip
-def test_rows_without_a_good_answer(row, expected):
+def test_rows_without_a_good_answer_are_refused(row, expected):
     with pytest.raises(RowError) as caught:
         convert(row, "chosen")
     assert str(caught.value) == f"rows.jsonl:7: {expected}"
 
 
-def test_columns_that_were_not_needed_are_named():
+def test_unneeded_columns_are_noted():
     row = {"prompt": "Q", "chosen": "A", "rejected": "B", "messages": [ASKED, BAD], "query": "R"}
     result = convert(row, "chosen")
     assert (summarize(result), result.not_read) == (PLAIN, ("messages", "query"))

@@ -1,4 +1,4 @@
-"""The prepared directory: examples come back as they were written."""
+"""The prepared directory: examples are read as they were written."""
 
 import json
 import os
@@ -27,7 +27,7 @@ EXAMPLES = [
 
 
 def written(directory, train, weighted=False, validation=()):
-    """A directory with these examples, opened."""
+    """Write these examples and open the directory."""
     directory.mkdir()
     for side, examples in (("train", train), ("validation", validation)):
         writer = SplitWriter(directory, side, weighted)
@@ -41,7 +41,7 @@ def written(directory, train, weighted=False, validation=()):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_ids_and_weights_come_back(tmp_path, weighted):
+def test_ids_and_weights_round_trip(tmp_path, weighted):
     result = written(tmp_path / "out", EXAMPLES, weighted)
     assert len(result.train) == 3
     assert result.train.lengths.tolist() == [4, 2, 3]
@@ -56,7 +56,7 @@ def test_ids_and_weights_come_back(tmp_path, weighted):
         assert tokens.weights.tolist() == list(expected)
 
 
-def test_labels_follow_hugging_faces_convention(tmp_path):
+def test_labels_follow_the_hugging_face_convention(tmp_path):
     from datasets import load_from_disk
 
     written(tmp_path / "out", EXAMPLES)
@@ -72,7 +72,7 @@ def test_more_examples_than_one_batch(tmp_path):
     assert result.train.largest_id() == len(many)
 
 
-def test_a_large_split_is_several_files(tmp_path, monkeypatch):
+def test_large_split_has_several_files(tmp_path, monkeypatch):
     from datasets import load_from_disk
 
     monkeypatch.setattr(prepared_writer, "SHARD_BYTES", 60_000)
@@ -87,7 +87,7 @@ def test_a_large_split_is_several_files(tmp_path, monkeypatch):
 
 
 def test_datasets_cache_of_another_split_is_not_used(tmp_path):
-    """It names the results of ``map`` after the fingerprint."""
+    """``datasets`` names cached results of ``map`` after the fingerprint."""
     from datasets import load_from_disk
 
     def fingerprint(name, examples):
@@ -97,13 +97,13 @@ def test_datasets_cache_of_another_split_is_not_used(tmp_path):
     assert fingerprint("one", EXAMPLES) == fingerprint("same", EXAMPLES) != fingerprint("other", EXAMPLES[:2])
 
 
-def test_an_empty_split(tmp_path):
+def test_empty_split(tmp_path):
     result = written(tmp_path / "out", EXAMPLES)
     assert (len(result.validation), result.validation.largest_id()) == (0, -1)
     assert result.validation.lengths.tolist() == []
 
 
-def test_an_example_that_does_not_exist(tmp_path):
+def test_index_out_of_range(tmp_path):
     result = written(tmp_path / "out", EXAMPLES)
     for index in (-1, 3):
         with pytest.raises(IndexError) as caught:
@@ -112,7 +112,7 @@ def test_an_example_that_does_not_exist(tmp_path):
 
 
 def test_read_rows_are_independent_copies(tmp_path):
-    """Examples are views of a mapped file; what is done to one must not reach the next reader."""
+    """The files are memory-mapped; changes to an example must not affect other readers."""
     result = written(tmp_path / "out", EXAMPLES, weighted=True)
     first = result.train.tokens(0)
     first.input_ids[:] = 0
@@ -122,7 +122,7 @@ def test_read_rows_are_independent_copies(tmp_path):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_rows_that_datasets_saved_again_in_several_files(tmp_path, weighted):
+def test_rows_saved_again_by_datasets_in_several_files(tmp_path, weighted):
     from datasets import load_from_disk
 
     many = [Example((i, i + 1, 7)[: 1 + i % 3], (0.0, 2.0, 0.5)[: 1 + i % 3], f"r:{i}", "ab"[i % 2]) for i in range(50)]
@@ -142,7 +142,7 @@ def test_rows_that_datasets_saved_again_in_several_files(tmp_path, weighted):
 
 
 def test_examples_are_read_without_datasets(tmp_path):
-    """It takes a second to import, which training would wait for."""
+    """Importing ``datasets`` takes a second, which would delay training."""
     written(tmp_path / "out", EXAMPLES)
     code = (
         "import sys; from pathlib import Path; from sft_cli.data.prepared import open_prepared\n"
@@ -162,7 +162,7 @@ def test_examples_are_read_without_datasets(tmp_path):
         pytest.param(lambda d: (d / "state.json").write_text("{}"), "'_data_files'", id="another-state"),
     ],
 )
-def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
+def test_unreadable_examples_are_reported(tmp_path, break_it, problem):
     written(tmp_path / "out", EXAMPLES)
     break_it(tmp_path / "out" / "train")
     with pytest.raises(SftError) as caught:
@@ -176,7 +176,7 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    """A working directory without prepared data."""
+    """Return a working directory without prepared data."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
@@ -196,8 +196,8 @@ def write_manifest(directory):
         ("rows.jsonl", "it is a file, not a directory that sft prepare wrote", "sft prepare rows.jsonl"),
     ],
 )
-def test_a_path_of_something_else(empty, tmp_path, path, problem, first):
-    """The fix names the prepared data that exist, in the working directory and in the cache."""
+def test_path_without_prepared_data(empty, tmp_path, path, problem, first):
+    """The fix lists existing prepared data in the working directory and in the cache."""
     (empty / "other").mkdir()
     (empty / "rows.jsonl").touch()
     with pytest.raises(SftError) as caught:
@@ -213,7 +213,7 @@ def test_a_path_of_something_else(empty, tmp_path, path, problem, first):
     assert caught.value.fix.split("\n") == ([prepare] if path == "rows.jsonl" else []) + known
 
 
-def test_the_directory_of_a_sweep_is_not_a_prepared_one(empty):
+def test_sweep_directory_is_not_a_prepared_directory(empty):
     for number, data in enumerate(("/data/a", "/data/b", "/data/a")):
         (empty / "sweep" / str(number)).mkdir(parents=True)
         (empty / "sweep" / str(number) / "config.yaml").touch()
@@ -225,7 +225,7 @@ def test_the_directory_of_a_sweep_is_not_a_prepared_one(empty):
     )
 
 
-def test_a_directory_is_replaced_as_a_whole(tmp_path):
+def test_directory_is_replaced_as_a_whole(tmp_path):
     new, final = tmp_path / "new", tmp_path / "final"
     for directory, name in ((new, "fresh"), (final, "stale")):
         directory.mkdir()
@@ -241,15 +241,15 @@ def made_of(directory, fingerprint):
     return directory
 
 
-def test_the_same_data_of_another_process_stays(tmp_path):
+def test_equal_data_of_another_process_are_kept(tmp_path):
     new, final = made_of(tmp_path / "new", "f"), made_of(tmp_path / "final", "f")
     before = final.stat().st_ino
     replace_directory(new, final)
     assert final.stat().st_ino == before
 
 
-def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
-    """Between the two moves, another process wins the place."""
+def test_other_data_written_meanwhile(tmp_path, monkeypatch):
+    """Another process writes the directory between the two moves."""
     new, final = made_of(tmp_path / "new", "f"), made_of(tmp_path / "final", "old")
     rename = Path.rename
 
@@ -280,7 +280,7 @@ def test_temp_directory_removes_leftovers_after_a_day(tmp_path):
 
 
 def test_later_answers_of_an_unrolled_row_count_as_context(tmp_path):
-    """One row as three examples, across the tables that are written (700 at once), and a document cut into pieces."""
+    """One row as three examples, across written tables of 700 rows, and a document cut into pieces."""
     begin = tuple(range(10))
     single = [Example((i % 50, 1, 2, 3, 4, 5, 6, 7, 8, 9), (0.0,) * 9 + (1.0,), f"a:{i}", "a") for i in range(699)]
     answers = [Example((*begin, 50 + i), (0.0,) * 10 + (1.0,), "a:699", "a") for i in range(3)]
@@ -291,8 +291,8 @@ def test_later_answers_of_an_unrolled_row_count_as_context(tmp_path):
     assert np.flatnonzero(unrolled).tolist() == [700, 701]
 
 
-def test_a_run_is_not_a_prepared_directory(tmp_path):
-    """It holds a copy of the manifest; nothing about it is to be replaced or thrown away."""
+def test_run_is_not_a_prepared_directory(tmp_path):
+    """A run directory contains a copy of the manifest; it must not be replaced or removed."""
     run = tmp_path / "run"
     run.mkdir()
     for name, content in (

@@ -1,4 +1,4 @@
-"""Text and columnar files to numbered rows; what is broken is named by its line."""
+"""Text and columnar files are read as numbered rows; errors name the line."""
 
 import bz2
 import csv
@@ -81,7 +81,7 @@ def test_json_lines(tmp_path, content, expected):
         ),
     ],
 )  # fmt: skip
-def test_a_broken_line_is_named_and_the_next_is_read(tmp_path, line, message):
+def test_invalid_line_is_reported_and_the_next_is_read(tmp_path, line, message):
     path = write(tmp_path / "rows.jsonl", b'{"a": 0}\n' + line + b'\n{"a": 3}\n')
     assert rows(text_files.read_json_lines, path) == [(1, {"a": 0}), (2, message), (3, {"a": 3})]
 
@@ -168,13 +168,13 @@ def test_json_document(tmp_path, content, expected):
         ),
     ],
 )
-def test_a_broken_document_stops(tmp_path, content, message):
+def test_invalid_document_is_an_error(tmp_path, content, message):
     with pytest.raises(SftError) as caught:
         rows(json_documents.read_json, write(tmp_path / "rows.json", content))
     assert str(caught.value) == message
 
 
-def test_csv_numbers_are_the_lines_records_start_on(tmp_path):
+def test_csv_rows_are_numbered_by_their_first_line(tmp_path):
     content = 'q,a\n"two\nlines",b\n\n"with ""quotes"", and comma",é\nplain,\n'
     assert rows(text_files.read_csv, write(tmp_path / "rows.csv", content)) == [
         (2, {"q": "two\nlines", "a": "b"}),
@@ -183,22 +183,22 @@ def test_csv_numbers_are_the_lines_records_start_on(tmp_path):
     ]
 
 
-def test_csv_from_a_spreadsheet(tmp_path):
+def test_csv_of_a_spreadsheet(tmp_path):
     path = write(tmp_path / "rows.csv", b"\xef\xbb\xbfq,a\r\n1,2\r\n")
     assert rows(text_files.read_csv, path) == [(2, {"q": "1", "a": "2"})]
 
 
-def test_csv_with_a_field_longer_than_pythons_limit(tmp_path):
+def test_csv_field_longer_than_the_limit_of_python(tmp_path):
     path = write(tmp_path / "rows.csv", "text\n" + "x" * 200_000 + "\n")
     assert rows(text_files.read_csv, path) == [(2, {"text": "x" * 200_000})]
 
 
-def test_tabs(tmp_path):
+def test_tab_separated_values(tmp_path):
     path = write(tmp_path / "rows.tsv", "q\ta\n1,5\t2\n")
     assert rows(text_files.read_tsv, path) == [(2, {"q": "1,5", "a": "2"})]
 
 
-def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
+def test_invalid_csv_record_is_reported_and_the_next_is_read(tmp_path):
     path = write(tmp_path / "rows.csv", 'q,a\n1,2,3\n"x"y,2\n1\n5,6\n"open,2\n')
     quoting = 'double every quotation mark inside a quoted field ("") and close every quoted field'
     fields = 'put fields with commas or line breaks in double quotes ("…")'
@@ -242,7 +242,7 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
         ),
     ],
 )
-def test_a_csv_without_a_usable_header_stops(tmp_path, content, message):
+def test_csv_without_a_valid_header_is_an_error(tmp_path, content, message):
     with pytest.raises(SftError) as caught:
         rows(text_files.read_csv, write(tmp_path / "rows.csv", content))
     assert str(caught.value) == message
@@ -268,7 +268,7 @@ LINES = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
         pytest.param(".xz", lzma.compress(LINES[:700]) + lzma.compress(LINES[700:]), id="xz-in-two-streams"),
     ],
 )
-def test_compressed_lines_all_arrive(tmp_path, ending, packed):
+def test_all_compressed_lines_are_read(tmp_path, ending, packed):
     read = rows(text_files.read_json_lines, write(tmp_path / f"rows.jsonl{ending}", packed))
     assert read == [(number + 1, {"a": number}) for number in range(20_000)]
 
@@ -301,7 +301,7 @@ def test_compressed_lines_all_arrive(tmp_path, ending, packed):
         pytest.param(".xz", LINES, "Input format not supported by decoder", id="not-xz"),
     ],
 )
-def test_a_broken_archive_stops(tmp_path, ending, packed, reason):
+def test_damaged_archive_is_an_error(tmp_path, ending, packed, reason):
     path = write(tmp_path / f"rows.jsonl{ending}", packed)
     with pytest.raises(SftError) as caught:
         rows(text_files.read_json_lines, path)
@@ -315,8 +315,8 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1))
-def test_csv_round_trip_with_the_right_lines(tmp_path_factory, table):
-    """Whatever stands in the cells, line breaks too: the record starts where its number says."""
+def test_csv_round_trip_with_line_numbers(tmp_path_factory, table):
+    """For any cells, including line breaks, the number of a record is its first line."""
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     written = io.StringIO(newline="")
     writer = csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL)

@@ -14,8 +14,8 @@ TALK = [
 ]
 
 
-def test_parquet_leaves_out_the_keys_a_row_never_had(tmp_path):
-    """The shared schema of a column gives every message every key, null where it had none."""
+def test_parquet_nulls_of_absent_keys_are_removed(tmp_path):
+    """The common schema of a column gives every message all keys, with null for absent ones."""
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TALK), tmp_path / "rows.parquet")
     assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == [
         (1, {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]}),
@@ -23,7 +23,7 @@ def test_parquet_leaves_out_the_keys_a_row_never_had(tmp_path):
     ]
 
 
-def test_json_columns_of_datasets_come_back_as_objects(tmp_path):
+def test_json_columns_of_datasets_are_read_as_objects(tmp_path):
     """``datasets`` stores columns whose objects differ as JSON text."""
     from datasets import Dataset, Features, Json, List
 
@@ -47,7 +47,7 @@ def test_columnar_rows_are_numbered_across_batches(tmp_path):
 
 
 @pytest.mark.parametrize(("reader", "kind"), [(columnar.read_parquet, "Parquet"), (columnar.read_arrow, "Arrow")])
-def test_a_columnar_file_that_is_none_stops(tmp_path, reader, kind):
+def test_invalid_columnar_file_is_an_error(tmp_path, reader, kind):
     with pytest.raises(SftError) as caught:
         rows(reader, write(tmp_path / "rows.bin", b"hello, this is no table at all"))
     assert str(caught.value).startswith(f"rows.bin: cannot be read as {kind}: ")

@@ -1,4 +1,4 @@
-"""Files as other programs write them: delimiters, encodings, JSON under other endings, rows under a key; and advice."""
+"""Files of other programs: delimiters, encodings, JSON with other suffixes, rows under a key; and advice."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ def write(path, content, encoding="utf-8"):
 
 
 def take(path, side="train", **config):
-    """The places and the columns of a source's rows; what is wrong with one as text."""
+    """Return locations and columns of a source's rows; errors as text."""
     config = SourceConfig(path=str(path), **config)
     return [
         (row.where, str(row.error) if isinstance(row, slices.BadRow) else dict(row.values))
@@ -38,12 +38,12 @@ def refusal(path, **config):
 
 
 def pasted(fix):
-    """The settings of an advice."""
+    """Return the settings that an advice contains."""
     return dict(word.removeprefix("data.mix.mine.").split("=", 1) for word in shlex.split(fix))
 
 
 @pytest.mark.parametrize("delimiter", [";", "|", "\t"])
-def test_another_delimiter_is_named_and_the_advice_reads_the_file(tmp_path, delimiter):
+def test_advised_delimiter_reads_the_file(tmp_path, delimiter):
     lines = [
         ["q", "a"],
         ["Où ?", '"À Liège; près de la gare."' if delimiter == ";" else PAIRS[0]["a"]],
@@ -58,13 +58,13 @@ def test_another_delimiter_is_named_and_the_advice_reads_the_file(tmp_path, deli
     assert take(path, **config) == [("rows.csv:2", PAIRS[0]), ("rows.csv:3", PAIRS[1])]
 
 
-def test_a_tab_is_typed_in_two_ways(tmp_path):
+def test_tab_has_two_spellings(tmp_path):
     path = write(tmp_path / "rows.csv", "q\ta\n1\t2\n")
     for typed in ("tab", "\\t", "\t"):
         assert take(path, delimiter=typed) == [("rows.csv:2", {"q": "1", "a": "2"})]
 
 
-def test_a_column_without_a_name_is_an_index(tmp_path):
+def test_unnamed_column_is_an_index(tmp_path):
     path = write(tmp_path / "rows.csv", ",q,a\n0,x,y\n1,z,w\n")
     assert take(path)[0] == ("rows.csv:2", {"Unnamed: 0": "0", "q": "x", "a": "y"})
     path = write(tmp_path / "rows.csv", "q,a,\nx,y,\nx,y,note\n")
@@ -79,7 +79,7 @@ ENCODED = [("cp1252", ".jsonl"), ("latin-1", ".csv"), ("utf-16", ".jsonl"), ("ut
 
 
 @pytest.mark.parametrize(("encoding", "ending"), ENCODED)
-def test_an_encoding_that_is_named_is_read(tmp_path, encoding, ending):
+def test_named_encoding_is_read(tmp_path, encoding, ending):
     import gzip
 
     text = {
@@ -95,7 +95,7 @@ def test_an_encoding_that_is_named_is_read(tmp_path, encoding, ending):
 
 
 def _is_utf8(content):
-    """Whether bytes beyond ASCII happen to be UTF-8, too."""
+    """Return whether non-ASCII bytes are also valid UTF-8."""
     try:
         return not content.decode("utf-8").isascii()
     except UnicodeDecodeError:
@@ -107,7 +107,7 @@ def _is_utf8(content):
     st.lists(st.text(alphabet=st.characters(codec="cp1252", exclude_categories=["Cc"]), min_size=1), min_size=1),
     st.sampled_from(["cp1252", "utf-16", "utf-16-be", "utf-8"]),
 )
-def test_lines_in_any_encoding_are_the_same_rows(tmp_path_factory, texts, encoding):
+def test_lines_in_any_encoding_give_the_same_rows(tmp_path_factory, texts, encoding):
     content = "".join(json.dumps({"a": text}, ensure_ascii=False) + "\n" for text in texts)
     path = write(tmp_path_factory.mktemp("encoded") / "rows.jsonl", content, encoding)
     both = encoding == "cp1252" and any(_is_utf8(text.encode(encoding)) for text in texts)
@@ -119,7 +119,7 @@ def test_lines_in_any_encoding_are_the_same_rows(tmp_path_factory, texts, encodi
     ]
 
 
-def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
+def test_advised_encoding_reads_bytes_that_are_not_utf8(tmp_path):
     path = write(tmp_path / "rows.jsonl", json.dumps(PAIRS[0], ensure_ascii=False), "cp1252")
     ((where, output),) = take(path)
     assert where == "rows.jsonl:1"
@@ -143,7 +143,7 @@ def test_utf16_is_recognized(tmp_path, encoding, advised):
     assert take(path, encoding=advised) == [("rows.csv:2", {"q": "x", "a": "y"})]
 
 
-def test_an_encoding_that_is_wrong_is_refused(tmp_path):
+def test_wrong_encoding_is_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"a": "é"}\n')
     assert refusal(path, encoding="cp1252").startswith(
         "rows.jsonl:1: the line is UTF-8, but data.mix.mine.encoding is cp1252"
@@ -158,7 +158,7 @@ UNKNOWN = "which is not a text encoding of Python"
 LEFT_OUT = "data.mix.mine.ignore leaves out 'x'"
 
 
-def test_keys_that_would_have_no_effect_are_refused(tmp_path):
+def test_keys_without_effect_are_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"a": 1}\n')
     assert refusal(path, delimiter=";") == (
         "data.mix.mine.delimiter: the key has no effect on .jsonl files\n  fix: leave data.mix.mine.delimiter out"
@@ -204,18 +204,18 @@ PANDAS = json.dumps({name: {str(number): row[name] for number, row in enumerate(
     ],
 )  # fmt: skip
 def test_sniff_kind_ignores_the_json_suffix(tmp_path, name, content, places):
-    """Elements of a JSON document are counted from 0 in brackets, so that nobody takes them for lines."""
+    """Elements of a JSON document are counted from 0 in brackets, unlike lines."""
     first = 1 if ":" in places else 0
     result = take(write(tmp_path / name, content))
     assert result == [(places.format(first + number), row) for number, row in enumerate(PAIRS)]
 
 
-def test_one_broken_row_does_not_make_a_document_of_lines(tmp_path):
+def test_one_invalid_row_does_not_change_the_kind_of_file(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"q": "cut\n' + LINES)
     assert [where for where, _ in take(path)] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
 
 
-def test_the_key_that_holds_the_rows_is_named_and_the_advice_picks_it(tmp_path):
+def test_advised_key_reads_the_rows(tmp_path):
     path = write(tmp_path / "rows.json", json.dumps({"version": 1, "examples": PAIRS, "few": PAIRS[:1]}))
     output = refusal(path)
     assert output == (
@@ -229,7 +229,7 @@ def test_the_key_that_holds_the_rows_is_named_and_the_advice_picks_it(tmp_path):
     )
 
 
-def test_the_splits_of_one_file(tmp_path):
+def test_splits_of_one_file(tmp_path):
     path = write(tmp_path / "rows.json", json.dumps({"train": PAIRS, "test": PAIRS[:1]}))
     assert len(take(path)) == 2
     assert take(path, side="validation", validation_split="test") == [("rows.json[0]", PAIRS[0])]

@@ -1,4 +1,4 @@
-"""Files on web servers: each version is downloaded once, places have file names, and no message shows a secret."""
+"""Files on web servers: each version is downloaded once, locations have file names, and no message shows a secret."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from tests.data.web_server import ROWS, clear_remote_caches, row_values, source_
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_web_file_equals_local_file(site, tmp_path, ranges):
-    """Rows, places and the fingerprint are equal; a place has the name of the file."""
+    """Rows, locations and the fingerprint are equal; a location has the name of the file."""
     site.ranges = ranges
     (tmp_path / "rows.jsonl").write_bytes(ROWS)
     url = f"http://{site.host}/d/rows.jsonl"
@@ -28,7 +28,7 @@ def test_web_file_equals_local_file(site, tmp_path, ranges):
     assert row_values(f"http://{site.host}/rows.jsonl.gz")[-1] == ("rows.jsonl.gz:2000", 1999)
 
 
-def test_a_version_is_fetched_once(site):
+def test_version_is_downloaded_once(site):
     url = f"http://{site.host}/d/rows.jsonl"
     for _ in range(3):
         clear_remote_caches()
@@ -60,7 +60,7 @@ def test_offline_reads_the_downloaded_version(site):
     assert source_fingerprint(SourceConfig(path=url), "mine") == before
 
 
-def test_a_download_that_breaks_off_leaves_nothing(site, tmp_path):
+def test_interrupted_download_leaves_no_file(site, tmp_path):
     site.missing = 100
     assert source_error(path=f"http://{site.host}/d/rows.jsonl") == (
         f"data.mix.mine.path: the connection to {site.host} was lost while "
@@ -69,7 +69,7 @@ def test_a_download_that_breaks_off_leaves_nothing(site, tmp_path):
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
 
 
-def test_a_download_of_another_size_than_announced(site, tmp_path):
+def test_download_with_a_wrong_size_is_refused(site, tmp_path):
     site.promised = 100
     url, size = f"http://{site.host}/d/rows.jsonl", len(ROWS)
     assert source_error(path=url) == (
@@ -78,7 +78,7 @@ def test_a_download_of_another_size_than_announced(site, tmp_path):
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
 
 
-def test_a_file_lost_from_the_cache_is_fetched_again(site, tmp_path):
+def test_file_missing_from_the_cache_is_downloaded_again(site, tmp_path):
     url = f"http://{site.host}/d/rows.jsonl"
     row_values(url)
     (kept,) = (path for path in (tmp_path / "home" / "downloads").rglob("*") if path.is_file())
@@ -164,7 +164,7 @@ def test_remote_file_of_unknown_kind_is_not_downloaded(site):
     assert site.gets == []
 
 
-def test_a_split_of_a_file_on_the_web(site):
+def test_split_of_a_web_file(site):
     url = f"http://{site.host}/d/rows.jsonl"
     assert source_error(path=url, split="test").startswith(
         f"data.mix.mine.path: split 'test' is set, but '{url}' has no splits\n"
@@ -173,7 +173,7 @@ def test_a_split_of_a_file_on_the_web(site):
 
 @pytest.mark.parametrize("path", ["d/rows.jsonl", "nowhere.jsonl", "403", "page.html", "503"])
 def test_secrets_are_not_shown_or_stored(site, tmp_path, path):
-    """Neither password nor signature: not in errors, labels, fingerprints, representations or names on the disk."""
+    """No password or signature is in errors, labels, fingerprints, representations or file names."""
     url = f"http://me:pass-word@{site.host}/{path}?X-Amz-Signature=sign-ature"
     config = SourceConfig(path=url)
     output = []
@@ -189,7 +189,7 @@ def test_secrets_are_not_shown_or_stored(site, tmp_path, path):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_password_comes_from_netrc(site, tmp_path, monkeypatch, ranges):
+def test_password_is_read_from_netrc(site, tmp_path, monkeypatch, ranges):
     site.password, site.ranges = base64.b64encode(b"me:pass-word").decode(), ranges
     config = SourceConfig(path=f"http://{site.host}/d/rows.jsonl")
     assert source_error(path=config.path).startswith("data.mix.mine.path: 127.0.0.1")
@@ -202,7 +202,7 @@ def test_a_password_comes_from_netrc(site, tmp_path, monkeypatch, ranges):
     assert len(next(stream_blocks(config, "mine", "train", 1)).rows) == 5
 
 
-def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site):
+def test_masked_address_reads_only_the_stored_download(site):
     whole, masked = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?sig={word}") for word in ("word", "***"))
     expected = "data.mix.mine.path: the signature of 'http://{host}/d/rows.jsonl' is not stored with a run\n"
     assert source_error(path=masked.path).startswith(expected.format(host=site.host))
@@ -218,7 +218,7 @@ def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site
 
 
 def test_downloads_differ_by_signature(site):
-    """Addresses that differ by their signature may name different files, and the server sends no version."""
+    """Addresses with different signatures may name different files, and the server sends no version."""
     site.versions = False
     first, second = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?token={word}") for word in "ab")
     one = list(read_source(first, "mine", "train"))
@@ -230,7 +230,7 @@ def test_downloads_differ_by_signature(site):
     assert list(read_source(first, "mine", "train")) == one
 
 
-def test_stream_needs_a_network(site):
+def test_stream_requires_a_network(site):
     """A stream does not read a stored download, whose rows may differ from the manifest."""
     url = f"http://{site.host}/d/rows.jsonl"
     row_values(url)

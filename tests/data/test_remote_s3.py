@@ -54,13 +54,13 @@ def bucket():
         pytest.param({"path": "s3://shelf/d/", "split": "test"}, [("test.jsonl:1", "d/test.jsonl")], id="other-split"),
     ],
 )
-def test_s3(site, bucket, config, expected):
+def test_read_s3_sources(site, bucket, config, expected):
     rows = [(row.where, row.values["a"]) for row in read_source(SourceConfig(**config), "mine", "train")]
     assert rows == expected
 
 
 def test_stream_from_s3(site, bucket, tmp_path):
-    """Nothing is stored, and a state resumes in the middle of a file."""
+    """Nothing is stored, and a stream can resume in the middle of a file."""
     bucket.put_object(Bucket="shelf", Key="many.jsonl", Body=ROWS)
     config = SourceConfig(path="s3://shelf/many.jsonl", stream=True, max_rows=1500, shuffle_buffer=600)
     blocks = list(stream_blocks(config, "mine", "train", 1))
@@ -104,7 +104,7 @@ def test_s3_without_keys(site, bucket, monkeypatch):
 
 
 def test_s3_listing_is_not_cached_between_processes(site, bucket):
-    """A new process lists the objects again."""
+    """A new process lists the objects of the bucket again."""
     bucket.put_object(Bucket="shelf", Key="new/a.jsonl", Body=b'{"a": 1}')
     assert row_values("s3://shelf/new/*.jsonl") == [("a.jsonl:1", 1)]
     bucket.put_object(Bucket="shelf", Key="new/b.jsonl", Body=b'{"a": 2}')

@@ -1,4 +1,4 @@
-"""Names of roles: case, blanks and hyphens make no difference; ``roles`` adds names, and the advice works."""
+"""Names of roles: case, blanks and hyphens are ignored; ``roles`` adds names, and the suggested setting works."""
 
 import re
 
@@ -23,13 +23,13 @@ CALL = '{"name": "f", "arguments": {"x": 1}}'
     st.sampled_from(["-", " ", "_", ""]),
     st.sampled_from(["upper", "title", "lower"]),
 )
-def test_case_blanks_and_hyphens_make_no_difference(name, joint, case):
+def test_case_blanks_and_hyphens_are_ignored(name, joint, case):
     result = messages({"role": f" {getattr(name.replace('_', joint), case)()} ", "content": "x"}, SAY)
     assert result.messages[0].role == ROLE_NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["function-call", "tool-call", "fncall", "Function Call", "FunctionCall", "fn_call"])
-def test_a_turn_that_is_a_call_under_any_of_its_names(name):
+def test_call_turn_under_each_of_its_names(name):
     turns = [
         {"from": "human", "value": "Q"},
         {"from": name, "value": CALL},
@@ -46,7 +46,7 @@ def test_a_turn_that_is_a_call_under_any_of_its_names(name):
 
 
 def unknown(name, source="mine"):
-    """The advice about a role."""
+    """Return the advice about a role."""
     with pytest.raises(RowError) as caught:
         messages({"role": name, "content": "x"}, SAY)
     assert caught.value.reason == "unknown role"
@@ -71,12 +71,12 @@ def unknown(name, source="mine"):
         (None, "fill in the role"),
     ],
 )
-def test_the_advice_about_an_unknown_role(name, fix):
+def test_advice_about_an_unknown_role(name, fix):
     assert unknown(name) == fix
 
 
 @given(st.text(st.sampled_from("abcXY12_-. ünull"), min_size=1, max_size=8))
-def test_the_advice_can_be_pasted(name):
+def test_advice_about_a_role_can_be_pasted(name):
     try:
         messages({"role": name, "content": CALL}, SAY)
         return
@@ -109,7 +109,7 @@ def test_roles_in_trees():
     assert [m.role for m in convert(row, roles={"helper": "assistant"}).messages] == ["user", "assistant"]
 
 
-def test_roles_where_nothing_reads_them():
+def test_roles_without_effect_are_refused():
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
     assert str(caught.value) == (
@@ -118,7 +118,7 @@ def test_roles_where_nothing_reads_them():
     )
 
 
-def test_a_role_that_is_none_is_a_mistake_of_the_config():
+def test_invalid_role_is_a_config_error():
     data = DataConfig(mix={"mine": SourceConfig(roles={"bot": "asistant", "human": "user"})})
     (mistake,) = check_source_keys(data)
     assert mistake.problem == (

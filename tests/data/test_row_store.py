@@ -1,4 +1,4 @@
-"""Rows on disk: what comes back is what was written, by any numbers, over parts and batches."""
+"""Rows on disk: any selection of rows is read as written, across parts and batches."""
 
 import numpy as np
 import pytest
@@ -38,14 +38,14 @@ conversations = st.builds(
 
 @given(conversations)
 @settings(max_examples=200)
-def test_a_conversation_comes_back_as_it_was(conversation):
+def test_conversation_round_trips(conversation):
     assert (
         codec.decode_conversation(codec.encode_conversation(conversation), conversation.where, "mine") == conversation
     )
 
 
 def row(number):
-    """A conversation, every seventh a problem."""
+    """Return a conversation; every seventh row is a problem."""
     where = f"rows.jsonl:{number}"
     if number % 7 == 3:
         return where, RowError(where=where, reason="bad", problem=f"row {number}", fix="repair it")
@@ -57,13 +57,13 @@ def row(number):
 
 @pytest.fixture
 def store(tmp_path):
-    """2,510 rows in two parts, the first of three batches."""
+    """Return a store of 2,510 rows in two parts; the first part has three batches."""
     for number, (start, stop) in enumerate([(0, 2500), (2500, 2510)]):
         row_store.write_rows(tmp_path / f"part-{number:05}.arrow", map(row, range(start, stop)))
     return RowStore(tmp_path, "mine")
 
 
-def test_rows_come_back_by_number(store):
+def test_rows_are_read_by_number(store):
     numbers = [0, 3, 999, 1000, 1001, 2499, 2500, 2509]
     result = list(store.read(np.array(numbers)))
     assert [stored.where for stored in result] == [f"rows.jsonl:{number}" for number in numbers]
@@ -76,7 +76,7 @@ def test_rows_come_back_by_number(store):
             assert (stored.conversation, stored.error) == (expected, None)
 
 
-def test_columns_line_up_with_rows(store):
+def test_columns_are_aligned_with_rows(store):
     good, prompts, groups = store.is_valid(), store.digests("prompt"), store.digests("group")
     assert len(store) == len(good) == len(prompts) == len(groups) == 2510
     assert good.tolist() == [number % 7 != 3 for number in range(2510)]
@@ -86,7 +86,7 @@ def test_columns_line_up_with_rows(store):
     assert [where for where, _ in store.locations()] == [f"rows.jsonl:{number}" for number in range(2510)]
 
 
-def test_a_part_is_written_whole_or_not_at_all(tmp_path):
+def test_part_is_written_completely_or_not_at_all(tmp_path):
     def rows():
         yield row(0)
         raise OSError("the disk is full")
@@ -107,7 +107,7 @@ def test_is_excluded_and_payload_sizes(tmp_path):
 
 
 def test_trees_of_two_sources_are_two_groups(tmp_path):
-    """Whatever their ids are."""
+    """Trees with equal ids in two sources are separate groups."""
     result = [
         Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", source, group="tree 1")
         for source in ("mine", "other", "mine")

@@ -1,4 +1,4 @@
-"""Sources in slices: together exactly what the whole is, in any process, and of the file that was looked at."""
+"""Slices of sources: together they equal the whole source in any process, and a changed file is detected."""
 
 import gzip
 import json
@@ -29,17 +29,17 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Slices of 40 bytes."""
+    """Make slices of 40 bytes."""
     monkeypatch.setattr(slices, "SLICE_BYTES", 40)
 
 
 def plain(rows):
-    """Places with values, or with the whole message of what is wrong."""
+    """Return locations with values, or with the message of an error."""
     return [(row.where, str(row.error) if isinstance(row, BadRow) else dict(row.values)) for row in rows]
 
 
 def through_slices(path):
-    """The rows of every slice, each sent through pickle as to another process."""
+    """Return the rows of every slice, pickled as if sent to another process."""
     pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices_of(SourceConfig(path=path), "mine", "train")]
     return [plain(read_slice(piece, "mine")) for piece in pieces]
 
@@ -60,8 +60,8 @@ LINES = st.sampled_from(
     st.integers(0, 60),
     st.integers(1, 30),
 )
-def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_open, size, chunk):
-    """Wherever the cuts and the chunks of the counting pass fall: the same rows, the same numbers."""
+def test_ranges_of_lines_cover_the_file(tmp_path_factory, lines, mark, ends_open, size, chunk):
+    """Any cuts and chunks of the counting pass give the same rows and numbers."""
     path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
     content = mark + b"".join(line + end for line, end in lines)
     path.write_bytes(content.removesuffix(b"\n") if ends_open else content)
@@ -74,7 +74,7 @@ def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_
     assert result == [(number, str(values)) for number, values in text_files.read_json_lines(path, "rows.jsonl")]
 
 
-def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
+def test_cut_file_of_lines_keeps_its_numbers(tmp_path, small):
     lines = [b'{"a": %d}' % number for number in range(12)]
     lines[5] = b"nonsense"
     lines[6] = b""
@@ -87,13 +87,13 @@ def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
     assert pieces[1][0][1].startswith("rows.jsonl:6: invalid JSON")
 
 
-def test_a_range_ends_with_the_line_that_fills_it(tmp_path, monkeypatch):
+def test_range_ends_with_the_line_that_fills_it(tmp_path, monkeypatch):
     monkeypatch.setattr(slices, "SLICE_BYTES", 18)
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n' * 5)
     assert [len(piece) for piece in through_slices("rows.jsonl")] == [2, 2, 1]
 
 
-def test_a_file_that_changes_while_it_is_counted(tmp_path, monkeypatch):
+def test_file_changed_while_counting(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n')
     monkeypatch.setattr(file_state._RangeCutter, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
@@ -102,7 +102,7 @@ def test_a_file_that_changes_while_it_is_counted(tmp_path, monkeypatch):
     assert str(caught.value) == CHANGED
 
 
-def test_ranges_of_white_space_hold_no_rows_and_make_no_slice(tmp_path, small):
+def test_ranges_of_white_space_make_no_slice(tmp_path, small):
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n' + b" \n" * 100 + b'{"a": 2}\n')
     assert through_slices("rows.jsonl") == [[("rows.jsonl:1", {"a": 1})], [("rows.jsonl:102", {"a": 2})]]
 
@@ -123,14 +123,14 @@ def test_columnar_files_are_cut_by_row_groups_and_batches(tmp_path, monkeypatch,
     assert joined(pieces) == [(f"{path}:{number + 1}", {"a": number}) for number in range(2500)]
 
 
-def test_the_shards_of_a_saved_data_set_are_numbered_through(tmp_path):
+def test_shards_of_a_saved_data_set_are_numbered_continuously(tmp_path):
     rows = Dataset.from_dict({"a": list(range(7))})
     rows.save_to_disk("saved", num_shards=3)
     pieces = through_slices("saved")
     assert joined(pieces) == [(f"saved:{number + 1}", {"a": number}) for number in range(7)]
 
 
-def test_a_table_of_the_hub_is_cut_by_rows(monkeypatch):
+def test_hub_table_is_cut_by_rows(monkeypatch):
     monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 1000)
     data = Dataset.from_dict({"a": list(range(2500))})
     pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.slice_table("owner/name@abc[train]", data.data)]
@@ -150,7 +150,7 @@ def test_small_files_share_a_slice_up_to_its_size(tmp_path, small):
     ]
 
 
-def test_empty_shards_among_others_are_passed_over_and_empty_files_are_not(tmp_path):
+def test_empty_shards_are_skipped_but_empty_files_are_not(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.array([], pyarrow.int64())}), "none.parquet")
     for path in ("none.parquet",):
         with pytest.raises(SftError, match=r"^none\.parquet: the source holds no rows\n"):
@@ -177,7 +177,7 @@ CHANGED = (
 )
 
 
-def test_a_file_that_changes_between_fingerprint_and_slices(tmp_path):
+def test_file_changed_between_fingerprint_and_slices(tmp_path):
     config = SourceConfig(path="rows.jsonl")
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
     source_fingerprint(config, "mine")
@@ -190,7 +190,7 @@ def test_a_file_that_changes_between_fingerprint_and_slices(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before", "meanwhile", "same size"])
-def test_a_file_that_changes_while_a_slice_is_read(tmp_path, moment):
+def test_file_changed_while_reading_a_slice(tmp_path, moment):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n')
     (piece,) = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
@@ -250,7 +250,7 @@ def test_row_groups_have_rows_and_bytes(tmp_path):
 
 
 def test_one_document_is_one_row(tmp_path):
-    """Byte order mark off, everything else as it stands; a file of white space holds none."""
+    """The byte order mark is removed and all other text kept; a file of white space has no rows."""
     (tmp_path / "a.md").write_bytes(b"\xef\xbb\xbf# A\r\n\r\nb\n")
     (tmp_path / "b.txt").write_text(" \n\n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
@@ -310,7 +310,7 @@ def test_notes_in_a_directory_are_not_data(tmp_path, name):
         ),
     ],
 )
-def test_mixed_with_documents(tmp_path, names, path, message):
+def test_files_mixed_with_documents(tmp_path, names, path, message):
     folder = tmp_path / ("d" if path == "d" else ".")
     folder.mkdir(exist_ok=True)
     for name in names:
@@ -321,7 +321,7 @@ def test_mixed_with_documents(tmp_path, names, path, message):
 
 
 def test_read_source_accepts_a_file_rewritten_between_readings(tmp_path):
-    """A file that was rewritten between two readings is no file that changes while it is read."""
+    """A file rewritten between two readings did not change during a reading."""
     config = SourceConfig(path="rows.jsonl")
     for content in ('{"a": 1}\n', '{"a": 10}\n'):
         (tmp_path / "rows.jsonl").write_text(content)

@@ -1,4 +1,4 @@
-"""Paths to rows: files, globs, directories, splits; what is not there is named with what is."""
+"""Paths of sources: files, globs, directories, splits; errors list what exists."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 
 
 def write(tmp_path, *names):
-    """Files of one row each, which says the file's name."""
+    """Write files of one row each, whose text is the name of the file."""
     for name in names:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def test_prepared_row_has_location_and_source(tmp_path):
     ]
 
 
-def test_a_broken_row_does_not_stop_the_others(tmp_path):
+def test_invalid_row_does_not_stop_the_others(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\nnonsense\n{"text": "b"}\n')
     first, broken, last = read_source(SourceConfig(path="rows.jsonl"), "mine", "train")
     assert (first.where, last.where) == ("rows.jsonl:1", "rows.jsonl:3")
@@ -74,14 +74,14 @@ def test_paths(tmp_path, path, expected):
     assert list(places(path=path).items()) == sorted(expected.items())
 
 
-def test_a_file_whose_name_looks_like_a_glob(tmp_path):
+def test_file_name_that_looks_like_a_glob(tmp_path):
     write(tmp_path, "rows[1].jsonl")
     assert places(path="rows[1].jsonl") == {"rows[1].jsonl:1": "rows[1].jsonl"}
 
 
 @pytest.mark.parametrize("path", ["d/rows.jsonl", "d", "d/*.jsonl", "s", "p", "p/*/rows.jsonl"])
 def test_labels_and_fingerprint_do_not_depend_on_the_path_form(tmp_path, monkeypatch, path):
-    """Rows are kept by content: what they are called must follow from it, too."""
+    """The cache is keyed by content, so the labels of rows must depend on it alone."""
     write(tmp_path, "d/rows.jsonl", "p/x/rows.jsonl", "p/y/rows.jsonl")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
     folder, _, rest = path.partition("/")
@@ -96,8 +96,8 @@ def test_labels_and_fingerprint_do_not_depend_on_the_path_form(tmp_path, monkeyp
     assert set(seen[0][0]) in ({"rows.jsonl:1"}, {"s:1"}, {"x/rows.jsonl:1", "y/rows.jsonl:1"})
 
 
-def test_rows_that_go_by_other_names_have_another_fingerprint(tmp_path):
-    """The bytes are the same, the places are not: one must not be shown under the other's."""
+def test_rows_with_other_labels_have_another_fingerprint(tmp_path):
+    """The bytes are equal but the locations differ, so the rows must not share a cache entry."""
     for name in ("one/x.jsonl", "two/deep/x.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text('{"text": "a"}\n')
@@ -118,14 +118,14 @@ def test_rows_that_go_by_other_names_have_another_fingerprint(tmp_path):
         pytest.param(("d/data/train-00000-of-00001.jsonl", "d/data/test-00000-of-00001.jsonl"), "d", id="shards"),
     ],
 )
-def test_a_directory_of_splits(tmp_path, names, path):
-    """Held-out rows that lie beside the training rows are never trained on."""
+def test_directory_of_splits(tmp_path, names, path):
+    """Held-out rows in the directory of the training rows are never trained on."""
     write(tmp_path, *names)
     assert list(places(path=path).values()) == [names[0]]
     assert list(places("validation", path=path, validation_split="test").values()) == [names[1]]
 
 
-def test_a_split_by_another_name(tmp_path):
+def test_split_with_another_name(tmp_path):
     write(
         tmp_path, "d/train_sft-00000-of-00002.jsonl", "d/train_sft-00001-of-00002.jsonl", "d/test-00000-of-00001.jsonl"
     )
@@ -296,7 +296,7 @@ def test_is_hub_dataset_by_shape_of_the_path(tmp_path, path, certain, expected):
     assert is_hub_dataset(path, certain=certain) is expected
 
 
-def test_a_folder_with_a_state_file_of_its_own_is_no_saved_data_set(tmp_path):
+def test_folder_with_another_state_file_is_not_a_saved_data_set(tmp_path):
     write(tmp_path, "d/rows.jsonl", "d/state.json")
     assert message(path="d").startswith("data.mix.mine.path: 'd' holds several kinds of files: .json, .jsonl")
 
@@ -312,7 +312,7 @@ def test_fingerprint_follows_the_bytes(tmp_path):
     assert after["validation"] != before["validation"]
 
 
-def test_fingerprint_is_blind_to_where_the_files_lie(tmp_path):
+def test_fingerprint_is_independent_of_the_directory(tmp_path):
     write(tmp_path, "d/train.jsonl")
     shutil.copytree(tmp_path / "d", tmp_path / "e" / "f")
     paths = ("d/train.jsonl", str(tmp_path / "d" / "train.jsonl"), "d", "d/*.jsonl", "e/f/train.jsonl")
@@ -321,7 +321,7 @@ def test_fingerprint_is_blind_to_where_the_files_lie(tmp_path):
 
 
 def test_reading_streams(tmp_path):
-    """The first row comes before a broken end of the file is seen."""
+    """The first row is returned before an invalid end of the file is read."""
     lines = b'{"text": "a"}\n' * 200_000
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines)[:-9])
     rows = read_source(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
@@ -330,7 +330,7 @@ def test_reading_streams(tmp_path):
         list(rows)
 
 
-def test_endings_in_capitals(tmp_path):
+def test_suffixes_in_capitals(tmp_path):
     table = pyarrow.table({"text": ["a"]})
     pyarrow.parquet.write_table(table, tmp_path / "ROWS.PARQUET")
     assert places(path="ROWS.PARQUET") == {"ROWS.PARQUET:1": "a"}

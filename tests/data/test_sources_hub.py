@@ -1,6 +1,6 @@
 """Hub data sets, read by the real clients from a small hub on this machine.
 
-The clients read their environment when they are imported, so they run in processes of their own.
+The clients read their environment on import, so they run in separate processes.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ INFO = "/api/datasets/owner/MyName"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as the clients ask for: one data set, whose branch moves on once it was asked."""
+    """The part of the hub that the clients request: one data set; its branch gets a commit after the first request."""
 
     asked = False
 
@@ -100,7 +100,7 @@ for values in json.loads(sys.argv[1]):
 
 
 def read_in_a_process(home, configs, **environment):
-    """What ``read_source`` and ``source_fingerprint`` say of each config, or the message of the error."""
+    """Return the results of ``read_source`` and ``source_fingerprint`` for each config, or the message of the error."""
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
     command = [sys.executable, "-c", READ, json.dumps(configs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=home)
@@ -109,7 +109,7 @@ def read_in_a_process(home, configs, **environment):
 
 
 def test_online_then_offline(hub, tmp_path):
-    """The rows of a commit, pinned; without a network the same rows under the same fingerprint."""
+    """The rows of a pinned commit; without a network, the same rows and fingerprint."""
     rows = [
         [f"owner/MyName@{COMMIT[:12]}[train]:1", {"prompt": "Q", "completion": "A"}],
         [f"owner/MyName@{COMMIT[:12]}[train]:2", {"prompt": "R", "completion": "B"}],
@@ -172,8 +172,8 @@ def test_online_then_offline(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
-    """One file, a glob, a directory; without a network the file that was fetched before."""
+def test_hub_files_by_address(hub, tmp_path, monkeypatch):
+    """One file, a glob, a directory; without a network, the stored file."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
     rows = [
         ["train.jsonl:1", {"prompt": "Q", "completion": "A"}],
@@ -206,8 +206,8 @@ def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
     )
 
 
-def test_no_network(tmp_path):
-    """A name that looks like a hub id and no way to ask: one sentence, at once, though nobody said offline."""
+def test_hub_id_without_a_network_is_one_error(tmp_path):
+    """A path that looks like a hub id fails at once if there is no network, even without HF_HUB_OFFLINE."""
     result = read_in_a_process(
         tmp_path, [{"path": "owner/MyName"}], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0"
     )

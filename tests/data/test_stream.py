@@ -1,4 +1,4 @@
-"""Rows as they come: the same for the same seed, and the same from any state on as read through."""
+"""Streamed rows: equal for equal seeds, and equal after resuming from any state."""
 
 import bz2
 import gzip
@@ -39,13 +39,13 @@ def plain(rows):
 
 
 def streamed(source, seed=1, state=None):
-    """Every block's rows and state; states go through JSON."""
+    """Return the rows and state of every block; states are converted to JSON and back."""
     result = stream_blocks(source, "mine", "train", seed, state)
     return [(plain(block.rows), json.loads(json.dumps(block.state))) for block in result]
 
 
 def write(folder, kind, numbers):
-    """A file of rows of that kind, some of them broken or blank where the kind allows it."""
+    """Write a file of rows of a kind, some of them invalid or blank if the kind allows it."""
     path = folder / f"{kind.partition('-')[2] or 'rows'}.{kind.partition('-')[0]}"
     lines = "".join("\n" if n % 7 == 3 else "nonsense\n" if n % 7 == 5 else f'{{"a": {n}}}\n' for n in numbers).encode()
     table = pyarrow.table({"a": list(numbers)})
@@ -68,7 +68,7 @@ KINDS = ("jsonl", "jsonl.gz", "ndjson.bz2", "csv", "parquet", "arrow")
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), st.lists(st.integers(2, 23), min_size=1, max_size=3), st.integers(1, 30), st.data())
-def test_from_any_state_on_the_same_rows_as_read_through(tmp_path_factory, kind, sizes, buffer, data):
+def test_stream_resumes_from_any_state(tmp_path_factory, kind, sizes, buffer, data):
     folder, start = tmp_path_factory.mktemp("many"), 0
     for number, size in enumerate(sizes):
         write(folder, f"{kind}-{number}", range(start, start + size))
@@ -83,7 +83,7 @@ def test_from_any_state_on_the_same_rows_as_read_through(tmp_path_factory, kind,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stream_state_does_not_affect_later_files(tmp_path, kind):
-    """Files of differing length, more of them behind the state than it was taken in."""
+    """Files of different lengths, with more files after the state than before it."""
     for number, size in enumerate((40, 30, 20, 10)):
         write(tmp_path, f"{kind}-{number}", range(100 * number, 100 * number + size))
     through = streamed(config(tmp_path, buffer=4))
@@ -93,8 +93,8 @@ def test_stream_state_does_not_affect_later_files(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_read_to_the_end_it_is_the_source(tmp_path, kind):
-    """Every row once, with the place it has when it is stored; in another order, and another one for another seed."""
+def test_complete_stream_has_every_row_once(tmp_path, kind):
+    """Every row comes once, with the location of the stored row; each seed gives another order."""
     path = write(tmp_path, kind, range(50))
     stored = plain(read_source(SourceConfig(path=str(path)), "mine", "train"))
     one, other = ([row for rows, _ in streamed(config(path), seed) for row in rows] for seed in (1, 2))
@@ -104,7 +104,7 @@ def test_read_to_the_end_it_is_the_source(tmp_path, kind):
     assert one != other
 
 
-def test_blocks_are_of_neighbours_and_max_rows_ends_the_stream(tmp_path):
+def test_blocks_have_adjacent_rows_and_max_rows_ends_the_stream(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"a": {number}}}\n' for number in range(100)))
     result = [[values["a"] for _, _, values in rows] for rows, _ in streamed(config(path, rows=25, buffer=10))]
@@ -113,7 +113,7 @@ def test_blocks_are_of_neighbours_and_max_rows_ends_the_stream(tmp_path):
     assert [n % 10 for n in result[0]] != [n % 10 for n in result[1]], "each block has a permutation of its own"
 
 
-def test_the_order_of_files_is_the_seeds(tmp_path):
+def test_order_of_files_depends_on_the_seed(tmp_path):
     for number in range(6):
         (tmp_path / f"{number}.jsonl").write_text(json.dumps({"a": number}))
     orders = [
@@ -126,7 +126,7 @@ def test_the_order_of_files_is_the_seeds(tmp_path):
     assert orders[0] != list(range(6))
 
 
-def test_the_shards_of_a_saved_data_set(tmp_path):
+def test_stream_of_a_saved_data_set(tmp_path):
     Dataset.from_dict({"a": list(range(20))}).save_to_disk(tmp_path / "saved", num_shards=3)
     source = config(tmp_path / "saved", buffer=3)
     through = streamed(source)
@@ -139,8 +139,8 @@ def test_the_shards_of_a_saved_data_set(tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("name", ["d/rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
-def test_from_a_server_without_storing(site, tmp_path, name, ranges):
-    """A server that sends no parts too; but Parquet is read from its end."""
+def test_stream_from_a_server_stores_nothing(site, tmp_path, name, ranges):
+    """This includes a server without range requests, except for Parquet, which is read from its end."""
     site.ranges = ranges
     parquet = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.table({"a": range(2000)}), parquet, row_group_size=300)
@@ -163,7 +163,7 @@ def test_from_a_server_without_storing(site, tmp_path, name, ranges):
 
 
 def test_resumed_stream_reads_only_the_remaining_rows(site):
-    """The answer to a request for the end of a file is all that comes."""
+    """Only the rest of the file is requested."""
     site.files["/long.jsonl"] = b"".join(b'{"a": "%s"}\n' % (b"x" * 1000) for _ in range(9000))
     source = config(f"http://{site.host}/long.jsonl", rows=8900, buffer=8890)
     first, _ = streamed(source)
@@ -188,7 +188,7 @@ def test_resumed_stream_reads_only_the_remaining_rows(site):
     assert min(requested) == first[1]["position"][2]
 
 
-def test_a_version_that_changes_on_the_server(site):
+def test_version_changed_on_the_server(site):
     source = config(f"http://{site.host}/d/rows.jsonl", buffer=10)
     result = stream_blocks(source, "mine", "train", 1)
     next(result)
@@ -200,7 +200,7 @@ def test_a_version_that_changes_on_the_server(site):
     )
 
 
-def test_a_file_that_changes_here(tmp_path):
+def test_local_file_changed_during_a_stream(tmp_path):
     path = write(tmp_path, "jsonl", range(30))
     result = stream_blocks(config(path), "mine", "train", 1)
     next(result)
@@ -209,7 +209,7 @@ def test_a_file_that_changes_here(tmp_path):
         next(result)
 
 
-def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypatch):
+def test_local_file_changed_before_the_next_is_read(tmp_path, monkeypatch):
     for number in range(2):
         (tmp_path / f"{number}.jsonl").write_text('{"a": 1}\n')
     real = streaming._records
@@ -228,7 +228,7 @@ def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypa
 
 
 def test_stream_inputs(site, tmp_path):
-    """The server's word for the version of a file that is not stored; the digest of one that is here."""
+    """Remote files are identified by the version from the server, local files by their digest."""
     path = write(tmp_path, "jsonl", range(3))
     assert source_fingerprint(config(path), "mine") == source_fingerprint(SourceConfig(path=str(path)), "mine")
     result = source_fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
@@ -261,7 +261,7 @@ def test_unstreamable_sources(tmp_path, monkeypatch, name, content, message):
     assert str(caught.value) == message
 
 
-def test_held_out_rows_come_all(tmp_path):
+def test_all_held_out_rows_are_streamed(tmp_path):
     path = write(tmp_path, "csv", range(30))
     source = SourceConfig(path=str(path), validation_path=str(path), stream=True, max_rows=4, shuffle_buffer=8)
     sizes = [[len(block.rows) for block in stream_blocks(source, "mine", side, 1)] for side in ("train", "validation")]

@@ -1,4 +1,4 @@
-"""Hub data sets as they come, through the real clients from a small hub on this machine."""
+"""Streamed hub data sets, read by the real clients from a small hub on this machine."""
 
 import json
 import os
@@ -39,7 +39,7 @@ hub = test_sources_hub.hub
 
 
 def shard(start, stop):
-    """A Parquet file with a column of objects of differing keys."""
+    """Return a Parquet file with a column of objects of different keys."""
     rows = [{"a": n, "b": {"x": n} if n % 2 else {"y": "t"}} for n in range(start, stop)]
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink, row_group_size=900)
@@ -74,8 +74,8 @@ def stream(home, cases, **environment):
         pytest.param({**test_sources_hub.FILES}, 1, 2, id="one-shard"),
     ],
 )
-def test_from_any_state_on_the_same_rows_as_read_through(hub, tmp_path, monkeypatch, files, buffer, total):
-    """Across batches, row groups and shards; the commit is pinned, nothing is stored."""
+def test_stream_resumes_from_any_state(hub, tmp_path, monkeypatch, files, buffer, total):
+    """This holds across batches, row groups and shards; the commit is pinned and nothing is stored."""
     monkeypatch.setattr(test_sources_hub, "FILES", files)
     monkeypatch.setattr(test_sources_hub.Hub, "asked", False)
     cases = [

@@ -1,4 +1,4 @@
-"""Text files of one document a line: asked for by name, numbered like JSON lines, cut and streamed like them."""
+"""Text files of one document per line: requested by name; numbered, cut and streamed like JSON lines."""
 
 import gzip
 from pathlib import Path
@@ -43,14 +43,14 @@ def test_read_text_lines_skips_blank_lines(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["d", "d/*.txt", "d/a.txt"])
-def test_directories_and_globs(tmp_path, path):
+def test_lines_of_directories_and_globs(tmp_path, path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.txt").write_bytes(TEXT.encode())
     (tmp_path / "d" / "README.md").write_text("no row")
     assert places(lines(path=path)) == FOUND
 
 
-def test_packed_and_held_out_files_are_read_the_same_way(tmp_path):
+def test_compressed_and_held_out_lines(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
     (tmp_path / "a.txt").write_bytes(TEXT.encode())
     config = lines(path="a.txt.gz", validation_path="a.txt")
@@ -58,7 +58,7 @@ def test_packed_and_held_out_files_are_read_the_same_way(tmp_path):
     assert places(config, "validation") == FOUND
 
 
-def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
+def test_line_that_is_not_utf8_is_a_bad_row(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\n\xff\nthree\n")
     first, bad, last = read_source(lines(path="a.txt"), "mine", "train")
     assert isinstance(bad, BadRow)
@@ -76,7 +76,7 @@ def test_slices_hold_the_same_rows(tmp_path, monkeypatch):
     assert [row for piece in pieces for row in read_slice(piece, "mine")] == list(read_source(config, "mine", "train"))
 
 
-def test_a_packed_file_is_not_cut(tmp_path, monkeypatch):
+def test_compressed_file_is_not_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(cutting, "SLICE_BYTES", 64)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("".join(f"{'x' * n}{n * n}\n" for n in range(400)).encode()))
     config = lines(path="a.txt.gz")
@@ -113,7 +113,7 @@ def test_lines_of_a_hub_data_set_are_refused():
 
 
 def test_auto_never_detects_lines():
-    """A text file may be a document or many; its columns do not tell."""
+    """A text file may contain one document or many; its column does not show which."""
     assert row_converter.make_converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
     assert row_converter.make_converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
     with pytest.raises(SftError):

@@ -1,4 +1,4 @@
-"""A web server on this machine, and rows and errors of sources on servers."""
+"""A web server on this machine, and functions that read sources on servers."""
 
 import gzip
 import threading
@@ -77,7 +77,7 @@ class Site:
 
 
 def clear_remote_caches():
-    """Forget found and downloaded files, as a new process has none."""
+    """Clear the caches of found and downloaded files, like a new process."""
     remote.find_files.cache_clear()
     remote.download.cache_clear()
 
