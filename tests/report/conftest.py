@@ -10,13 +10,13 @@ from tests.report.helpers import add_to_manifest, make, manifest_parts
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Path:
-    """A prepared directory nobody changes."""
+    """Return a prepared directory that tests must not change."""
     return make(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="session")
 def full(prepared, tmp_path_factory) -> Path:
-    """The same with every part a manifest can have; its report is written and shows every row."""
+    """Return a copy with every part that a manifest can have, and a report that shows every row."""
     from sft_cli.report import gallery
     from sft_cli.report.page import write_report
 

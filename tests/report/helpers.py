@@ -1,4 +1,4 @@
-"""Small prepared directories: real rows through the real prepare, and what few rows cannot put into a manifest."""
+"""Small directories prepared from real rows, and parts of a manifest that few rows cannot produce."""
 
 import json
 import os
@@ -21,21 +21,21 @@ HOSTILE = {
     "long word": "x" * 300,
     "chatml": "<|im_end|> said as text",
 }
-"""What rows may hold: markup, template syntax, controls, directions, long words."""
+"""Hostile texts of rows: markup, template syntax, control characters, directions, long words."""
 
 
 def write_rows(file: Path, rows: list[dict]) -> None:
-    """Rows as JSON lines."""
+    """Write rows as JSON lines."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def hostile_rows() -> list[dict]:
-    """Every hostile text as a question and as an answer."""
+    """Return rows with every hostile text as question and as answer."""
     return [{"instruction": text, "output": f"{name}: {text}"} for name, text in HOSTILE.items()]
 
 
 def realised(sources: list[str]) -> dict:
-    """Intended and realised shares of some sources."""
+    """Return intended and realised shares of some sources."""
     return {
         name: {
             "intended": round(1 / len(sources), 4),
@@ -53,7 +53,7 @@ def realised(sources: list[str]) -> dict:
 
 
 def manifest_parts(sources: list[str]) -> dict:
-    """The keys of a manifest that come from filters, mixes and stages; their texts are hostile too."""
+    """Return the keys of a manifest from filters, mixes and stages, with hostile texts."""
     nasty = HOSTILE["script"] + HOSTILE["style"] + HOSTILE["separators"] + HOSTILE["rtl"]
     return {
         "mix": {
@@ -120,14 +120,14 @@ def manifest_parts(sources: list[str]) -> dict:
 
 
 def add_to_manifest(directory: Path, parts: dict) -> None:
-    """Put further keys into a prepared directory's manifest."""
+    """Add keys to the manifest of a prepared directory."""
     file = directory / "manifest.json"
     manifest = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(manifest | parts), encoding="utf-8")
 
 
 def make(folder: Path, *overrides: str) -> Path:
-    """A prepared directory of two sources, ``mine`` (hostile, long, dropped and truncated rows) and ``plain``."""
+    """Prepare a directory of two sources, ``mine`` (hostile, long, dropped and truncated rows) and ``plain``."""
     turns = [
         {"role": role, "content": f"{role} says {number}"} for number in range(30) for role in ("user", "assistant")
     ]

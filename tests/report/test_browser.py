@@ -1,4 +1,4 @@
-"""The page in a real browser: only our script runs, nothing is loaded; keyboard, dark, light, phone width, contrast."""
+"""The page in a real browser: only its own script runs, nothing loads; keyboard, dark and light, phones, contrast."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ CONTRASTS = Path(__file__).with_name("contrasts.js").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium; the test is skipped where it, or Playwright, is absent."""
+    """Return headless Chromium; skip the test if it or Playwright is absent."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.is_file():
         pytest.skip("/usr/bin/chromium is absent")
@@ -26,7 +26,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, full):
-    """Opens the report; complains at the end about console messages, errors, dialogs and requests."""
+    """Return a function that opens the report; at the end, fail on console messages, errors, dialogs and requests."""
     complaints, contexts = [], []
 
     def visit(scheme="light", width=1100, scripts=True):
@@ -63,8 +63,8 @@ def test_markup_in_the_data_is_text(visit):
     assert "<script>document.title = 'owned'</script>" in page.text_content("#rows")
 
 
-def test_the_policy_stops_what_is_not_ours(browser, full):
-    """Were a row ever to become markup, nothing of it would run or be fetched."""
+def test_policy_blocks_foreign_content(browser, full):
+    """Even if the text of a row became markup, it could not run or load anything."""
     page = browser.new_page()
     output = []
     page.on("console", lambda message: output.append(message.text))
@@ -112,14 +112,14 @@ def test_search_and_filters_by_keyboard(visit):
     assert "tokens" in page.evaluate("document.activeElement.className")
 
 
-def test_a_slash_in_the_search_is_a_slash(visit):
+def test_slash_can_be_typed_in_the_search(visit):
     page = visit()
     page.keyboard.press("/")
     page.keyboard.type("a/b")
     assert page.input_value("input[name=text]") == "a/b"
 
 
-def test_focus_is_visible_and_everything_can_be_reached(visit):
+def test_focus_is_visible_on_every_control(visit):
     page = visit()
     seen = []
     for _ in range(60):
@@ -151,7 +151,7 @@ def test_no_sideways_scrolling(visit, scheme, width):
 @pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_trained_tokens_are_visible(visit, scripts, width):
-    """In the box of every row, without scrolling in it, wherever its loss begins."""
+    """The box of every row shows them without scrolling, wherever the loss begins."""
     page = visit(width=width, scripts=scripts)
     places = [
         (box.bounding_box(), box.locator("u").first.bounding_box())
@@ -163,14 +163,14 @@ def test_trained_tokens_are_visible(visit, scripts, width):
     assert page.locator("details.fold").count() > 0
 
 
-def test_a_search_opens_what_is_folded(visit):
+def test_search_opens_folded_text(visit):
     page = visit()
     assert page.locator("details.fold[open]").count() == 0
     page.fill("input[name=text]", "x" * 100)
     assert page.locator("article.row:not([hidden]) details.fold[open]").count() > 0
 
 
-def test_a_drop_and_its_row_lead_to_each_other(visit):
+def test_dropped_row_and_its_entry_link_to_each_other(visit):
     page = visit()
     page.emulate_media(reduced_motion="reduce")
     page.locator("#drops summary").first.click()
@@ -190,13 +190,13 @@ def test_wide_table_has_a_hint_on_a_phone(visit):
     assert table.evaluate("one => one.scrollWidth > one.clientWidth")
     table.evaluate("one => { one.scrollLeft = 300; }")
     name, box = table.locator("tbody th").first.bounding_box(), table.bounding_box()
-    assert abs(name["x"] - box["x"]) <= 1  # the names of the rows stay
+    assert abs(name["x"] - box["x"]) <= 1  # the names of the rows stay visible
     page.set_viewport_size({"width": 1280, "height": 800})
     assert page.locator("#mix .hint").last.is_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_contrast(visit, scheme):
+def test_every_text_has_sufficient_contrast(visit, scheme):
     page = visit(scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     result = page.evaluate(CONTRASTS)

@@ -1,4 +1,4 @@
-"""`sft inspect`: which rows it prints, how, and what it says to a word it does not understand."""
+"""`sft inspect`: selection of rows, printed formats, and errors for invalid words."""
 
 import os
 import re
@@ -23,7 +23,7 @@ STOP = "⟪stop: <|im_end|>⟫"
 
 @pytest.fixture
 def inspect(prepared, capsys):
-    """What the command prints, line by line."""
+    """Return a function that runs the command and returns its output as lines."""
 
     def inspect(*arguments, plain=True):
         execute(["inspect", str(prepared), *arguments, *(["--plain"] if plain else [])])
@@ -48,7 +48,7 @@ def test_row_of_known_text(inspect, prepared):
     ]
 
 
-def test_an_index_is_an_example(inspect):
+def test_index_selects_an_example(inspect):
     assert inspect("--row", "12")[3:] == inspect("--row", "plain.jsonl:2")[3:]
 
 
@@ -59,8 +59,8 @@ def test_inspect_prints_the_reason_of_a_dropped_row(inspect):
     assert lines[3:] == ["  field 'instruction' is ''; expected non-empty text", shown]
 
 
-def test_a_text_is_searched_for(inspect, prepared):
-    """A regular expression over what the tokens decode to; such rows are printed whole."""
+def test_text_is_searched_in_decoded_rows(inspect, prepared):
+    """The regular expression searches decoded tokens; matching rows are printed completely."""
     places = [line.split()[0] for line in inspect("--text", r"question (7|9)\?", "-n", "5") if "used" in line]
     assert [place.rpartition("/")[2] for place in places] == ["plain.jsonl:7", "plain.jsonl:9"]
     lines = inspect("--text", r"assistant says 1\b", "-n", "1") + inspect("--text", "assistant says 28", "-n", "9")
@@ -83,13 +83,13 @@ def test_a_text_is_searched_for(inspect, prepared):
         ),
     ],
 )
-def test_a_text_that_cannot_be_found(inspect, text, message):
+def test_text_without_match_is_an_error(inspect, text, message):
     with pytest.raises(SftError) as caught:
         inspect("--text", text)
     assert str(caught.value).startswith(message)
 
 
-def test_the_shortest_rows(inspect, prepared):
+def test_worst_shortest(inspect, prepared):
     lines = inspect("--worst", "shortest", "-n", "4")
     counts = [int(result[1]) for line in lines if (result := re.match(r"train \d+: ([\d,]+) tokens", line))]
     every = sorted(map(len, load_from_disk(str(prepared))["train"]["input_ids"]))
@@ -101,7 +101,7 @@ def test_worst_offers_every_kind_of_the_gallery():
 
 
 def test_ledger_line_shows_tags_and_scores():
-    """A tag and a score of one name are both told."""
+    """A tag and a score with the same name are both shown."""
     line = {
         "where": "r:1\n", "source": "a", "split": "train", "fate": "dropped", "reason": "too dull", "filter": "quality",
         "detail": "2 of 5", "examples": 0, "copies": 0, "tokens": 0, "trained_tokens": 0, "truncated_messages": 0,
@@ -115,7 +115,7 @@ def test_ledger_line_shows_tags_and_scores():
     ]  # fmt: skip
 
 
-def test_the_longest_and_the_shortest_are_found(inspect, prepared):
+def test_worst_longest_and_shortest(inspect, prepared):
     rows = load_from_disk(str(prepared))["train"]
     longest = max(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
     assert f"train {longest}: 867 tokens" in inspect("--worst", "longest", "-n", "1")[3]
@@ -125,20 +125,20 @@ def test_the_longest_and_the_shortest_are_found(inspect, prepared):
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_the_most_truncated_row_and_none(inspect):
+def test_worst_truncated(inspect):
     assert inspect("--worst", "truncated")[2].endswith("lost its 14 oldest messages")
     assert inspect("--worst", "truncated", "--source", "plain")[1:] == ["", "no row of train was truncated"]
     assert inspect("--split", "validation")[1:] == ["", "validation has no rows"]
 
 
-def test_the_lowest_share(inspect, prepared):
+def test_worst_lowest_trained_share(inspect, prepared):
     rows = load_from_disk(str(prepared))["train"]
     shares = [sum(label != -100 for label in row["labels"]) / len(row["labels"]) for row in rows]
     (line,) = [line for line in inspect("--worst", "lowest_share", "-n", "1") if line.startswith("train ")]
     assert line.startswith(f"train {shares.index(min(shares))}: ")
 
 
-def test_random_rows_are_the_same_every_time_and_of_the_source(inspect):
+def test_random_rows_are_reproducible_and_of_the_source(inspect):
     assert inspect() == inspect("--worst", "random", "-n", "3")
     assert len([line for line in inspect("--source", "talk", "-n", "9") if "talk.jsonl" in line]) == 3
 
@@ -165,8 +165,8 @@ def test_inspect_excerpts_a_long_row_unless_selected_by_number(inspect):
 
 
 @pytest.mark.parametrize("number", range(1, len(HOSTILE) + 1))
-def test_the_plain_form_is_the_text_and_nothing_else(inspect, prepared, number):
-    """Marks taken away, the decoded row is left; between ⟦ and ⟧ stands what carries loss."""
+def test_plain_format_without_marks_is_the_decoded_text(inspect, prepared, number):
+    """Without its marks, the output is the decoded row; ⟦ and ⟧ enclose tokens with loss."""
     rows = load_from_disk(str(prepared))["train"]
     index = next(i for i, where in enumerate(rows["where"]) if where.endswith(f"mine.jsonl:{number}"))
     tokenizer = load_tokenizer(str(prepared / "tokenizer"))
@@ -180,7 +180,7 @@ def test_the_plain_form_is_the_text_and_nothing_else(inspect, prepared, number):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal with colours; FORCE_COLOR stands for one."""
+    """Simulate a terminal with colours by FORCE_COLOR."""
     for name in ("NO_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -188,8 +188,8 @@ def terminal(monkeypatch):
     return monkeypatch
 
 
-def test_colours_on_a_terminal(inspect, terminal):
-    """NO_COLOR keeps the underline and takes the colours; --plain and a dumb terminal have marks."""
+def test_colours_in_a_terminal(inspect, terminal):
+    """NO_COLOR keeps the underline and removes colours; --plain and a dumb terminal give marks."""
     coloured = "\n".join(inspect("--row", "12", plain=False))
     assert "\x1b[4;32mAnswer 2. Answer 2. \x1b[0m\x1b[1;7;33m<|im_end|>\x1b[0m" in coloured
     assert PLAIN_LEGEND not in coloured
@@ -203,12 +203,12 @@ def test_colours_on_a_terminal(inspect, terminal):
     assert inspect("--row", "12", plain=False) == marked
 
 
-def test_a_pipe_has_marks(inspect, monkeypatch):
+def test_output_to_a_pipe_has_marks(inspect, monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert inspect("--row", "12", plain=False) == inspect("--row", "12", plain=True)
 
 
-def test_escapes_of_the_data_never_reach_a_terminal(inspect, terminal):
+def test_escape_sequences_in_data_are_not_printed(inspect, terminal):
     text = "\n".join(inspect("--row", "mine.jsonl:6", plain=False))
     bare = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert "␛[31mred␛]0;title␇" in bare
@@ -216,7 +216,7 @@ def test_escapes_of_the_data_never_reach_a_terminal(inspect, terminal):
 
 
 def run(*arguments, **environment):
-    """The command in a process of its own."""
+    """Run the command in a new process."""
     command = [sys.executable, "-m", "sft_cli", "inspect", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8")
 
@@ -229,7 +229,7 @@ def test_inspect_with_an_ascii_terminal(prepared):
 
 
 def test_inspect_with_a_closed_pipe(prepared):
-    """``sft inspect … | head -1``: whoever reads is gone before the first line."""
+    """``sft inspect … | head -1``: the reader closes the pipe before the first line."""
     words = [str(prepared), "-n", "3", "--plain"]
     command = subprocess.Popen(
         [sys.executable, "-m", "sft_cli", "inspect", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -243,13 +243,13 @@ def test_inspect_with_a_closed_pipe(prepared):
 
 
 def test_format_plain_escapes_marks():
-    """Nobody can write a row that looks trained."""
+    """A row cannot contain text that looks like marks of trained tokens."""
     pieces = [TextPiece("⟦a⟧⟪stop: b⟫", 1, 0), TextPiece("⦅c⦆", 1, 1), TextPiece("d", 2, 1)]
     assert format_plain(pieces) == ("⟨U+27E6⟩a⟨U+27E7⟩⟨U+27EA⟩stop: b⟨U+27EB⟩⟦⟨U+2985⟩c⟨U+2986⟩⟧⦅d⦆")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["--source", "plian"],
@@ -281,10 +281,10 @@ def test_format_plain_escapes_marks():
         ),
     ],
 )
-def test_inspect_reports_missing_rows(inspect, arguments, said):
+def test_inspect_reports_missing_rows(inspect, arguments, message):
     with pytest.raises(SftError) as caught:
         inspect(*arguments)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_inspect_suggests_the_nearest_location(inspect):
@@ -296,7 +296,7 @@ def test_inspect_suggests_the_nearest_location(inspect):
         inspect("--row", "talk.jsonl")
 
 
-def test_a_mistake_is_exit_code_2_without_a_traceback(tmp_path):
+def test_mistake_has_exit_code_2_and_no_traceback(tmp_path):
     done = run(str(tmp_path), "wrst=longest")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (

@@ -1,4 +1,4 @@
-"""The page: every text is text, the tokens are those of the rows, the size is bounded, nothing is loaded."""
+"""The page: texts are escaped, tokens equal those of the rows, the size is bounded, nothing is loaded."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ VOID = {"meta", "input", "br", "link", "img"}
 
 
 class Page(HTMLParser):
-    """What a parser makes of a page: elements with their attributes and the text in them; the end tags must match."""
+    """A parsed page: elements with their attributes and texts. Unmatched end tags are an error."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -45,7 +45,7 @@ class Page(HTMLParser):
             element["text"] += data
 
     def all(self, tag, **attributes):
-        """Elements of a tag with some attributes."""
+        """Return the elements of a tag with some attributes."""
         return [
             element
             for element in self.elements
@@ -59,13 +59,13 @@ def page(full):
 
 
 def rows(directory):
-    """The examples of a directory by place."""
+    """Return the examples of a directory by location."""
     splits = load_from_disk(str(directory))
     return {row["where"]: row for split in splits.values() for row in split}
 
 
 def test_hostile_texts_add_no_elements(page):
-    """A row, a tag, a reason or a name that holds markup adds no element and no attribute."""
+    """Markup in a row, a tag, a reason or a name adds no element and no attribute."""
     assert len(page.all("script")) == len(page.all("style")) == len(page.all("html")) == 1
     assert not page.all("img")
     assert not page.all("link")
@@ -98,8 +98,8 @@ def test_page_policy_allows_only_its_own_style_and_script(page, full):
     assert not re.search(r"https?://|@import|url\(", text)
 
 
-def test_the_tokens_of_a_row_are_its_text_and_its_labels(page, full):
-    """Text of all tokens = the decoded ids; text that is underlined = the decoded ids that carry loss."""
+def test_tokens_of_a_row_equal_its_text_and_labels(page, full):
+    """The text of all tokens equals the decoded ids; underlined text equals the decoded ids with loss."""
     tokenizer, known = load_tokenizer(str(full / "tokenizer")), rows(full)
     seen = 0
     for article, title in zip(page.all("article", **{"class": "row"}), titles(page), strict=True):
@@ -115,7 +115,7 @@ def test_the_tokens_of_a_row_are_its_text_and_its_labels(page, full):
 
 
 def titles(page):
-    """The places of the gallery's rows."""
+    """Return the locations of the gallery's rows."""
     return [
         page.elements[i + 2]["text"]
         for i, element in enumerate(page.elements)
@@ -124,7 +124,7 @@ def titles(page):
 
 
 def tokens_of(page, article):
-    """Text of all tokens of a row, and of the trained ones."""
+    """Return the text of all tokens of a row, and of the trained ones."""
     at = page.elements.index(article)
     inside = []
     for element in page.elements[at + 1 :]:
@@ -152,15 +152,15 @@ def test_every_kind_and_source_is_in_the_gallery(page):
 
 
 def test_drops_are_shown_with_rows(page):
-    """The empty question is told by reason, place and sentence."""
+    """The empty question is shown with reason, location and detail."""
     reasons = {element["text"].split("\n")[0] for element in page.all("summary")}
     assert any("empty instruction" in reason for reason in reasons)
     sentence = "field 'instruction' is ''; expected non-empty text"
     assert any(sentence in element["text"] for element in page.all("ul", **{"class": "examples"}))
 
 
-def test_a_drop_leads_to_its_row_and_back(page):
-    """The dropped row is shown as it was read, and is found by the kind ``dropped``."""
+def test_dropped_row_links_to_its_entry_and_back(page):
+    """The dropped row is shown as it was read, and listed under the kind ``dropped``."""
     (article,) = page.all("article", **{"class": "row dropped"})
     assert article["attributes"]["data-kinds"] == "dropped"
     assert '"output": "<b>no question</b>"' in article["text"]
@@ -172,11 +172,11 @@ def test_a_drop_leads_to_its_row_and_back(page):
 
 
 def test_page_links_locations_of_shown_rows(full, tmp_path):
-    """Of a cluster of duplicates the row that was kept leads to its tokens, a dropped one to what it was."""
+    """In a cluster of duplicates, the kept row links to its tokens and a dropped row to its original text."""
     directory = tmp_path / "prepared"
     shutil.copytree(full, directory)
     parts = manifest_parts(["mine", "plain", "talk"])
-    named = {"kept": "plain.jsonl:3", "dropped": ["mine.jsonl:12", "gone.jsonl:1"]}
+    named = {"kept": "plain.jsonl:3", "dropped": ["mine.jsonl:12", "absent.jsonl:1"]}
     parts["clean"][0]["report"]["clusters"][0] |= named
     add_to_manifest(directory, parts)
     result = Page(write_report(directory).read_text("utf-8"))
@@ -184,7 +184,7 @@ def test_page_links_locations_of_shown_rows(full, tmp_path):
     by_id = {one["attributes"].get("id"): one for one in result.elements}
     assert "plain.jsonl:3" in by_id[links["plain.jsonl:3"]]["text"]
     assert "no question" in by_id[links["mine.jsonl:12"]]["text"]
-    assert "gone.jsonl:1" not in links
+    assert "absent.jsonl:1" not in links
 
 
 def test_page_names_model_template_and_files(page, full):
@@ -199,7 +199,7 @@ def test_page_names_model_template_and_files(page, full):
     assert facts["source talk"] == "talk.jsonl"
 
 
-def test_columns_that_nothing_reads_are_named(full, tmp_path):
+def test_unread_columns_are_named(full, tmp_path):
     directory = tmp_path / "prepared"
     shutil.copytree(full, directory)
     manifest = json.loads((full / "manifest.json").read_text("utf-8"))
@@ -210,8 +210,8 @@ def test_columns_that_nothing_reads_are_named(full, tmp_path):
     assert shown == "talk.jsonlnot read: rating, <b>ignored on purpose: id"
 
 
-def test_rows_that_a_filter_for_personal_data_drops_are_not_shown(tmp_path):
-    """Nothing of them, and of no other dropped row, stands in the prepared directory."""
+def test_rows_dropped_for_personal_data_are_not_shown(tmp_path):
+    """No text of these or other dropped rows is in the prepared directory."""
     directory = make(tmp_path, "clean.steps=[pii]", "clean.pii.action=drop")
     assert (directory / "dropped.jsonl").read_text("utf-8") == ""
     assert not Page((directory / "report.html").read_text("utf-8")).all("article", **{"class": "row dropped"})
@@ -226,7 +226,7 @@ def test_page_shows_intended_and_realised_shares(page):
 
 @pytest.mark.parametrize("section", ["duplicates", "contamination", "personal", "languages", "tags", "stages"])
 def test_absent_parts_have_no_section(prepared, page, tmp_path, section):
-    """Filters that did not run leave no empty heading behind."""
+    """Filters that did not run have no heading."""
     assert page.all("section", id=section)
     directory = tmp_path / "prepared"
     shutil.copytree(prepared, directory)
@@ -237,8 +237,8 @@ def test_absent_parts_have_no_section(prepared, page, tmp_path, section):
     assert not Page(write_report(directory).read_text(encoding="utf-8")).all("section", id=section)
 
 
-def test_the_same_directory_gives_the_same_bytes(prepared, tmp_path):
-    """Wherever it lies, and whatever report was there."""
+def test_report_is_reproducible(prepared, tmp_path):
+    """The bytes depend neither on the path of the directory nor on an earlier report."""
     for name in ("one", "two"):
         shutil.copytree(prepared, tmp_path / name)
         assert write_report(tmp_path / name) == tmp_path / name / "report.html"
@@ -246,8 +246,8 @@ def test_the_same_directory_gives_the_same_bytes(prepared, tmp_path):
     assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
 
 
-def test_the_page_stays_small(full, tmp_path, monkeypatch):
-    """When rows are long, less of each is shown, and the page says how much is missing."""
+def test_size_of_the_page_is_bounded(full, tmp_path, monkeypatch):
+    """Long rows are shortened, and the page states how much is missing."""
     directory = tmp_path / "prepared"
     shutil.copytree(full, directory)
     whole = write_report(directory).stat().st_size
@@ -256,7 +256,7 @@ def test_the_page_stays_small(full, tmp_path, monkeypatch):
     assert re.search(r"… [\d,]+ tokens left out, [\d,]+ with loss …", (directory / "report.html").read_text("utf-8"))
 
 
-def test_long_lists_are_cut_and_counted(prepared, tmp_path):
+def test_long_lists_are_shortened_and_counted(prepared, tmp_path):
     directory = tmp_path / "prepared"
     shutil.copytree(prepared, directory)
     parts = manifest_parts(["mine", "plain", "talk"])
@@ -283,7 +283,7 @@ def test_long_lists_are_cut_and_counted(prepared, tmp_path):
         assert remark in text
 
 
-def test_no_row_at_all_in_a_split(full):
-    """The validation split here is empty, and that is said."""
+def test_split_without_rows(full):
+    """The validation split is empty here, and the page states it."""
     text = (full / "report.html").read_text("utf-8")
     assert "<dt>held out</dt><dd><strong>0 examples</strong> <span>every row is trained on</span>" in text

@@ -1,4 +1,4 @@
-"""What the page is made of: surveys, choices, histograms and accounts, by hand and by law."""
+"""Parts of the page: statistics, selections, histograms and totals, by hand and as properties."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_split_stats_do_not_depend_on_chunk_size(prepared, monkeypatch):
     assert chunked.find({("mine", whole.where(20))}) == {}
 
 
-def test_an_empty_split(prepared):
+def test_empty_split(prepared):
     survey = SplitStats(prepared, "validation")
     assert (len(survey), survey.sources, survey.rows_of_source("mine").tolist()) == (0, [], [])
 
@@ -73,7 +73,7 @@ def test_top_rows_by_kind(prepared):
     assert best("random", 3) != gallery.top_rows(survey, ["plain"], "random", 3, "f" * 64)
 
 
-def test_the_most_truncated_are_those_of_the_ledger(prepared):
+def test_most_truncated_rows_match_the_ledger(prepared):
     survey = SplitStats(prepared, "train")
     account = ledger_view.sample_ledger(prepared / "ledger.jsonl", SEED)
     (index,) = gallery.truncated_examples(survey, account)
@@ -81,7 +81,7 @@ def test_the_most_truncated_are_those_of_the_ledger(prepared):
 
 
 def test_gallery_shows_the_largest_sources(prepared, monkeypatch):
-    """The gallery says how many it left out."""
+    """The gallery states how many sources it omits."""
     monkeypatch.setattr(gallery, "MAX_SOURCES", 1)
     train, validation = SplitStats(prepared, "train"), SplitStats(prepared, "validation")
     choice = gallery.select_examples(train, validation, ledger_view.LedgerSample(), SEED)
@@ -90,7 +90,7 @@ def test_gallery_shows_the_largest_sources(prepared, monkeypatch):
 
 
 def test_examples_of_one_row_are_shown_once(prepared):
-    """A row that became many examples does not fill the gallery with one of them."""
+    """A row with many examples takes only one place in the gallery."""
     survey = SplitStats(prepared, "train")
     order = [4, 4, 4, 5, 4, 6]
     assert gallery._from_distinct_rows(survey, order, 3) == [4, 5, 6]
@@ -120,7 +120,7 @@ def test_sample_ledger(tmp_path):
 
 
 def test_sample_ledger_samples_uniformly(tmp_path):
-    """Not the first five: over many seeds every row comes up about as often."""
+    """Over many seeds, every row is sampled about equally often."""
     lines = [line(f"r:{i}", fate="dropped", reason="bad") for i in range(20)]
     file = write_ledger(tmp_path / "l.jsonl", lines)
     counts = dict.fromkeys(range(20), 0)
@@ -136,8 +136,8 @@ def test_sample_ledger_samples_uniformly(tmp_path):
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.sampled_from("ab")), unique=True, max_size=12), st.randoms())
-def test_lines_are_found_by_source_and_place(tmp_path_factory, places, chance):
-    """Whatever the names of files are."""
+def test_lines_are_found_by_source_and_location(tmp_path_factory, places, chance):
+    """This holds for any file names."""
     file = write_lines_safely(tmp_path_factory.mktemp("ledger") / "l.jsonl", places)
     wanted = {place for place in places if chance.random() < 0.5}
     result = ledger_view.find_lines(file, {(source, where) for where, source in wanted})
@@ -188,13 +188,13 @@ def test_every_share_is_in_one_bar(shares):
     assert [label for _, label in drawn.ticks] == ["0%", "25%", "50%", "75%", "100%"]
 
 
-def test_totals_of_a_manifest(prepared):
+def test_totals_from_a_manifest(prepared):
     manifest = json.loads((prepared / "manifest.json").read_text("utf-8"))
     result = {name: value for name, value, _ in totals(manifest)}
     assert (result["rows read"], result["used"], result["dropped"], result["truncated"]) == ("39", "38", "1", "1")
 
 
-def test_a_manifest_without_a_mix_has_no_shares():
+def test_manifest_without_a_mix_has_no_shares():
     assert (mix({}), stages({}), tags({})) == ([], [], [])
 
 
@@ -213,7 +213,7 @@ def test_page_has_no_section_for_a_single_stage():
         ("passes", 2.5, "2.5 passes", 0),
     ],
 )
-def test_intended_share_is_shown_in_its_own_unit(of, passes, words, column):
+def test_intended_share_is_shown_in_its_unit(of, passes, words, column):
     counts = dict.fromkeys(("rows", "tokens", "trained_tokens", "share_rows", "share_tokens", "share_trained"), 1)
     source = {"intended": 0.5, "intended_passes": passes, **counts, "passes": 2.0}
     (row,) = mix({"mix": {"of": of, "sources": {"a": source}}})

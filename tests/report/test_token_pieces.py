@@ -1,4 +1,4 @@
-"""Pieces of text join to what the tokenizer decodes, whatever the ids; no token is lost or counted twice."""
+"""Pieces of text join to the decoded text for any ids; no token is lost or counted twice."""
 
 import random
 
@@ -26,7 +26,7 @@ def reader(tokenizer):
 
 
 def byte_fallback() -> ChatTokenizer:
-    """A tokenizer in the manner of SentencePiece: a few words, and bytes for everything else."""
+    """Return a tokenizer like SentencePiece with byte fallback: a few words, and bytes for all other text."""
     vocabulary = {"<unk>": 0, "▁": 1, "▁hello": 2, "a": 3} | {f"<0x{byte:02X}>": 4 + byte for byte in range(256)}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     backend.decoder = decoders.Sequence(
@@ -36,7 +36,7 @@ def byte_fallback() -> ChatTokenizer:
 
 
 def check(reader, tokenizer, ids, trained):
-    """The laws of pieces."""
+    """Check the properties of pieces."""
     pieces = reader.pieces(ids, trained)
     assert "".join(piece.text for piece in pieces) == tokenizer.decode_batch([ids])[0]
     assert sum(piece.num_ids for piece in pieces) == len(ids)
@@ -49,7 +49,7 @@ def check(reader, tokenizer, ids, trained):
 
 
 def test_row_of_known_text(reader, tokenizer):
-    """Special tokens are told from text, the trained stop token from the one that ends the question."""
+    """Special tokens are distinguished from text, and the trained stop token from the one after the question."""
     ids = tokenizer.encode_batch([f"q{STOP}\né{STOP}"])[0]
     trained = [False] * (len(ids) - 3) + [True] * 3
     assert check(reader, tokenizer, ids, trained) == [
@@ -67,15 +67,15 @@ def test_pieces_mark_a_partly_trained_character(reader, tokenizer):
     assert [(piece.text, piece.loss) for piece in pieces] == [("a", "none"), ("é", "some"), ("b", "all")]
 
 
-def test_broken_bytes_do_not_swallow_what_follows(reader, tokenizer):
-    """Half a character before a stop token: the stop token is still one by itself."""
+def test_incomplete_bytes_do_not_hide_the_next_token(reader, tokenizer):
+    """After half a character, the stop token is still a separate piece."""
     half = tokenizer.encode_batch(["😀"])[0][:2]
     ids = [*half, *tokenizer.encode_batch([f"{STOP}x"])[0]]
     assert [piece.text for piece in check(reader, tokenizer, ids, [True] * len(ids))][-2:] == [STOP, "x"]
 
 
 @given(st.text(max_size=80), st.randoms())
-def test_pieces_join_to_the_text(text, chance):
+def test_pieces_join_to_the_decoded_text(text, chance):
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch([text])[0]
     trained = [chance.random() < 0.5 for _ in ids]
@@ -85,7 +85,7 @@ def test_pieces_join_to_the_text(text, chance):
 
 @settings(max_examples=examples(60))
 @given(st.lists(st.integers(0, 280), max_size=120))
-def test_pieces_of_any_ids_join_to_what_they_decode_to(ids):
+def test_pieces_of_random_ids_join_to_the_decoded_text(ids):
     tokenizer = load_tokenizer(str(SMALL))
     known = tokenizer.backend.get_vocab_size()
     ids = [id % known for id in ids]
@@ -93,8 +93,8 @@ def test_pieces_of_any_ids_join_to_what_they_decode_to(ids):
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=30))
-def test_pieces_of_a_tokenizer_that_falls_back_to_bytes(text):
-    """Its decoder judges a run of bytes as a whole, and takes the space off the beginning."""
+def test_pieces_of_a_tokenizer_with_byte_fallback(text):
+    """Its decoder reads consecutive bytes together and removes the space at the beginning."""
     tokenizer = byte_fallback()
     ids = [4 + byte for byte in text.encode()]
     for around in (ids, [1, *ids, 2], [2, 1, *ids, 3, 1]):
@@ -117,8 +117,8 @@ def test_pieces_of_real_tokenizers(name, material_dir):
 
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=12), st.integers(2, 60), st.integers(20, 200), st.integers(0, 700))
-def test_an_excerpt_accounts_for_every_token(text, times, limit, first):
-    """What is shown and what is left out are all the tokens; the ends of the row and the first loss are shown."""
+def test_excerpt_accounts_for_every_token(text, times, limit, first):
+    """Shown and omitted tokens add up to the row; its ends and the first token with loss are shown."""
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch([text * times])[0]
     trained = [at >= first and at % 3 == 0 for at in range(len(ids))]

@@ -1,4 +1,4 @@
-"""What trains is in view: long runs without loss are folded, and nothing is lost or changes its place."""
+"""Long runs without loss are folded; the runs contain every token in order."""
 
 import random
 
@@ -10,12 +10,12 @@ from sft_cli.report.token_runs import AFTER, BEFORE, LONG, loss_runs
 
 
 def pieces(*lengths: int) -> list[TextPiece]:
-    """Pieces of one token: so many without loss, so many with it, and so on in turn."""
+    """Return pieces of one token; the counts alternate between pieces without and with loss."""
     return [TextPiece("x", 1, place % 2) for place, length in enumerate(lengths) for _ in range(length)]
 
 
 def shape(stretches: list[Excerpt]) -> list[tuple[str, int, bool]]:
-    """Loss, length and whether it is folded, of every run."""
+    """Return loss, length and folding of every run."""
     return [(run.loss, sum(piece.num_ids for piece in run.pieces), run.folded > 0) for run in loss_runs(stretches)]
 
 
@@ -62,5 +62,5 @@ def test_loss_runs_join_to_the_row(seed):
     assert trained == [piece for one in stretches for piece in one.pieces if piece.num_trained]
 
 
-def test_the_limits_leave_something_to_fold():
+def test_limits_leave_tokens_to_fold():
     assert folding.LONG > folding.BEFORE + folding.AFTER
