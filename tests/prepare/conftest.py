@@ -14,14 +14,14 @@ __all__ = ["config"]
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of its own, so that nothing is shared between tests."""
+    """Return a separate home for each test, so that they share no cache."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     return tmp_path
 
 
 @pytest.fixture
 def make_config(home):
-    """Makes the config of a run over rows of one source, ``mine``."""
+    """Return a function that makes the config of a run over rows of one source, ``mine``."""
 
     def config(rows=ROWS, name="rows.jsonl", format="auto", **source):
         write_jsonl(home / name, rows)

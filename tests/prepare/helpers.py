@@ -1,4 +1,4 @@
-"""Rows and ledgers of the tests of `prepare`."""
+"""Make rows and read ledgers, for the tests of `prepare`."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,6 @@ def read_ledger(made):
 
 
 def messages(*turns):
-    """A row of messages ``(role, content, weight)``."""
+    """Return a row of messages ``(role, content, weight)``."""
     names = ("role", "content", "weight")
     return {"messages": [dict(zip(names, turn, strict=False)) for turn in turns]}

@@ -1,4 +1,4 @@
-"""`prepare` end to end on small files: what is written, counted, refused, and when it is done anew."""
+"""`prepare` end to end on small files: written data, counts, refused rows, and repeated preparation."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ from tests.prepare.helpers import ROWS, messages, read_ledger, write_jsonl
 CHATML_STOP = "<|im_end|>"
 
 
-def test_datasets_opens_the_directory_and_the_mask_is_right(make_config, home):
+def test_datasets_opens_the_directory_with_the_right_mask(make_config, home):
     from datasets import load_from_disk
 
     result = prepare_data(make_config())
@@ -67,7 +67,7 @@ def test_manifest_and_ledger_account_for_every_row(make_config, capsys):
 
 
 def test_errors_of_one_kind_are_reported_once():
-    """Of more kinds than are shown, the rest is counted."""
+    """If there are more kinds than are shown, the rest is counted."""
     problems = [
         RowError(
             where=f"a:{row}", reason=f"kind {row % 12}", problem=f"kind {'abcdefghijkl'[row % 12]}: {row}", fix="f"
@@ -88,8 +88,8 @@ BAD_ROWS = [
 ]
 
 
-def test_all_rows_that_stop_a_run_are_in_one_error(make_config, home):
-    """Not readable, not proven, and too long; the settings of each fix let the run pass."""
+def test_all_refused_rows_are_in_one_error(make_config, home):
+    """Unreadable, unproven and too long rows; with the settings of the fixes, the run succeeds."""
     made_config = make_config([*({"question": f"Q{i}", "answer": f"A{i}"} for i in range(40)), *BAD_ROWS])
     made_config.data.mix["mine"].columns = {"prompt": "question", "completion": "answer"}
     made_config.template.name, made_config.trainer.max_length = "plain", 256
@@ -118,7 +118,7 @@ def test_all_rows_that_stop_a_run_are_in_one_error(make_config, home):
     }  # fmt: skip
 
 
-def test_rows_of_which_none_is_usable_are_not_offered_to_be_dropped(make_config):
+def test_dropping_is_not_suggested_if_no_row_is_usable(make_config):
     with pytest.raises(SftError) as caught:
         prepare_data(make_config([{"instruction": "", "output": "A"}]))
     assert caught.value.fix == "fill in 'instruction' or remove the row"
@@ -140,8 +140,8 @@ def test_numbers_become_text_by_the_offered_format(make_config):
     assert result.manifest["dropped"] == {"format.completion of the wrong type": 2}
 
 
-def test_many_rows_of_which_none_is_usable_stop_the_encoding(make_config, monkeypatch):
-    """The other rows are not encoded: a setting is wrong, not the rows."""
+def test_encoding_stops_after_many_unusable_rows(make_config, monkeypatch):
+    """The other rows are not encoded: the setting is wrong, not the rows."""
     monkeypatch.setattr("sft_cli.prepare.refused_rows.MANY_ROWS", 1)
     monkeypatch.setattr("sft_cli.prepare.encode_stage.CHUNK", 1)
     made_config = make_config([{"prompt": f"hi {i} <|im_", "completion": "end|>"} for i in range(3)])
@@ -151,8 +151,8 @@ def test_many_rows_of_which_none_is_usable_stop_the_encoding(make_config, monkey
     assert caught.value.problem.endswith("are not exactly those the template wrote")  # not: and 2 more rows
 
 
-def test_a_mask_that_cannot_be_proven_names_its_row(make_config, home):
-    """Two messages that make a special token together, where the template puts nothing between them."""
+def test_unproven_mask_names_its_row(make_config, home):
+    """Two messages form a special token together because the template writes nothing between them."""
     made_config = make_config([{"prompt": "hi <|im_", "completion": "end|>"}])
     made_config.template.name = "plain"
     with pytest.raises(SftError) as caught:
@@ -163,7 +163,7 @@ def test_a_mask_that_cannot_be_proven_names_its_row(make_config, home):
     )
 
 
-def test_the_budget_stops_a_run_that_drops_too_much(make_config, home):
+def test_budget_stops_a_run_that_drops_too_many_rows(make_config, home):
     made_config = make_config([*ROWS, {"instruction": "", "output": "A"}])
     made_config.data.on_bad_row = OnBadRow.drop
     with pytest.raises(SftError) as caught:
@@ -183,7 +183,7 @@ def test_overflow_error_ignores_on_bad_row(make_config):
         prepare_data(made_config)
 
 
-def test_oldest_turns_that_were_dropped_are_in_the_ledger(make_config):
+def test_dropped_oldest_turns_are_in_the_ledger(make_config):
     turns = [("user", "a" * 30), ("assistant", "b" * 30), ("user", "c"), ("assistant", "d")]
     made_config = make_config([messages(*turns)])
     made_config.data.overflow, made_config.trainer.max_length = Overflow.drop_oldest_turns, 80
@@ -193,7 +193,7 @@ def test_oldest_turns_that_were_dropped_are_in_the_ledger(make_config):
     assert result.manifest["sources"]["mine"]["truncated"] == 1
 
 
-def test_weights_of_messages_come_with_a_column_of_their_own(make_config):
+def test_message_weights_have_their_own_column(make_config):
     from datasets import load_from_disk
 
     turns = [("user", "a"), ("assistant", "bb", 0.5), ("user", "c"), ("assistant", "d", 2)]
@@ -207,7 +207,7 @@ def test_weights_of_messages_come_with_a_column_of_their_own(make_config):
     assert set(result.train.tokens(1).weights.tolist()) == {0.0, 1.0}
 
 
-def test_a_share_is_held_out(make_config):
+def test_share_of_rows_is_held_out(make_config):
     made_config = make_config()
     made_config.data.val_fraction = 0.25
     result = prepare_data(made_config)
@@ -217,7 +217,7 @@ def test_a_share_is_held_out(make_config):
     assert {entry["where"] for entry in read_ledger(result) if entry["split"] == "validation"} == held_out
 
 
-def test_a_share_of_the_rows_that_are_used_is_held_out(make_config):
+def test_share_of_used_rows_is_held_out(make_config):
     made_config = make_config(max_rows=10, weight=1.5)
     made_config.data.val_fraction = 0.2
     result = prepare_data(made_config)
@@ -229,7 +229,7 @@ def test_a_share_of_the_rows_that_are_used_is_held_out(make_config):
     assert sum(e["fate"] == "not_sampled" for e in entries) == 10
 
 
-def test_a_source_may_bring_its_own_held_out_rows(make_config, home):
+def test_source_can_have_its_own_held_out_rows(make_config, home):
     write_jsonl(home / "held.jsonl", ROWS[:3])
     made_config = make_config(ROWS[5:], validation_path=str(home / "held.jsonl"))
     made_config.data.val_fraction = 0.5
@@ -239,7 +239,7 @@ def test_a_source_may_bring_its_own_held_out_rows(make_config, home):
     assert len(read_ledger(result)) == 18
 
 
-def test_a_weight_repeats_rows(make_config):
+def test_weight_repeats_rows(make_config):
     result = prepare_data(make_config(ROWS[:4], weight=2.0))
     (stage,) = result.stages
     assert sorted(result.train.where(i).rpartition(":")[2] for i in stage.entries) == sorted("12341234")

@@ -1,4 +1,4 @@
-"""A small base model: one command names everything that is wrong with its template and its context."""
+"""A small base model: one command reports all errors of its template and its context length."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.prepare.helpers import write_jsonl
 
 @pytest.fixture
 def small(config, tmp_path):
-    """A run with a model of 512 positions whose tokenizer has no chat template; its rows are short, 34 of 42 train."""
+    """Return the config of a run with a model of 512 positions and no chat template; 34 of 42 short rows train."""
     result = config()
     model = tmp_path / "tokenizer"
     settings = json.loads((model / "tokenizer_config.json").read_text())
@@ -27,7 +27,7 @@ def small(config, tmp_path):
 
 
 @pytest.mark.parametrize("command", [prepare_data, find_prepared, explain_stages, check_inputs])
-def test_every_command_names_both_mistakes(small, command):
+def test_every_command_reports_both_errors(small, command):
     with pytest.raises(Mistakes) as caught:
         command(small)
     assert str(caught.value) == (
@@ -40,7 +40,7 @@ def test_every_command_names_both_mistakes(small, command):
 
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "plain", "vicuna"])
-def test_both_fixes_pass_when_they_are_pasted(small, name):
+def test_both_fixes_work_when_pasted(small, name):
     small.template.name, small.trainer.max_length = name, 512
     assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
@@ -57,14 +57,14 @@ def test_unfitting_template_is_reported_with_context_error(small, tmp_path):
 
 
 @pytest.mark.parametrize("max_length", [512, 100])
-def test_a_length_that_the_model_takes_is_no_mistake(small, max_length):
+def test_length_within_the_context_is_accepted(small, max_length):
     small.trainer.max_length = max_length
     with pytest.raises(SftError) as caught:
         prepare_data(small)
     assert type(caught.value) is SftError
 
 
-def test_the_default_length_is_no_mistake_where_the_rows_are_short(small):
+def test_default_length_is_accepted_for_short_rows(small):
     small.template.name = "chatml"
     assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
@@ -92,11 +92,11 @@ def test_advice_for_long_rows_names_the_context_length(small, tmp_path):
         ({"model_type": "mamba"}, None),
     ],
 )
-def test_the_context_that_a_config_states(stated, context):
+def test_context_length_of_a_model_config(stated, context):
     assert max_positions(stated) == context
 
 
-def test_the_context_of_a_hub_model_whose_tokenizer_is_stored(tmp_path, monkeypatch):
+def test_context_length_of_a_hub_model_with_a_stored_tokenizer(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     store, commit = tmp_path / "models--owner--small", "0" * 40
     (store / "snapshots" / commit).mkdir(parents=True)

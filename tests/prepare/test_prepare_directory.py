@@ -1,4 +1,4 @@
-"""Where prepared data are written: what is replaced, what is refused, and what a failed run leaves."""
+"""Directories of prepared data: replaced, refused, and after a failed run."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from sft_cli.prepare.prepare import prepare_data
 from tests.prepare.helpers import ROWS, write_jsonl
 
 
-def test_a_second_run_is_up_to_date(make_config, capsys):
+def test_second_run_is_up_to_date(make_config, capsys):
     result = prepare_data(make_config())
     before = sorted((file, file.stat().st_mtime_ns) for file in result.directory.rglob("*"))
     capsys.readouterr()
@@ -84,14 +84,14 @@ def test_prepare_again_after_a_changed_input(make_config, home, capsys, change, 
     assert prepare_data(changed).manifest == result.manifest
 
 
-def test_without_prepared_dir_the_directory_is_named_after_the_fingerprint(make_config, home):
+def test_default_directory_is_named_after_the_fingerprint(make_config, home):
     made_config = make_config()
     made_config.prepared_dir = None
     result = prepare_data(made_config)
     assert result.directory == home / "home" / "prepared" / result.manifest["fingerprint"][:16]
 
 
-def test_bad_rows_come_before_trees_and_files_are_removed(make_config, home):
+def test_bad_rows_are_grouped_by_error_and_leave_no_files(make_config, home):
     bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
     with pytest.raises(Mistakes) as caught:
         prepare_data(make_config([*ROWS[:2], *bad]))
@@ -101,7 +101,7 @@ def test_bad_rows_come_before_trees_and_files_are_removed(make_config, home):
     assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
 
 
-def test_ctrl_c_says_what_stays_and_how_to_continue(make_config, home, monkeypatch, capsys):
+def test_ctrl_c_prints_what_is_kept_and_how_to_continue(make_config, home, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -114,7 +114,7 @@ def test_ctrl_c_says_what_stays_and_how_to_continue(make_config, home, monkeypat
     assert not (home / "out").exists()
 
 
-def test_a_failed_run_leaves_the_old_data_in_place(make_config, home):
+def test_failed_run_keeps_the_old_data(make_config, home):
     result = prepare_data(make_config())
     with pytest.raises(SftError):
         prepare_data(make_config([{"instruction": "", "output": "A"}]))
@@ -130,7 +130,7 @@ def test_a_failed_run_leaves_the_old_data_in_place(make_config, home):
         ("manifest.json", "not JSON", "the directory is not empty and was not written by sft prepare"),
     ],
 )
-def test_a_directory_of_something_else_is_never_replaced(make_config, home, name, content, problem):
+def test_other_directory_is_never_replaced(make_config, home, name, content, problem):
     (home / "out").mkdir()
     (home / "out" / name).write_text(content)
     with pytest.raises(SftError) as caught:
@@ -141,13 +141,13 @@ def test_a_directory_of_something_else_is_never_replaced(make_config, home, name
     assert (home / "out" / name).read_text() == content
 
 
-def test_a_file_in_the_place_of_the_directory(make_config, home):
+def test_prepared_dir_that_is_a_file_is_refused(make_config, home):
     (home / "out").write_text("mine")
     with pytest.raises(SftError, match="it is a file"):
         prepare_data(make_config())
 
 
-def test_a_file_above_the_place_of_the_directory(make_config, home):
+def test_prepared_dir_below_a_file_is_refused(make_config, home):
     (home / "out").write_text("mine")
     result = make_config()
     result.prepared_dir = str(home / "out" / "below")
@@ -159,7 +159,7 @@ def test_a_file_above_the_place_of_the_directory(make_config, home):
     )
 
 
-def test_files_added_to_a_prepared_directory_are_never_lost(make_config, home):
+def test_files_added_to_a_prepared_directory_are_kept(make_config, home):
     prepare_data(make_config())
     (home / "out" / "notes.txt").write_text("mine")
     prepare_data(make_config())  # nothing has changed, nothing is replaced
@@ -170,7 +170,7 @@ def test_files_added_to_a_prepared_directory_are_never_lost(make_config, home):
 
 
 def test_prepared_data_does_not_depend_on_the_directory(make_config, home, monkeypatch, capsys):
-    """Prepared from a relative path, found again by an absolute one and after a move."""
+    """Data prepared from a relative path are found by an absolute path and after a move."""
     write_jsonl(home / "held.jsonl", ROWS[:3])
     made_config = make_config(validation_path="held.jsonl")
     made_config.prepared_dir, made_config.data.mix["mine"].path = None, "rows.jsonl"
@@ -186,7 +186,7 @@ def test_prepared_data_does_not_depend_on_the_directory(make_config, home, monke
     assert capsys.readouterr().out.count("is up to date") == 2
 
 
-def test_two_processes_prepare_the_same_at_once(make_config, home):
+def test_two_processes_can_prepare_the_same_data_at_once(make_config, home):
     made_config = make_config()
     file = home / "config.yaml"
     file.write_text(dump_config(made_config), encoding="utf-8")

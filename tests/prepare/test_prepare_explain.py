@@ -1,4 +1,4 @@
-"""What `--explain` says: which stages run again, and which inputs changed."""
+"""Output of `--explain`: the stages that run again, and their changed inputs."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ from tests.prepare.helpers import make_rows, write_jsonl
 from tests.prepare.stage_helpers import change_priority
 
 
-def test_explain_names_what_changed_stage_by_stage(config, tmp_path):
+def test_explain_lists_changes_by_stage(config, tmp_path):
     assert explain_stages(config()) == ["there is no earlier preparation here: every stage runs"]
     prepare_data(config())
     names = ["rows a", "rows b", "clean leakage", "encode", "mix"]
@@ -71,27 +71,27 @@ def take_out(config):
         }),
     ],
 )  # fmt: skip
-def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expected):
+def test_explain_lists_stages_that_read_a_key_of_a_source(config, change, expected):
     prepare_data(config())
     changed = config()
     change(changed)
     lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
                  for line in explain_stages(changed))  # fmt: skip
-    again = {stage: said.removeprefix("runs again: ") for stage, said in lines.items() if said != "up to date"}
+    again = {stage: why.removeprefix("runs again: ") for stage, why in lines.items() if why != "up to date"}
     assert again == expected
 
 
 PLACES = {"path", "name", "revision", "split", "validation_path", "validation_split"}
-"""Keys of a source that say where its rows lie: their content stands for them."""
+"""Keys with the paths of a source's rows; the content of the files is the input instead."""
 
 
 def test_every_key_of_a_source_is_an_input_of_some_stage():
-    """One that none knew could change, and the old rows would be taken."""
+    """If a key were missing, changing it would reuse old rows."""
     known = {*making_rows.RULES, *manifest.SOURCE_RULES, *PLACES, "shuffle_buffer"}
     assert {field.name for field in fields(SourceConfig)} == known
 
 
 def test_every_key_of_the_data_is_an_input_of_some_stage():
-    """Except the number of processes, which changes no row; content tokens are an input as the tokenizer has them."""
+    """The number of processes is no input, since it changes no row; content tokens are an input of the tokenizer."""
     known = {*encode_stage.RULES, *manifest.MIX_RULES, "mix", "workers", "content_tokens"}
     assert {field.name for field in fields(DataConfig)} == known

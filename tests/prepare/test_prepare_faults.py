@@ -1,4 +1,4 @@
-"""What befalls `sft prepare` from outside: stopped, killed, rows that grow. More of it, counted: tests/faults."""
+"""External faults of `sft prepare`: signals, kills and growing files. tests/faults has more of them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def folder(tmp_path):
-    """A directory with rows and a tokenizer."""
+    """Return a directory with rows and a tokenizer."""
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
     with open(tmp_path / "rows.jsonl", "w", encoding="utf-8") as file:
         for i in range(ROWS):
@@ -48,7 +48,7 @@ def content(out):
 
 
 def wait_for_parts(process, home, number):
-    """Until so many parts of the encoding are whole; where they are."""
+    """Wait until so many parts of the encoding are complete; return their directory."""
     for _ in range(5000):
         result = list((home / "stages" / "encoded").glob("*.partial/part-*.json"))
         if len(result) >= number:
@@ -67,8 +67,8 @@ def test_interrupted_preparation_resumes(folder, how):
     process = start(folder, home, out)
     parts = wait_for_parts(process, home, 2)
     process.send_signal(how)
-    said, err = process.communicate(timeout=60)
-    assert ("stopped   nothing was written but finished parts" in said) == (how is signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert ("stopped   nothing was written but finished parts" in out) == (how is signal.SIGINT)
     assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
     assert not out.exists()
@@ -92,8 +92,8 @@ def test_failed_run_stops_its_processes(folder):
     assert alive == []
 
 
-def test_a_file_that_grows_meanwhile_is_one_sentence(folder):
-    """The file changes between its fingerprint and its reading; which of the two meets it is up to chance."""
+def test_growing_file_gives_one_error(folder):
+    """The file changes during its fingerprint or its reading; either may detect the change."""
     process = start(folder, folder / "home", folder / "out")
     refused = 0
     while process.poll() is None:

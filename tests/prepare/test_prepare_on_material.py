@@ -1,4 +1,4 @@
-"""Every row of real files converts; the table names the format that ``auto`` recognizes and what comes out."""
+"""Every row of real files converts; the table gives the format that ``auto`` detects and the results."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.material
 
 
 def conversations(path, **config):
-    """The format of a file, and the conversations or the error of every row."""
+    """Return the format of a file, and the conversations or the error of every row."""
     source = SourceConfig(path=str(path), **config)
     rows = list(read_source(source, "mine", "train"))
     assert all(isinstance(row, Row) for row in rows)
@@ -31,7 +31,7 @@ def conversations(path, **config):
 
 
 def outcome(path, **config):
-    """The format that was recognized, and rows per outcome: what they became with its tags, or the reason."""
+    """Return the detected format and the rows per outcome: the kind of result with its tags, or the reason."""
     format, result = conversations(path, **config)
     counts = Counter()
     for item in result:
@@ -101,20 +101,20 @@ def test_placeholders_are_filled_in_real_files(material_dir, path):
     assert not any("{{" in text for text in output)
 
 
-def test_a_placeholder_without_a_value_in_a_real_file(material_dir):
+def test_placeholder_without_a_value_in_a_real_file(material_dir):
     _, counts = outcome(material_dir / "data" / "alpaca/identity.json", variables={"name": "Ada"})
     assert counts == {"converted": 31, "unfilled placeholder": 60}
 
 
 def test_code_about_templates_needs_no_variables(material_dir):
-    """Answers that hold {{ user.name }} and {{1,2},{3}} stay as they are."""
+    """Answers with {{ user.name }} and {{1,2},{3}} are unchanged."""
     _, result = conversations(material_dir / "data" / "alpaca/code_alpaca_2k.json")
     output = "".join(message.content for conversation in result for message in conversation.messages)
     for text in ("{{ user.name }}", "{{book.title}}", "{{1,2,3,4},{5,6,7,8},{9,10,11,12}}"):
         assert text in output
 
 
-def test_seed_tasks_need_a_format_of_their_own(material_dir):
+def test_seed_tasks_need_a_custom_format(material_dir):
     for file in ("seed_tasks.jsonl", "user_oriented_instructions.jsonl"):
         path = material_dir / "data" / "seeds" / file
         with pytest.raises(SftError, match="no format fits the columns"):
@@ -126,7 +126,7 @@ def test_seed_tasks_need_a_format_of_their_own(material_dir):
 
 
 def test_tool_calls_of_real_files(material_dir):
-    """Every call has a name and arguments, and the tools are as a server gets them."""
+    """Every call has a name and arguments, and the tools have the form of a request."""
     count = 0
     for path in ("sharegpt/glaive_toolcall_en_demo.json", "messages/reason_tool_use_demo_50.jsonl"):
         for conversation in conversations(material_dir / "data" / path)[1]:
@@ -144,6 +144,6 @@ def test_plain_text_can_be_replayed(material_dir):
     assert outcome(material_dir / "data" / "text/c4_demo.jsonl", role=Role.replay) == ("text", {"document": 300})
 
 
-def test_a_directory_of_real_files(material_dir):
+def test_directory_of_real_files(material_dir):
     format, counts = outcome(material_dir / "data" / "alpaca")
     assert (format, counts) == ("alpaca", {"converted": 10595, KEPT: 85})

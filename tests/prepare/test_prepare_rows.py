@@ -1,4 +1,4 @@
-"""What `prepare` does with rows: their side, what filters and the mix leave of them, what is said about them."""
+"""Rows in `prepare`: their split, filters and the mix, and messages about them."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from sft_cli.prepare.prepare import prepare_data
 from tests.prepare.helpers import make_rows, read_ledger, write_jsonl
 
 
-def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_path):
-    """The same rows in two files whose names change places."""
+def test_split_and_sample_do_not_depend_on_file_order(config, tmp_path):
+    """The same rows in two files whose names are swapped."""
     sampled = []
     for number, (first, second) in enumerate([("x.jsonl", "y.jsonl"), ("y.jsonl", "x.jsonl")]):
         folder = tmp_path / f"folder{number}"
@@ -39,21 +39,21 @@ def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_pa
     assert sampled[0] == sampled[1]
 
 
-def said(role, text, *replies):
-    """A message of a tree; the first reply is the best."""
-    ranked = [{**reply, "rank": rank} for rank, reply in enumerate(replies)]
+def node(role, text, *replies):
+    """Return a message of a tree; the first answer has the best rank."""
+    ranked = [{**node, "rank": rank} for rank, node in enumerate(replies)]
     return {"message_id": text, "role": role, "text": text, "lang": "en", "replies": ranked}
 
 
-def test_branches_stay_on_one_side(config, tmp_path):
-    """Their prompts differ from the second answer on: only the tree they come from holds them together."""
+def test_branches_of_a_tree_are_in_one_split(config, tmp_path):
+    """Their prompts differ from the second answer on; only their tree keeps them together."""
     trees = []
     for name in ("t", "u", "v"):
         branches = [
-            said("assistant", f"{name}{i}!", said("prompter", f"{name}{i}, why?", said("assistant", f"{name}{i}, so.")))
+            node("assistant", f"{name}{i}!", node("prompter", f"{name}{i}, why?", node("assistant", f"{name}{i}, so.")))
             for i in range(4)
         ]
-        root = said("prompter", f"{name}?", *branches)
+        root = node("prompter", f"{name}?", *branches)
         trees.append({"message_tree_id": name, "tree_state": "ready_for_export", "prompt": root})
     write_jsonl(tmp_path / "trees.jsonl", trees)
     made_config = config()
@@ -67,7 +67,7 @@ def test_branches_stay_on_one_side(config, tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [3, 5000])
-def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
+def test_filtered_rows_are_in_the_ledger(config, tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(write_stage, "CHUNK", chunk)
     write_jsonl(
         tmp_path / "a.jsonl",
@@ -91,7 +91,7 @@ def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
 
 
 def test_ledger_score_has_the_configured_name(config, tmp_path):
-    """Also where a filter that is called otherwise measured it, and dropped the row for it."""
+    """This includes a score that a filter with another name measured before it dropped the row."""
     write_jsonl(tmp_path / "a.jsonl", [{**row, "stars": i % 5} for i, row in enumerate(make_rows("a", 10))])
     made_config = config()
     made_config.data.mix = {"a": SourceConfig(path=str(tmp_path / "a.jsonl"), scores={"judge": "stars"})}
@@ -103,7 +103,7 @@ def test_ledger_score_has_the_configured_name(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_scores_filters_and_sorts(config, tmp_path):
+def test_model_scores_filter_and_sort_rows(config, tmp_path):
     made_config = config()
     made_config.data.mix = {"a": made_config.data.mix["a"]}
     made_config.clean.steps = ["perplexity"]
@@ -124,7 +124,7 @@ def test_a_model_scores_filters_and_sorts(config, tmp_path):
     ]
 
 
-def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
+def test_filtered_row_does_not_stop_a_run(config, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 8), *make_rows("a", 8)])
     made_config = config()
     made_config.clean.steps = ["exact_duplicates"]
@@ -134,7 +134,7 @@ def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
         prepare_data(made_config)
 
 
-def test_a_curriculum_is_written_for_the_trainer(config):
+def test_curriculum_is_written_for_the_trainer(config):
     made_config = config()
     made_config.data.val_fraction = 0.0
     made_config.data.stages = [
@@ -151,7 +151,7 @@ def test_a_curriculum_is_written_for_the_trainer(config):
     assert [stage["examples"] for stage in result.manifest["stages"]] == [len(short.entries), len(rest.entries)]
 
 
-def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
+def test_excluded_rows_do_not_count_for_max_rows(config, tmp_path):
     def tree(number, language):
         answer = {"message_id": "2", "role": "assistant", "text": f"{number}.", "lang": language, "rank": 0}
         requested = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
@@ -167,8 +167,8 @@ def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
 
 
 @pytest.mark.parametrize("action", list(Action))
-def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
-    """Questions alike in all but one word, told by a filter; what is left of them is trained on or held out whole."""
+def test_near_duplicates_are_in_one_split(config, tmp_path, action):
+    """A filter finds questions that differ in one word; each remaining group is in one split."""
     words = [f"word{number}of" for number in range(20)]
     requested = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
     twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in requested]
@@ -186,7 +186,7 @@ def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
     assert sorted(result[0] for result in sides.values() if len(set(result)) == 1) == ["train"] * 7 + ["validation"] * 3
 
 
-def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
+def test_used_empty_answers_are_counted(config, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
     made_config = config()
     made_config.data.mix["a"].weight = 0.5
@@ -220,13 +220,13 @@ def test_summary_prints_notes(config, tmp_path, capsys):
 
 @pytest.mark.parametrize("trees", [True, False], ids=["trees", "rows"])
 def test_every_stage_shows_progress(config, tmp_path, monkeypatch, capsys, trees):
-    """By a clock on which everything takes half a minute."""
+    """On the fake clock of this test, every step takes half a minute."""
     made_config = config()
     if trees:
         write_jsonl(
             tmp_path / "trees.jsonl",
             [
-                {"prompt": said("prompter", f"{i}?", said("assistant", "Yes.")), "message_tree_id": f"{i}"}
+                {"prompt": node("prompter", f"{i}?", node("assistant", "Yes.")), "message_tree_id": f"{i}"}
                 for i in range(9)
             ],
         )
@@ -243,7 +243,7 @@ def test_every_stage_shows_progress(config, tmp_path, monkeypatch, capsys, trees
         )
 
 
-def test_rows_without_any_stop_token_end_at_the_tokenizers_own(config, tmp_path):
+def test_rows_without_stop_tokens_use_that_of_the_tokenizer(config, tmp_path):
     """Training, evaluation and merge need a token that ends a generation."""
     made_config = config()
     ids = [{"input_ids": [40, 41, 42, 43 + i], "labels": [-100, -100, 42, 43 + i]} for i in range(12)]
@@ -277,7 +277,7 @@ def test_summary_prints_remarks(config, tmp_path, capsys):
     assert "held out  0 examples (there are fewer than 40 rows)\n" in output
 
 
-def test_rows_that_lose_their_oldest_turns_are_printed(config, tmp_path, capsys):
+def test_rows_with_dropped_oldest_turns_are_printed(config, tmp_path, capsys):
     turns = [{"role": "user", "content": "Which? " * 8}, {"role": "assistant", "content": "This. " * 8}] * 4
     write_jsonl(tmp_path / "a.jsonl", [{"messages": turns}] * 3)
     made_config = config()

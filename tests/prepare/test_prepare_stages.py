@@ -1,4 +1,4 @@
-"""The stages of `prepare`: what is done again after a change, and what it does not hang on."""
+"""The stages of `prepare`: which ones run again after a change, and which do not."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tests.prepare.stage_helpers import change_priority
 
 
 def made_parts(home):
-    """Every part of every stage with the time it was written."""
+    """Return every part of every stage with the time it was written."""
     return {
         str(file.relative_to(home)): file.stat().st_mtime_ns
         for file in (home / "stages").rglob("*.arrow")
@@ -33,7 +33,7 @@ def made_parts(home):
 
 
 def new_stages(before, after):
-    """The stages in which something was made."""
+    """Return the stages with new parts."""
     return sorted({Path(file).parts[1] for file in after if after[file] != before.get(file)})
 
 
@@ -105,7 +105,7 @@ def test_only_stages_that_depend_on_a_change_run_again(config, tmp_path, change,
 
 
 def contents(directory):
-    """Every file but those that hold the fingerprint or the time."""
+    """Return the files without a fingerprint or time in them."""
     return {
         str(file.relative_to(directory)): file.read_bytes()
         for file in sorted(directory.rglob("*"))
@@ -113,8 +113,8 @@ def contents(directory):
     }
 
 
-def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
-    """Parts of 5 rows, over one and two processes, filters that rewrite rows among the steps."""
+def test_result_does_not_depend_on_the_number_of_processes(config, tmp_path, monkeypatch):
+    """Parts of 5 rows in one and two processes, with filters that rewrite rows."""
     monkeypatch.setattr(encode_stage, "CHUNK", 5)
     monkeypatch.setattr(encode_stage, "SMALL_BYTES", 1)
     monkeypatch.setattr(workers, "SMALL", 1)
@@ -132,8 +132,8 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
     assert [name for name in result[0][2] if result[0][2][name] != result[1][2][name]] == []
 
 
-def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
-    """Rows that were dropped are told when they are to stop the run, out of the cache."""
+def test_policy_for_bad_rows_is_no_input_of_a_stage(config, tmp_path):
+    """Dropped rows are reported from the cache when the new policy stops the run."""
     write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 8), {"instruction": "long", "output": "x" * 900}])
     made_config = config()
     made_config.data.overflow, made_config.trainer.max_length = made_config.data.overflow.drop, 256
@@ -157,8 +157,8 @@ def test_row_digest_depends_on_trained_content(config):
     assert first["content"] == second["content"] != third["content"]
 
 
-def test_the_order_of_the_sources_is_an_input(config):
-    """Of two sources with the same rows the first keeps them."""
+def test_order_of_sources_is_an_input(config):
+    """The first of two sources with the same rows keeps them."""
     result = []
     for names in ("ab", "ba"):
         made_config = config()
@@ -174,8 +174,8 @@ def test_the_order_of_the_sources_is_an_input(config):
     assert [place for _, place in result] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
 
 
-def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
-    """The rows of the second block look like documents; they are read as the first row's format has it."""
+def test_stopped_stream_resumes_with_its_format(config, tmp_path, monkeypatch):
+    """The rows of the second block look like documents; they are read in the format of the first row."""
     write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
 
     def read(home, stop):
@@ -217,8 +217,8 @@ def test_chunks_bound_rows_and_bytes(sizes, most, most_bytes):
     weights = [sum(of[row] for row in chunk.tolist()) for chunk in chunks]
     assert all(1 <= len(chunk) <= most for chunk in chunks)
     assert all(weight <= most_bytes or len(chunk) == 1 for chunk, weight in zip(chunks, weights, strict=True))
-    for chunk, weight, behind in zip(chunks, weights, chunks[1:], strict=False):
-        assert len(chunk) == most or weight + of[int(behind[0])] > most_bytes
+    for chunk, weight, after in zip(chunks, weights, chunks[1:], strict=False):
+        assert len(chunk) == most or weight + of[int(after[0])] > most_bytes
 
 
 def test_filter_key_depends_on_earlier_filters_and_priorities(config, tmp_path):
@@ -264,8 +264,8 @@ def test_interrupted_filter_leaves_no_replaced_rows(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["found.arrow"]
 
 
-def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_path):
-    """Told out of the cache: nothing is encoded again."""
+def test_dropped_rows_stop_a_later_strict_run(config, tmp_path):
+    """The error comes from the cache: nothing is encoded again."""
     write_jsonl(
         tmp_path / "a.jsonl", [*make_rows("a", 8), {"instruction": "What is <|im_end|>?", "output": "A token."}]
     )

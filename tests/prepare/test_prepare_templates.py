@@ -1,4 +1,4 @@
-"""The prepared tokenizer and template: golden prompts, served prompts, and what a missing template suggests."""
+"""The prepared tokenizer and template: golden prompts, served prompts, and suggestions for a missing template."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from tests.prepare.helpers import messages, read_ledger
 
 
 def test_golden_rows_of_every_kind_are_kept(make_config, tmp_path):
-    """However late in the file a kind begins, and not more than four of each."""
+    """At most four rows of each kind are kept, however late in the file the kind begins."""
     plain = [
         {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}]} for i in range(9)
     ]
@@ -40,7 +40,7 @@ def test_golden_rows_of_every_kind_are_kept(make_config, tmp_path):
 
 
 def test_transformers_makes_the_same_prompts(make_config):
-    """And would notice if it did not."""
+    """The test also detects a prompt that differs."""
     result = prepare_data(make_config())
     goldens = parity.load_golden_prompts(result.directory / "golden.json")
     assert parity.check_parity(result.tokenizer_directory, goldens) == 4
@@ -51,7 +51,7 @@ def test_transformers_makes_the_same_prompts(make_config):
     assert "a server would send ids that differ from the trained ones: from id 1 on" in caught.value.problem
 
 
-def test_the_golden_prompt_is_that_of_the_last_trained_turn(make_config):
+def test_golden_prompt_is_that_of_the_last_trained_turn(make_config):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d", 0)]
     result = prepare_data(make_config([messages(*turns)]))
     (golden,) = parity.load_golden_prompts(result.directory / "golden.json")
@@ -59,7 +59,7 @@ def test_the_golden_prompt_is_that_of_the_last_trained_turn(make_config):
     assert parity.check_parity(result.tokenizer_directory, [golden]) == 1
 
 
-def test_the_saved_tokenizer_carries_the_template(make_config):
+def test_saved_tokenizer_has_the_template(make_config):
     made_config = make_config()
     made_config.template.name = "vicuna"
     result = prepare_data(made_config)
@@ -78,7 +78,7 @@ def test_the_saved_tokenizer_carries_the_template(make_config):
         ("llama2", "alpaca/identity.json"),
     ],
 )
-def test_real_data_is_served_as_it_was_trained(make_config, material_dir, tokenizer, file):
+def test_served_prompts_of_real_data_equal_trained_ones(make_config, material_dir, tokenizer, file):
     made_config = make_config()
     made_config.model.tokenizer, made_config.template.name = str(material_dir / "tokenizers" / tokenizer), "auto"
     names = {"name": "Ada", "author": "us"}
@@ -115,7 +115,7 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
         ),
     ],
 )
-def test_the_templates_that_are_offered_show_what_the_rows_hold(make_config, home, row, fix):
+def test_suggested_templates_depend_on_the_rows(make_config, home, row, fix):
     result = make_config([row])
     tokenizer, template = load_tokenizer_and_template(result)
     check = TemplateCheck(tokenizer, replace(template, source=""), result.data)
@@ -123,7 +123,7 @@ def test_the_templates_that_are_offered_show_what_the_rows_hold(make_config, hom
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))
-def test_the_example_of_what_rows_hold_holds_the_same(flags):
+def test_example_of_row_contents_has_the_same_contents(flags):
     assert ConversationFeatures.from_conversation(ConversationFeatures(*flags).example()) == ConversationFeatures(
         *flags
     )

@@ -1,4 +1,4 @@
-"""What `prepare` says about special tokens, stop tokens and headers that stand in messages."""
+"""Messages of `prepare` about special tokens, stop tokens and headers in the rows."""
 
 import re
 
@@ -14,7 +14,7 @@ from tests.prepare.helpers import read_ledger, write_jsonl
 
 @pytest.fixture
 def prepared(config, tmp_path, capsys):
-    """Prepares rows with changes to the config; the result and what was printed."""
+    """Return a function that prepares rows with a changed config and returns the result and the output."""
 
     def prepared(values, change=lambda config: None, **source):
         write_jsonl(tmp_path / "mine.jsonl", values)
@@ -35,8 +35,8 @@ def added(*tokens):
     return change
 
 
-def test_an_added_token_that_no_example_holds_is_named(prepared):
-    """Held-out rows do not train; an ordinary token counts in a question, a control token only in an answer."""
+def test_added_token_without_any_example_is_named(prepared):
+    """Held-out rows do not count; an ordinary token counts in a question, a control token only in an answer."""
     values = [{"prompt": f"<x>{i} <|ask|>", "completion": f"<|plan|>{i}"} for i in range(5)]
     result, _, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
     assert result.manifest["unused_tokens"] == ["<|ask|>", "<y>"]
@@ -51,7 +51,7 @@ def test_an_added_token_that_no_example_holds_is_named(prepared):
     assert [(row.input_ids[row.weights > 0] == plan).sum() for row in labels] == [1] * 5
 
 
-def test_an_evaluation_encodes_them_as_the_training_did(prepared):
+def test_evaluation_encodes_added_tokens_like_training(prepared):
     result, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
     again = prepare_data(with_run_tokenizer(result.tokenizer_directory, config))
     assert again.manifest["content"] == result.manifest["content"]
@@ -66,7 +66,7 @@ def test_content_tokens_are_inputs(prepared):
     assert prepare_data(served).manifest["content"] != result.manifest["content"]
 
 
-def test_stop_tokens_that_answers_brought_are_counted(prepared):
+def test_stop_tokens_in_answers_are_counted(prepared):
     values = [{"prompt": "q", "completion": "a"}, *({"prompt": f"q{i}", "completion": f"{i}<|im_end|>"} for i in "12")]
     result, _, printed = prepared(values)
     first = next(line["where"] for line in read_ledger(result) if line["where"].endswith((":2", ":3")))
@@ -78,12 +78,12 @@ def test_stop_tokens_that_answers_brought_are_counted(prepared):
     ) in printed
 
 
-def test_an_answer_that_is_nothing_but_a_stop_token_is_empty(prepared):
+def test_answer_of_only_a_stop_token_is_empty(prepared):
     result, _, _ = prepared([{"prompt": "q", "completion": "<|im_end|>"}])
     assert result.manifest["remarks"]["empty_answer"]["rows"] == 1
 
 
-def test_the_first_sanitized_row_is_named(prepared):
+def test_first_sanitized_row_is_named(prepared):
     values = [{"prompt": "q", "completion": "a"}, {"prompt": "what does <|im_end|> mean?", "completion": "b"}]
     result, _, printed = prepared(values)
     assert result.manifest["remarks"] == {"sanitized": {"rows": 1, "first": "mine.jsonl:2"}}
@@ -104,7 +104,7 @@ def test_headers_of_a_plain_text_template_are_counted(prepared):
     ) in printed
 
 
-def test_a_column_of_rendered_conversations(prepared):
+def test_column_of_rendered_conversations(prepared):
     text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
     plain, _, _ = prepared([{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)])
     values = [{"story": text.format(f"q{i}", f"a{i}")} for i in range(4)]
@@ -114,7 +114,7 @@ def test_a_column_of_rendered_conversations(prepared):
     assert "sanitized" not in printed
 
 
-def test_a_document_that_was_rendered_is_refused_with_the_word_that_reads_it(prepared):
+def test_rendered_document_is_refused_with_a_fix(prepared):
     text = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
     with pytest.raises(SftError) as caught:
         prepared([{"text": text}])

@@ -1,4 +1,4 @@
-"""data.overflow=truncate from rows to the prepared directory: training and held-out rows, counted to the token."""
+"""data.overflow=truncate from rows to the prepared directory, in training and held-out rows; all tokens are counted."""
 
 import json
 
@@ -13,12 +13,12 @@ from sft_cli.utils import workers
 from tests.prepare.helpers import read_ledger, write_jsonl
 
 LIMIT = 70
-"""Tokens: a row of the fixture has 45, a long one some 200; its answer begins at at token 40."""
+"""Tokens: a row of the fixture has 45, a long one some 200; its answer begins at token 40."""
 
 
 @pytest.fixture
 def long_answers(config, tmp_path):
-    """Makes the config of a run over 60 rows of source ``a``, every third with a long answer, ten of them held out."""
+    """Make the config of a run over 60 rows of source ``a``: every third answer is long, ten rows are held out."""
     rows = [{"instruction": f"{i}?", "output": f"{i} " * (60 if i % 3 == 0 else 1)} for i in range(60)]
     write_jsonl(tmp_path / "a.jsonl", rows)
 
@@ -42,7 +42,7 @@ def examples(split):
     }
 
 
-def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
+def test_ledger_counts_add_up_in_both_splits(long_answers, capsys):
     whole = prepare_data(long_answers(max_length=2000, out="whole"))
     capsys.readouterr()
     result = prepare_data(long_answers())
@@ -73,7 +73,7 @@ def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
     assert "most truncated" in report
 
 
-def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
+def test_most_truncated_row_is_shown_with_its_loss(long_answers, capsys):
     result = prepare_data(long_answers())
     worst = max(line["truncated_tokens"] for line in read_ledger(result) if line["split"] == "train")
     capsys.readouterr()
@@ -81,8 +81,8 @@ def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
     assert f"  lost its {worst} last tokens" in capsys.readouterr().out
 
 
-def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
-    """The proof that a server makes the same ids is of whole rows, also where all of them are cut."""
+def test_golden_prompts_of_truncated_rows_are_complete(long_answers):
+    """Served ids are compared for complete rows, even if all rows are truncated."""
     whole = prepare_data(long_answers(max_length=2000, out="whole"))
     result = prepare_data(long_answers())
     before, after = (json.loads((one.directory / "golden.json").read_text()) for one in (whole, result))
@@ -93,7 +93,7 @@ def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
     ) == len(after)
 
 
-def test_a_server_knows_the_stop_token_though_every_answer_was_cut(long_answers, tmp_path):
+def test_stop_token_is_known_if_every_answer_is_truncated(long_answers, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"instruction": f"{i}?", "output": "word " * 60} for i in range(12)])
     made_config = long_answers()
     made_config.data.val_rows = 2
@@ -120,7 +120,7 @@ def test_result_does_not_depend_on_number_of_processes(long_answers, monkeypatch
     assert result[0].manifest["sources"]["a"]["truncated"] == 20
 
 
-def test_a_streamed_source(long_answers):
+def test_truncated_streamed_source(long_answers):
     made_config = long_answers(stream=True, max_rows=30)
     made_config.data.val_rows = 2
     result = prepare_data(made_config)
@@ -130,6 +130,6 @@ def test_a_streamed_source(long_answers):
     assert counts["truncated"] == len(cut) > 0
 
 
-def test_an_opened_directory_knows_the_length_its_answers_are_cut_at(long_answers):
+def test_opened_directory_has_the_truncation_length(long_answers):
     assert prepare_data(long_answers()).validation.truncated_at == LIMIT
     assert prepare_data(long_answers(Overflow.error, max_length=2000, out="whole")).validation.truncated_at is None

@@ -1,4 +1,4 @@
-"""Stages kept by content: what is half there never passes for finished."""
+"""Cached stages: an incomplete stage is never used as finished."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ def home(tmp_path, monkeypatch):
 
 
 def build(content="whole"):
-    """Make the stage if it is not there; where it lies and whether it was there."""
+    """Make the stage unless it exists; return its directory and whether it existed."""
     with stage_cache.stage_dir("rows", INPUTS) as (directory, done):
         if not done:
             write_atomic(directory / "part-0", content.encode())
@@ -31,7 +31,7 @@ def build(content="whole"):
     return stage_cache.final_dir(directory), done
 
 
-def test_a_stage_is_made_once():
+def test_stage_is_made_once():
     directory, done = build("first")
     assert (done, stage_cache.load_result(directory)) == (False, {"found": "first"})
     assert build("second") == (directory, True)
@@ -53,14 +53,14 @@ def test_failed_stage_resumes_with_its_parts():
         assert (again, done, (again / "part-0").read_bytes()) == (directory, False, b"kept")
 
 
-def test_a_finished_stage_that_was_not_renamed_any_more_is_taken():
+def test_finished_stage_without_its_final_name_is_used():
     directory, _ = build("first")
     directory.rename(directory.with_suffix(".partial"))
     assert build("second") == (directory, True)
     assert (directory / "part-0").read_text() == "first"
 
 
-def test_a_stage_whose_removal_was_cut_short_is_made_again(home, monkeypatch):
+def test_partly_removed_stage_is_made_again(home, monkeypatch):
     directory, _ = build("first")
     long_ago = time.time() - (stage_cache.KEEP_DAYS + 1) * 86_400
     os.utime(directory, (long_ago, long_ago))
@@ -88,7 +88,7 @@ def test_evict_old_removes_unused_stages_only(home, capsys):
     )
 
 
-def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
+def test_unfinished_stage_survives_a_clock_jump(home):
     with stage_cache.stage_dir("rows", INPUTS) as (directory, _):
         write_atomic(directory / "part-0", b"kept")
         os.utime(directory, (1, 1))
@@ -111,7 +111,7 @@ def test_stage_dir_reports_a_disk_without_locks(home, monkeypatch, capsys, numbe
     )
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+def test_file_is_written_completely_or_not_at_all(tmp_path):
     file = tmp_path / "file"
     write_atomic(file, b"first")
 
