@@ -37,7 +37,7 @@ _COMMON = {
     "items": "c.function.arguments.items()",
     "value": "v | tojson",
     "shown tools": "tools",
-    "said": "m.content",
+    "body": "m.content",
     "header": "<<turn>>",
     "arguments": "{{- '{' -}}" + _ITEMS + "{{- '}' -}}",
 }
@@ -48,11 +48,11 @@ STYLES: dict[str, Mapping[str, str]] = {
         "{{- t | tojson ~ '\\n' -}}{%- endfor -%}{{- '<|im_end|>\\n' -}}{%- endif -%}",
         "system": "{{- '<|im_start|>system\\n' ~ m.content ~ '<|im_end|>\\n' -}}",
         "user": "{{- '<|im_start|>user\\n' ~ m.content ~ '<|im_end|>\\n' -}}",
-        "result": "{{- '<|im_start|>tool\\n' ~ <<said>> ~ '<|im_end|>\\n' -}}",
+        "result": "{{- '<|im_start|>tool\\n' ~ <<body>> ~ '<|im_end|>\\n' -}}",
         "turn": "{{- '<|im_start|>assistant\\n' -}}",
         "reasoning": "{%- if m.reasoning_content -%}{{- '<think>\\n' ~ m.reasoning_content ~ '\\n</think>\\n\\n' -}}"
         "{%- endif -%}",
-        "content": "{{- <<said>> -}}",
+        "content": "{{- <<body>> -}}",
         "calls": '{%- for c in <<called>> -%}{{- \'\\n<tool_call>\\n{"name": "\' ~ <<name>> ~ \'", "arguments": \' -}}'
         "<<arguments>>{{- '}\\n</tool_call>' -}}{%- endfor -%}",
         "stop": "{{- '<|im_end|>\\n' -}}",
@@ -64,10 +64,10 @@ STYLES: dict[str, Mapping[str, str]] = {
         "{{- t | tojson(indent=4) ~ '\\n\\n' -}}{%- endfor -%}{{- '<|eot|>' -}}{%- endif -%}",
         "system": "{{- '<|header|>system<|/header|>\\n\\n' ~ m.content ~ '<|eot|>' -}}",
         "user": "{{- '<|header|>user<|/header|>\\n\\n' ~ m.content ~ '<|eot|>' -}}",
-        "result": "{{- '<|header|>ipython<|/header|>\\n\\n' ~ <<said>> ~ '<|eot|>' -}}",
+        "result": "{{- '<|header|>ipython<|/header|>\\n\\n' ~ <<body>> ~ '<|eot|>' -}}",
         "turn": "{{- '<|header|>assistant<|/header|>\\n\\n' -}}",
         "reasoning": "{%- if m.reasoning -%}{{- '<thought>' ~ m.reasoning ~ '</thought>' -}}{%- endif -%}",
-        "content": "{{- <<said>> -}}",
+        "content": "{{- <<body>> -}}",
         "calls": '{%- for c in <<called>> -%}{{- \'; {"name": "\' ~ <<name>> ~ \'", "parameters": \' -}}'
         "<<arguments>>{{- '}' -}}{%- endfor -%}",
         "stop": "{{- '<|eot|>' -}}",
@@ -79,10 +79,10 @@ STYLES: dict[str, Mapping[str, str]] = {
         "{%- endif -%}",
         "system": "{{- '[SYSTEM_PROMPT]' ~ m.content ~ '[/SYSTEM_PROMPT]' -}}",
         "user": "{{- '[INST]' ~ m.content ~ '[/INST]' -}}",
-        "result": "{{- '[TOOL_RESULTS]' ~ <<said>> ~ '[/TOOL_RESULTS]' -}}",
+        "result": "{{- '[TOOL_RESULTS]' ~ <<body>> ~ '[/TOOL_RESULTS]' -}}",
         "turn": "",
         "reasoning": "{%- if m.thinking -%}{{- '[THINK]' ~ m.thinking ~ '[/THINK]' -}}{%- endif -%}",
-        "content": "{{- <<said>> -}}",
+        "content": "{{- <<body>> -}}",
         "calls": "{%- for c in <<called>> -%}{{- '[TOOL_CALLS]' ~ <<name>> ~ '[ARGS]' -}}<<arguments>>{%- endfor -%}",
         "stop": "{{- '</s>' -}}",
     },
@@ -95,11 +95,11 @@ STYLES: dict[str, Mapping[str, str]] = {
         "{%- endfor -%}{{- '<end_of_turn>\\n' -}}{%- endif -%}",
         "system": "{{- '<start_of_turn>developer\\n' ~ m.content | trim ~ '<end_of_turn>\\n' -}}",
         "user": "{{- '<start_of_turn>user\\n' ~ m.content | trim ~ '<end_of_turn>\\n' -}}",
-        "result": "{{- '<start_of_turn>user\\n<result>' ~ <<said>> | trim ~ '</result><end_of_turn>\\n' -}}",
+        "result": "{{- '<start_of_turn>user\\n<result>' ~ <<body>> | trim ~ '</result><end_of_turn>\\n' -}}",
         "turn": "{{- '<start_of_turn>model\\n' -}}",
         "reasoning": "{%- if m.reasoning_content -%}{{- '<think>' ~ m.reasoning_content | trim ~ '</think>' -}}"
         "{%- endif -%}",
-        "content": "{{- <<said>> | trim -}}",
+        "content": "{{- <<body>> | trim -}}",
         "calls": "{%- for c in <<called>> -%}{{- '<call>' ~ <<name>> ~ '(' -}}<<arguments>>{{- ')</call>' -}}"
         "{%- endfor -%}",
         "arguments": "{%- for k, v in <<items>> -%}{{- ', ' if not loop.first -}}{{- k ~ '=' ~ <<value>> -}}"

@@ -34,14 +34,14 @@ def test_added_tokens_follow_the_tokenizers_own_in_order(tokenizer):
 def test_each_added_token_is_a_single_id_in_every_text(tokenizer):
     added = add_tokens(tokenizer, ["<x>"])
     (new,) = added_ids(added, ["<x>"])
-    before, behind = (tokenizer.encode_batch([part])[0] for part in ("ab", "c"))
+    first, second = (tokenizer.encode_batch([part])[0] for part in ("ab", "c"))
     (ids,) = added.encode_batch(["ab<x>c<x>"])
-    assert ids == [*before, new, *behind, new]
+    assert ids == [*first, new, *second, new]
     assert added.decode_batch([ids]) == ["ab<x>c<x>"]
     assert added.backend.decode(ids, skip_special_tokens=True) == "ab<x>c<x>"
 
 
-def test_a_token_written_like_a_control_token_is_one(tokenizer):
+def test_token_written_like_a_control_token_is_a_control_token(tokenizer):
     added = add_tokens(tokenizer, ["<x>", "<|end|>"])
     assert "<|end|>" in added.control_tokens
     assert "<x>" not in added.control_tokens

@@ -71,19 +71,19 @@ MUTATIONS = {
     "user doubled": lambda s: {"user": s["user"] * 2},
     "first user dropped": lambda s: {"user": "{%- if loop.index0 > 1 -%}" + s["user"] + "{%- endif -%}"},
     "user cut": lambda s: {"user": s["user"].replace("m.content", "m.content[1:]")},
-    "user behind the answer": lambda s: {
+    "user after the answer": lambda s: {
         "user": s["user"].replace("m.content", "''"),
         "stop": s["stop"] + "{{- " + BEFORE + " -}}",
     },
     "user in the answer": lambda s: {"content": "{{- " + BEFORE + " -}}" + s["content"]},
     "user's text in every answer": lambda s: {"content": s["content"] + "{{- messages[1].content -}}"},
-    "result dropped": lambda s: {"result": s["result"].replace("<<said>>", "''")},
+    "result dropped": lambda s: {"result": s["result"].replace("<<body>>", "''")},
     "result's turn dropped": lambda s: {"result": ""},
     "result doubled": lambda s: {"result": s["result"] * 2},
     "second result dropped": lambda s: {
         "result": "{%- if messages[loop.index0 - 1].role != 'tool' -%}" + s["result"] + "{%- endif -%}"
     },
-    "results exchanged": lambda s: {"result": s["result"].replace("<<said>>", NEIGHBOUR)},
+    "results exchanged": lambda s: {"result": s["result"].replace("<<body>>", NEIGHBOUR)},
     "result in the answer": lambda s: {"content": "{{- messages[3].content if loop.index0 == 5 -}}" + s["content"]},
     "tools dropped": lambda s: {"shown tools": "[]"},
     "one tool of two": lambda s: {"shown tools": "tools[:1]"},
@@ -91,16 +91,16 @@ MUTATIONS = {
     "tools in the answer": lambda s: {"shown tools": "[]", "content": "{{- tools | tojson -}}" + s["content"]},
     "content dropped": lambda s: {"content": ""},
     "content doubled": lambda s: {"content": s["content"] * 2},
-    "content cut": lambda s: {"content": s["content"].replace("<<said>>", "m.content[:-1]")},
+    "content cut": lambda s: {"content": s["content"].replace("<<body>>", "m.content[:-1]")},
     "content before its turn": lambda s: {"turn": "{{- m.content -}}" + s["turn"], "content": "", "header": s["turn"]},
-    "content behind the stop": lambda s: {"content": "", "stop": s["stop"] + s["content"]},
-    "content in upper case": lambda s: {"content": s["content"].replace("<<said>>", "m.content | upper")},
+    "content after the stop": lambda s: {"content": "", "stop": s["stop"] + s["content"]},
+    "content in upper case": lambda s: {"content": s["content"].replace("<<body>>", "m.content | upper")},
     "another answer's content": lambda s: {
-        "content": s["content"].replace("<<said>>", "(messages | last).content"),
+        "content": s["content"].replace("<<body>>", "(messages | last).content"),
         "header": s["turn"],
     },
     "earlier content dropped": lambda s: {
-        "content": s["content"].replace("<<said>>", "(m.content if loop.index0 + 2 > messages | length else '')")
+        "content": s["content"].replace("<<body>>", "(m.content if loop.index0 + 2 > messages | length else '')")
     },
     "second call dropped": lambda s: {"called": "(m.tool_calls or [])[:1]"},
     "first call dropped": lambda s: {"called": "(m.tool_calls or [])[1:]"},
@@ -109,7 +109,7 @@ MUTATIONS = {
     "first call again": lambda s: {"called": "(m.tool_calls or []) + (m.tool_calls or [])[:1]"},
     "first call twice": lambda s: {"called": "(m.tool_calls or [])[:1] + (m.tool_calls or [])[:1]"},
     "calls in reverse": lambda s: {"called": "(m.tool_calls or []) | reverse"},
-    "calls behind the stop": lambda s: {"calls": "", "stop": s["stop"] + s["calls"]},
+    "calls after the stop": lambda s: {"calls": "", "stop": s["stop"] + s["calls"]},
     "calls in the next answer": lambda s: {
         "calls": s["calls"].replace("<<called>>", "(messages[2].tool_calls if loop.index0 == 5 else [])")
     },
@@ -138,8 +138,8 @@ MUTATIONS = {
     },
     "reasoning dropped": lambda s: {"reasoning": ""},
     "reasoning doubled": lambda s: {"reasoning": s["reasoning"] * 2},
-    "reasoning behind the content": lambda s: {"reasoning": "", "content": s["content"] + s["reasoning"]},
-    "reasoning behind the stop": lambda s: {"reasoning": "", "stop": s["stop"] + s["reasoning"]},
+    "reasoning after the content": lambda s: {"reasoning": "", "content": s["content"] + s["reasoning"]},
+    "reasoning after the stop": lambda s: {"reasoning": "", "stop": s["stop"] + s["reasoning"]},
     "reasoning before its turn": lambda s: {"turn": s["reasoning"] + s["turn"], "reasoning": "", "header": s["turn"]},
     "reasoning in the next answer": lambda s: {
         "reasoning": s["reasoning"].replace("m.rea", "messages[2].rea").replace("m.think", "messages[2].think")

@@ -106,7 +106,7 @@ WRONG = {
     "the first token of an answer untrained": lambda one: weighted(one, runs(one.weights)[0][0], 0.0),
     "a token inside an answer untrained": lambda one: weighted(one, runs(one.weights)[0][0] + 3, 0.0),
     "no stop trained": lambda one: weighted(one, runs(one.weights)[1][1] - 1, 0.0),
-    "a token behind the stop trained": lambda one: weighted(one, runs(one.weights)[0][1], 1.0),
+    "a token after the stop trained": lambda one: weighted(one, runs(one.weights)[0][1], 1.0),
     "half a weight": lambda one: weighted(one, runs(one.weights)[2][0], 0.5),
     "a question trained": lambda one: weighted(one, 60, 1.0),
     "another id in the context": lambda one: changed(one, 20),

@@ -11,7 +11,7 @@ from sft_cli.types import Conversation, Message
 from tests.chat.helpers import FORGETFUL, trained
 from tests.lanes import examples
 
-SAID = st.text(alphabet="ab é", min_size=1, max_size=30).filter(lambda text: text.strip())
+TEXTS = st.text(alphabet="ab é", min_size=1, max_size=30).filter(lambda text: text.strip())
 TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])
 LAW = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LENGTHS = st.integers(20, 400)
@@ -20,11 +20,11 @@ LENGTHS = st.integers(20, 400)
 @st.composite
 def conversations(draw):
     """Draw up to six questions, each with one answer, or with two around a tool result; some carry no loss."""
-    messages = [Message("system", draw(SAID))] if draw(st.booleans()) else []
+    messages = [Message("system", draw(TEXTS))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 6))):
-        messages.append(Message("user", draw(SAID)))
+        messages.append(Message("user", draw(TEXTS)))
         for role in draw(st.sampled_from([("assistant",), ("assistant", "tool", "assistant")])):
-            messages.append(Message(role, draw(SAID), draw(st.sampled_from([0.0, 1.0])) if role == "assistant" else 1))
+            messages.append(Message(role, draw(TEXTS), draw(st.sampled_from([0.0, 1.0])) if role == "assistant" else 1))
     messages[-1] = replace(messages[-1], weight=1.0)
     return Conversation(tuple(messages), "rows.jsonl:7", "mine")
 

@@ -37,7 +37,7 @@ def test_an_answer_that_merges_with_the_question(build_tokenizer, make_builder):
     assert table(tokenizer, outcome.examples[0]) == [("a", 0), ("b", 1), ("</s>", 1)]
 
 
-def test_a_special_token_that_swallows_whitespace(build_tokenizer, make_builder):
+def test_special_token_that_absorbs_whitespace(build_tokenizer, make_builder):
     """Phi-3's tokens absorb the white space after them; the leading newline of an answer is trained nevertheless."""
     tokenizer = build_tokenizer(options={"rstrip": True})
     outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\n b")])[0]
@@ -69,7 +69,7 @@ SPACED = (
 
 
 @pytest.mark.parametrize("answer", ["a b", " a", "\na", "a ", "\u4f60a", "x </s> y", "</s>.", "</s>a"])
-def test_sentencepiece_puts_no_space_where_there_is_none(build_tokenizer, make_builder, answer):
+def test_sentencepiece_adds_no_space_between_texts(build_tokenizer, make_builder, answer):
     tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
     outcome = make_builder(SPACED, tokenizer).build([talk("U:a", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f" {answer} </s>"]

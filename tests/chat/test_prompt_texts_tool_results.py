@@ -28,7 +28,7 @@ TAGGED = """
 """
 PLAIN = TAGGED.replace("RESULT", "m.content")
 ESCAPED = TAGGED.replace("RESULT", "m.content | tojson")
-SAID = 'look{"a": "b"}<|im_end|>'
+SHOWN = 'look{"a": "b"}<|im_end|>'
 UNLIKE = (
     "the template does not write the tool results unchanged and in order (it escapes, cuts, merges, moves"
     " or repeats them), so that data.train_on_tool_results=true cannot train them"
@@ -50,7 +50,7 @@ def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(make_bui
 
 
 def test_by_default_tool_results_carry_no_loss(make_builder, tokenizer):
-    assert trained(tokenizer, make_builder(PLAIN).build([ONE])[0]) == [f"{SAID}|done<|im_end|>"]
+    assert trained(tokenizer, make_builder(PLAIN).build([ONE])[0]) == [f"{SHOWN}|done<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
 @pytest.mark.parametrize(
     ("turns", "rules", "expected"),
     [
-        (["U:q", CALL, "T:1", "T:2", "A:b"], {}, f"{SAID}|1|2|b<|im_end|>"),
+        (["U:q", CALL, "T:1", "T:2", "A:b"], {}, f"{SHOWN}|1|2|b<|im_end|>"),
         (["U:q", CALL, "T:1", "A:b", "U:r", CALL, "T:2", "A:c"], {"train_on": TrainOn.last}, "1|2|c<|im_end|>"),
         (["U:q", CALL, "T:1", "A:b"], {"train_on_tool_calls": False}, "1|b<|im_end|>"),
-        (["U:q", CALL, Message("tool", "1", 0.0), "T:2", "A:b"], {}, f"{SAID}|2|b<|im_end|>"),
-        (["U:q", CALL, "T:1", Message("assistant", "b", 0.0), "U:r", "A:c"], {}, f"{SAID}|1|c<|im_end|>"),
-        (["U:q", CALL, "T:1", "A:SECRET", "U:r", "A:c"], {"no_loss_patterns": ["SECRET"]}, f"{SAID}|1|c<|im_end|>"),
-        (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
+        (["U:q", CALL, Message("tool", "1", 0.0), "T:2", "A:b"], {}, f"{SHOWN}|2|b<|im_end|>"),
+        (["U:q", CALL, "T:1", Message("assistant", "b", 0.0), "U:r", "A:c"], {}, f"{SHOWN}|1|c<|im_end|>"),
+        (["U:q", CALL, "T:1", "A:SECRET", "U:r", "A:c"], {"no_loss_patterns": ["SECRET"]}, f"{SHOWN}|1|c<|im_end|>"),
+        (["U:q", CALL, Message("tool", "1", 0.0)], {}, SHOWN),
     ],
 )
 def test_which_tool_results_are_trained(make_builder, tokenizer, turns, rules, expected):

@@ -100,7 +100,7 @@ def test_rows_that_cannot_be_proven(make_builder, message, rules, why):
 
 
 @pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])
-def test_a_template_that_breaks_the_marks_of_special_strings_is_rejected(make_builder, change):
+def test_template_that_breaks_marks_of_special_strings_is_rejected(make_builder, change):
     """Otherwise half a mark would let text of the user become a control token."""
     source = ECHO.replace("m.content", f"(m.content{change})")
     outcome = make_builder(source).build([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
