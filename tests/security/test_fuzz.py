@@ -1,4 +1,4 @@
-"""The fuzzer (scripts/fuzz) on a few thousand inputs of each kind; 100,000 of each are run by hand."""
+"""The fuzzer (scripts/fuzz) on a few thousand inputs of each kind; a manual run has 100,000 of each."""
 
 import importlib
 import sys
@@ -17,7 +17,7 @@ FUZZ = Path(__file__).resolve().parents[2] / "scripts/fuzz"
 def test_no_input_fails_hangs_or_writes_outside(name, inputs, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FUZZ))
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path))
-    for limit in ("MAX_STEPS", "MAX_SIZE"):  # the fuzzer of templates lowers them for its own process
+    for limit in ("MAX_STEPS", "MAX_SIZE"):  # the fuzzer of templates lowers these limits in its own process
         monkeypatch.setattr(budget, limit, vars(budget)[limit])
     watching, kind = importlib.import_module("watching"), importlib.import_module(f"of_{name}")
     found = watching.fuzz(kind.INPUTS, kind.target, inputs, 2026, lambda line: print(line, file=sys.stderr))
@@ -25,8 +25,8 @@ def test_no_input_fails_hangs_or_writes_outside(name, inputs, tmp_path, monkeypa
     assert not found.failures
 
 
-def test_the_watch_sees_what_it_forbids(tmp_path, monkeypatch):
-    """An exception, a hang, a file outside, a program: each is a failure."""
+def test_watch_detects_forbidden_actions(tmp_path, monkeypatch):
+    """An exception, a hang, a file outside and a started program are each a failure."""
     monkeypatch.syspath_prepend(str(FUZZ))
     watching = importlib.import_module("watching")
     monkeypatch.setattr(watching, "SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""Models and run directories of strangers: no pickle is read, no code runs unasked, no link leads outside."""
+"""Models and run directories of strangers: no pickle is read, no code runs without consent, no link is followed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{%
 
 
 class Malice:
-    """Runs a command where it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, command):
         self.command = command
@@ -40,7 +40,7 @@ class Malice:
         return os.system, (self.command,)
 
 
-def test_the_package_reads_no_pickle_and_runs_no_text():
+def test_package_never_unpickles_or_evaluates_text():
     found = {
         file.relative_to(PACKAGE).as_posix()
         for file in PACKAGE.rglob("*.py")
@@ -51,7 +51,7 @@ def test_the_package_reads_no_pickle_and_runs_no_text():
 
 
 def quickstart(folder):
-    """A copy of the quickstart model's files."""
+    """Return a copy of the quickstart model's files."""
     folder.mkdir()
     for file in (PACKAGE / "quickstart/model").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -59,7 +59,7 @@ def quickstart(folder):
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
-def test_a_model_of_pickled_weights_is_refused_unread(name, tmp_path):
+def test_pickled_weights_are_refused_unread(name, tmp_path):
     from sft_cli.model.load import check_weight_files
 
     folder = quickstart(tmp_path / "model")
@@ -79,7 +79,7 @@ INDICES = [
 
 
 @pytest.mark.parametrize(("index", "problem"), INDICES, ids=["bin", "list", "none", "broken"])
-def test_an_index_names_safetensors_alone(index, problem, tmp_path):
+def test_index_with_other_files_than_safetensors_is_refused(index, problem, tmp_path):
     from sft_cli.model.load import check_weight_files
 
     text = index if isinstance(index, str) else json.dumps(index)
@@ -88,7 +88,7 @@ def test_an_index_names_safetensors_alone(index, problem, tmp_path):
         check_weight_files(ModelConfig(path=str(tmp_path)), tmp_path)
 
 
-def test_a_pickled_adapter_is_refused_unread(tmp_path):
+def test_pickled_adapter_is_refused_unread(tmp_path):
     from sft_cli.model.adapter.add import load_adapter
     from sft_cli.model.adapter.warm_start import find_adapter
 
@@ -101,7 +101,7 @@ def test_a_pickled_adapter_is_refused_unread(tmp_path):
     assert not (tmp_path / "done").exists()
 
 
-def test_code_beside_a_model_runs_only_when_asked(tmp_path):
+def test_code_of_a_model_runs_only_on_request(tmp_path):
     from sft_cli.model.load import load_model_config
 
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
@@ -112,7 +112,7 @@ def test_code_beside_a_model_runs_only_when_asked(tmp_path):
     assert not (tmp_path / "done").exists()
 
 
-def test_a_checkpoint_that_is_a_link_is_neither_read_nor_removed(tmp_path):
+def test_checkpoint_that_is_a_link_is_neither_read_nor_removed(tmp_path):
     outside, root = tmp_path / "outside", tmp_path / "checkpoints"
     for folder in (outside, root / "step-1", root / "step-2", root / "step-3"):
         folder.mkdir(parents=True)
@@ -138,8 +138,8 @@ def test_a_temporary_directory_gets_the_mode_of_a_new_one(mask, mode, tmp_path):
     assert (tmp_path / "new").stat().st_mode & 0o777 == mode
 
 
-def test_a_hostile_template_of_a_tokenizer_is_refused(tmp_path):
-    """It is read with the tokenizer, and rendered within its budget before transformers sees a prompt."""
+def test_hostile_template_of_a_tokenizer_is_refused(tmp_path):
+    """The template is read with the tokenizer and rendered within its budget before transformers renders a prompt."""
     folder = quickstart(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(ENDLESS)
     tokenizer = load_tokenizer(str(folder))
@@ -148,7 +148,7 @@ def test_a_hostile_template_of_a_tokenizer_is_refused(tmp_path):
         template.render([{"role": "user", "content": "Hi"}], None, False)
 
 
-def test_parity_renders_within_a_budget_first(tmp_path):
+def test_parity_check_renders_within_a_budget_first(tmp_path):
     from sft_cli.chat.masks import parity
 
     folder = quickstart(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""What is printed steers no terminal and holds no secret."""
+"""Printed text cannot control the terminal and contains no secret."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from sft_cli.errors import SftError
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r"
 
 
-def test_nothing_that_is_said_steers_the_terminal(capsys, monkeypatch):
+def test_printed_messages_have_no_escape_sequences(capsys, monkeypatch):
     console.say(f"row {ESCAPES}")
     console.table(["name"], [[f"a{ESCAPES}"]])
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
@@ -27,8 +27,8 @@ def test_nothing_that_is_said_steers_the_terminal(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [SftError(where=f"a{ESCAPES}", problem="b", fix="c"), ValueError(f"bug {ESCAPES}")])
-def test_nothing_in_an_error_does(error, capsys, monkeypatch):
-    """A user's mistake, and a bug with its traceback."""
+def test_errors_have_no_escape_sequences(error, capsys, monkeypatch):
+    """Both for an error of the user, and a bug with its traceback."""
 
     def fail(_):
         raise error
@@ -37,13 +37,13 @@ def test_nothing_in_an_error_does(error, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sft"])
     with pytest.raises(SystemExit):
         program.main()
-    told = capsys.readouterr().err
-    assert not set(told) & set("\x1b\x07\u202e\x9b\r")
-    assert "␛[2J" in told
+    printed = capsys.readouterr().err
+    assert not set(printed) & set("\x1b\x07\u202e\x9b\r")
+    assert "␛[2J" in printed
 
 
-def test_a_file_with_escapes_in_its_name(tmp_path):
-    """From the outside, as typed."""
+def test_file_name_with_escape_sequences(tmp_path):
+    """The command runs in a new process, as typed by a user."""
     name = f"no{ESCAPES}such.yaml"
     done = subprocess.run(
         [sys.executable, "-m", "sft_cli", "show", f"recipe={name}"], cwd=tmp_path, capture_output=True, text=True
@@ -63,7 +63,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), SECRETS)
-def test_secrets_are_masked_in_whatever_is_told(text, shown, monkeypatch):
+def test_secrets_are_masked_in_messages(text, shown, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "my-very-secret-key")
     assert shown in redact_secrets(text)
     assert not any(secret in redact_secrets(text) for secret in ("pass@", "0123456789", "abcdefghij", "very-secret"))
@@ -72,11 +72,11 @@ def test_secrets_are_masked_in_whatever_is_told(text, shown, monkeypatch):
 @pytest.mark.parametrize(
     "text", ["TOKENIZERS_PARALLELISM=false", "rows.jsonl:17: bad", "data.mix.a.path=s3://b/k.jsonl"]
 )
-def test_what_is_no_secret_stays(text):
+def test_other_text_is_not_masked(text):
     assert redact_secrets(text) == text
 
 
-def test_a_bug_shows_no_secret(monkeypatch, capsys):
+def test_traceback_shows_no_secret(monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz")
 
     def fail(_):
@@ -86,12 +86,12 @@ def test_a_bug_shows_no_secret(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sft"])
     with pytest.raises(SystemExit) as found:
         program.main()
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert found.value.code == 1
-    assert "Traceback" in told
-    assert "401 for https://host/?token=*** with ***" in told
+    assert "Traceback" in printed
+    assert "401 for https://host/?token=*** with ***" in printed
 
 
-def test_a_token_in_a_config_is_refused(monkeypatch):
+def test_token_in_a_config_is_refused(monkeypatch):
     with pytest.raises(SftError, match=r"launcher\.setup holds what looks like an access token"):
         compose(["launcher=slurm", "launcher.setup=export HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123"])

@@ -1,4 +1,4 @@
-"""Hostile templates and expressions: each ends in a refusal, in seconds and in little memory."""
+"""Hostile templates and expressions: each is refused within seconds and with little memory."""
 
 import time
 
@@ -83,8 +83,8 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize(("source", "problem"), TEMPLATES, ids=[f"{number}" for number in range(len(TEMPLATES))])
-def test_a_template_ends_in_a_refusal(source, problem):
-    """However it tries: within ten seconds of processor time."""
+def test_hostile_template_is_refused(source, problem):
+    """Every attack ends within ten seconds of processor time."""
     began = time.process_time()
     with pytest.raises((RenderError, SftError), match=problem):
         ChatTemplate(source, {}, "mine").compile().render(MESSAGES, None, False)
@@ -99,7 +99,7 @@ EXPRESSIONS = [
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
-def test_an_expression_of_a_recipe_is_a_bad_row(text):
+def test_hostile_expression_of_a_recipe_is_a_bad_row(text):
     config = SourceConfig(path="x.jsonl", format={"prompt": text, "completion": "{{ completion }}"})
     row = Row({"prompt": "Hi", "completion": "Yo"}, "x.jsonl:1", "a")
     with pytest.raises(RowError, match="more than"):
@@ -107,13 +107,13 @@ def test_an_expression_of_a_recipe_is_a_bad_row(text):
 
 
 def test_each_rendering_has_its_own_budget():
-    """A template that costs a fifth of the budget renders again and again."""
+    """A template that uses a fifth of the budget can be rendered many times."""
     template = ChatTemplate("{% for i in range(9999) %}{% for j in range(20) %}{% endfor %}{% endfor %}x", {}, "mine")
     assert [template.render(MESSAGES, None, False) for _ in range(12)] == ["x"] * 12
 
 
-def test_what_templates_do_is_untouched():
-    """Loops, filters, methods, comparisons, slices and namespaces give what Jinja gives."""
+def test_sandbox_keeps_the_results_of_templates():
+    """Loops, filters, methods, comparisons, slices and namespaces give the same results as plain Jinja."""
     source = (
         "{% set ns = namespace(n=0, last='') %}"
         "{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% set ns.last = m.content ~ ns.n %}{% endfor %}"
@@ -126,6 +126,6 @@ def test_what_templates_do_is_untouched():
 
 
 def test_traced_messages_have_the_size_of_their_text():
-    """A rendering that records which messages are read costs as much as one that does not."""
+    """A rendering that records the messages it reads counts as much as one that does not."""
     budget, messages = RenderBudget(), [{"role": "user", "content": "x" * 1000}] * 3
     assert budget.size(TracedMessages(messages, 1, MessageAccessLog(3))) == RenderBudget().size(messages[1:])

@@ -1,4 +1,4 @@
-"""Hostile configs: a stranger's recipe may be wrong in any way, but it runs nothing and costs nothing."""
+"""Hostile configs: a recipe of a stranger can be invalid in any way, but runs no code and fails fast."""
 
 import os
 import time
@@ -51,8 +51,8 @@ FILES = [
 
 @pytest.mark.parametrize(("text", "problem"), FILES, ids=[problem[:40] for _, problem in FILES])
 @pytest.mark.parametrize("kind", ["recipe", "option"])
-def test_a_hostile_file_is_one_sentence_at_once(text, problem, kind, tmp_path, monkeypatch):
-    """Whether it is named as a recipe, which this program reads, or as an option, which Hydra reads."""
+def test_hostile_file_gives_one_fast_error(text, problem, kind, tmp_path, monkeypatch):
+    """The file is named as a recipe, which this program reads, or as an option, which Hydra reads."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     if kind == "option":
@@ -64,13 +64,13 @@ def test_a_hostile_file_is_one_sentence_at_once(text, problem, kind, tmp_path, m
     with pytest.raises(SftError) as found:
         compose(["recipe=./own.yaml" if kind == "recipe" else "model=own"])
     assert time.process_time() - began < 5
-    told = "\n".join(str(one) for one in (found.value.errors if isinstance(found.value, Mistakes) else [found.value]))
-    assert problem in told
-    assert "hf_secret" not in told
+    shown = "\n".join(str(one) for one in (found.value.errors if isinstance(found.value, Mistakes) else [found.value]))
+    assert problem in shown
+    assert "hf_secret" not in shown
     assert not (tmp_path / "done").exists()
 
 
-def test_a_file_that_an_option_builds_on_is_looked_at_too(tmp_path, monkeypatch):
+def test_base_file_of_an_option_is_checked_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/model").mkdir(parents=True)
     (tmp_path / "configs/model/own.yaml").write_text("defaults: [base, _self_]\n")
@@ -80,19 +80,19 @@ def test_a_file_that_an_option_builds_on_is_looked_at_too(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENT)
-def test_the_environment_is_read_by_a_list_of_names(name, monkeypatch):
+def test_only_listed_environment_variables_are_read(name, monkeypatch):
     monkeypatch.setenv(name, "/some/place")
     assert compose([f"prepared_dir=${{oc.env:{name}}}/prepared"]).prepared_dir == "/some/place/prepared"
 
 
-def test_a_variable_that_is_not_set_has_a_default(monkeypatch):
+def test_unset_variable_has_a_default(monkeypatch):
     monkeypatch.delenv("SCRATCH", raising=False)
     assert compose(["prepared_dir=${oc.env:SCRATCH,/tmp}/x"]).prepared_dir == "/tmp/x"
     with pytest.raises(SftError, match="'SCRATCH' is not set, and there is no default"):
         compose(["prepared_dir=${oc.env:SCRATCH}"])
 
 
-def test_references_reach_neighbours_lists_and_whole_groups(tmp_path, monkeypatch):
+def test_references_to_siblings_lists_and_groups(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(
         "prepared_dir: '${data.mix.a.path}-${trainer.betas[1]}'\n"
@@ -119,13 +119,13 @@ WORDS = [
 @pytest.mark.parametrize(
     ("words", "problem"), WORDS, ids=["recipe=../etc/passwd", *(words[0][:30] for words, _ in WORDS[1:])]
 )
-def test_a_hostile_word_is_one_sentence(words, problem):
+def test_hostile_word_gives_one_error(words, problem):
     with pytest.raises(SftError) as found:
         compose(words)
     assert problem in str(found.value)
 
 
-def test_a_header_that_hydra_cannot_read_is_a_sentence(tmp_path, monkeypatch):
+def test_header_that_hydra_cannot_parse_is_an_error(tmp_path, monkeypatch):
     """Found by fuzzing: Hydra raises a bare ValueError."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/model").mkdir(parents=True)
