@@ -44,11 +44,11 @@ def test_the_quickstart_passes(capsys, tmp_path):
     assert list(lines) == looked.split()
     assert lines["data"][1].startswith("a sample of ")
     assert lines["layout"][0] == "ok"
-    assert list((tmp_path / "home" / "prepared").iterdir()) == [], "the sample is gone"
+    assert list((tmp_path / "home" / "prepared").iterdir()) == [], "the sample is removed"
 
 
-def test_prepared_data_are_taken_as_they_are(capsys):
-    """By content: the same rows and settings, whatever wrote them."""
+def test_existing_prepared_data_are_used(capsys):
+    """Prepared data are found by content: the same rows and settings, written by any command."""
     execute(["prepare", "recipe=quickstart"])
     capsys.readouterr()
     from sft_cli.check.data_check import data_result, sample_data
@@ -83,7 +83,7 @@ def test_prepared_data_are_taken_as_they_are(capsys):
     ],
 )
 def test_error_of_prepare_is_a_failed_check(capsys, tmp_path, template, rows, text, fix):
-    """Nothing that needs a model is looked at behind it."""
+    """Checks that need a model are skipped after it."""
     words = ["data=local", "data.mix.local.path=rows.jsonl", "data.mix.local.format=alpaca", "data.val_fraction=0.5"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if template:
@@ -99,7 +99,7 @@ def test_error_of_prepare_is_a_failed_check(capsys, tmp_path, template, rows, te
 
 @pytest.mark.slow
 def test_check_continues_without_a_writable_cache(capsys, tmp_path, monkeypatch):
-    """A home that cannot be written to is one failed line; all others are there, and the environment stays."""
+    """A home that is not writable is one failed line; all other checks run, and the environment is unchanged."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "file" / "home"))
     code, lines = checked(capsys, "recipe=quickstart", "--rows", "50", "run_dir=run")
@@ -109,7 +109,7 @@ def test_check_continues_without_a_writable_cache(capsys, tmp_path, monkeypatch)
     assert os.environ["SFT_HOME"] == str(tmp_path / "file" / "home")
 
 
-def test_a_mistake_in_the_words_is_the_users(capsys):
+def test_mistake_in_the_command_line_is_an_error(capsys):
     for words in (
         ["recipe=quickstart", "--gpu", "rtx9"],
         ["recipe=quickstart", "trainer.lrr=1"],
@@ -120,8 +120,8 @@ def test_a_mistake_in_the_words_is_the_users(capsys):
 
 
 @pytest.mark.slow
-def test_a_tiny_card_an_unwritable_run_and_rows_beyond_the_context(capsys, tmp_path):
-    """Three failures of one command, each with its sentence, and what can be said all the same."""
+def test_small_gpu_unwritable_run_and_long_rows_all_fail(capsys, tmp_path):
+    """Three failures of one command, each with its message; the other lines are still printed."""
     (tmp_path / "file").write_text("")
     model = tmp_path / "model"
     shutil.copytree(prepared_model(), model)
@@ -151,7 +151,7 @@ def prepared_model():
 
 @pytest.mark.slow
 @pytest.mark.material
-def test_a_7b_recipe_is_itemised_without_its_weights(capsys, tmp_path, material_dir):
+def test_memory_of_a_7b_recipe_is_itemised_without_its_weights(capsys, tmp_path, material_dir):
     """Qwen2.5-7B's config.json and tokenizer, no weights: NF4 weights of 3.14 GiB, embedding and head of 2.03."""
     model = tmp_path / "qwen"
     shutil.copytree(material_dir / "tokenizers" / "qwen2_5", model)

@@ -1,4 +1,4 @@
-"""Time and cost, compared with manual calculations."""
+"""Time and cost, compared with calculations by hand."""
 
 import json
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def test_steps_and_tokens_of_a_run(words, steps, tokens):
     assert run_size(config, SAMPLE) == RunSize(steps, tokens)
 
 
-def test_a_stated_speed_gives_time_and_cost():
+def test_given_speed_gives_time_and_cost():
     line = cost_check(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, RunSize(10, 36_000_000), 4, None, 1.0)
     assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated)"
     assert line.more == ["cost 80.00, where one GPU hour costs 2 (4 processes)"]
@@ -56,7 +56,7 @@ def test_price_without_a_speed_is_a_warning():
 
 
 @pytest.mark.parametrize("price", [None, 2.0])
-def test_a_model_too_small_for_the_estimate_gets_none(price):
+def test_model_too_small_for_an_estimate_gets_none(price):
     """The quickstart's 6 MFLOP a token would give 55 million tokens a second."""
     line = cost_check(CheckOptions(price=price), SAMPLE, RunSize(10, 1000), 1, GPUS["h100"], 6.3e6)
     assert line.status.value == "warn"
@@ -87,7 +87,7 @@ def finished(directory, device):
         ("NVIDIA Something New", "h100", False),
     ],
 )
-def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, named, taken):
+def test_speed_of_a_run_on_another_device_is_not_used(tmp_path, device, named, taken):
     run = finished(tmp_path / "run", device)
     line = cost_check(
         CheckOptions(like=run, price=1.0), SAMPLE, RunSize(1, 1000), 1, GPUS[named] if named else None, 30e9
@@ -99,7 +99,7 @@ def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, nam
         assert "no cost" in line.text
 
 
-def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
+def test_calculated_value_is_an_estimate_with_its_assumption():
     line = cost_check(CheckOptions(), SAMPLE, RunSize(1, 1000), 2, GPUS["h100"], 30e9)
     assert "an ESTIMATE, nothing was measured: 30 GFLOP a token at an assumed 35% of 989 TFLOP/s" in line.text
     assert f"at {2 * 989e12 * 0.35 / 30e9:,.0f} tokens/s" in line.text
@@ -110,7 +110,7 @@ def test_unknown_speed_suggests_options():
     assert (line.status.value, line.fix) == ("warn", "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)")
 
 
-def test_an_earlier_runs_speed_is_its_median_without_the_first_step(tmp_path):
+def test_speed_of_an_earlier_run_is_its_median_without_the_first_step(tmp_path):
     (tmp_path / "config.yaml").write_text("")
     lines = [{"step": 1, "tokens_per_second": 1.0}, {"step": 1, "eval": True}]
     lines += [{"step": n, "tokens_per_second": speed} for n, speed in ((2, 10.0), (3, 30.0), (4, 20.0))]

@@ -17,16 +17,16 @@ from sft_cli.errors import SftError
         ("NVIDIA A100", 80 * 10**9),
     ],
 )
-def test_a_size_or_a_name_is_a_card(word, memory):
+def test_size_or_name_selects_a_gpu(word, memory):
     assert parse_gpu(word).memory == memory
 
 
-def test_another_name_is_none():
+def test_unknown_gpu_is_refused():
     with pytest.raises(SftError, match="--gpu rtx9: neither a known card nor a size\n  fix: --gpu 24GB, or one of"):
         parse_gpu("rtx9")
 
 
-def test_every_card_is_found_under_the_name_of_its_driver():
+def test_every_gpu_is_found_by_its_driver_name():
     drivers = {
         "NVIDIA H100 80GB HBM3": "h100",
         "NVIDIA GeForce RTX 4090": "rtx4090",
@@ -38,7 +38,7 @@ def test_every_card_is_found_under_the_name_of_its_driver():
     assert set(drivers.values()) <= set(GPUS)
 
 
-def test_rows_are_a_number_or_all():
+def test_rows_option_is_a_number_or_all():
     assert (row_limit("500"), row_limit("1_000"), row_limit("all")) == (500, 1000, None)
     with pytest.raises(SftError, match="--rows none: not a number of rows\n  fix: did you mean --rows all\\?"):
         row_limit("none")
@@ -46,6 +46,6 @@ def test_rows_are_a_number_or_all():
         row_limit("5.0")
 
 
-def test_the_speed_is_given_once():
+def test_speed_given_twice_is_refused():
     with pytest.raises(SftError, match="the speed is given twice"):
         CheckOptions(tokens_per_second=5.0, like="RUN")

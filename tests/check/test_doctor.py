@@ -7,7 +7,7 @@ from sft_cli.check.torch_checks import devices
 
 
 def test_versions_are_checked_against_installed_metadata(monkeypatch):
-    """The environment of the tests lies within; a package outside, or missing, is named with its line for pip."""
+    """The environment of the tests passes; a missing or untested version is named with a pip command."""
     from importlib.metadata import PackageNotFoundError
 
     from sft_cli.check import doctor
@@ -28,7 +28,7 @@ def test_versions_are_checked_against_installed_metadata(monkeypatch):
     ]
 
 
-def test_python_is_held_against_the_metadata(monkeypatch):
+def test_python_is_checked_against_the_metadata(monkeypatch):
     from sft_cli.check import doctor
 
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.14.1")
@@ -52,7 +52,7 @@ def test_slurm_check_names_missing_commands(monkeypatch):
     assert slurm_check().status.value == "ok"
 
 
-def test_a_home_that_cannot_be_written_is_a_failure(tmp_path):
+def test_unwritable_home_is_a_failure(tmp_path):
     (tmp_path / "file").write_text("")
     line = directory_check("SFT_HOME", tmp_path / "file" / "home", "SFT_HOME")
     assert (line.status.value, line.fix) == ("fail", "export SFT_HOME=DIR that you may write to")
@@ -64,12 +64,12 @@ def test_four_bit_round_trip():
 
 
 @pytest.mark.slow
-def test_two_processes_meet():
+def test_two_processes_can_connect():
     assert devices.rendezvous_check().text == "two processes connected over gloo on 127.0.0.1"
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_meet_are_a_failure(monkeypatch):
+def test_processes_that_cannot_connect_are_a_failure(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere")
     line = devices.rendezvous_check()
     assert line.status.value == "fail"

@@ -1,4 +1,4 @@
-"""Memory of a process of several, and suggested settings."""
+"""Memory per process, and suggested settings."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def large() -> MemoryPlanner:
     return budget(80 * 10**9)
 
 
-def test_a_card_is_not_all_the_runs(large):
+def test_memory_target_reserves_context_and_chooses_dtype(large):
     goal = memory_target(large.config, parse_gpu("24GB"), ComputeSetup(torch.device("cpu"), torch.float32), 5)
     assert (goal.machine.device.type, goal.machine.dtype) == ("cuda", torch.bfloat16)
     assert goal.free == 24 * 10**9 - CONTEXT
@@ -70,8 +70,8 @@ def test_a_card_is_not_all_the_runs(large):
     assert memory_target(large.config, None, goal.machine, 5).free == 5
 
 
-def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
-    """What the login node has free says nothing about it."""
+def test_gpu_of_a_job_on_other_machines_has_unknown_size(large):
+    """The free memory of the login node is not used."""
     config = compose(["recipe=alpaca_lora", "launcher=slurm", "launcher.gpus=2", "trainer.dtype=float32"])
     goal = memory_target(config, None, large.target.machine, 5)
     assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
@@ -86,8 +86,8 @@ def test_fitting_run_lists_memory_items(large):
     assert [item for item, row in zip(items, line.more, strict=False) if not row.startswith(item)] == []
 
 
-def test_the_first_setting_that_fits_is_named_with_its_figures(large):
-    """Everything recomputed and 4,096 tokens is what fits here, half of that is not asked for."""
+def test_first_setting_that_fits_is_named_with_its_memory(large):
+    """Full checkpointing with 4,096 tokens fits here, so fewer tokens are not suggested."""
     need = large.need(large.config)
     half = next(config for words, config in cheaper_settings(large) if "=4096" in words)
     tight = large.target.machine
@@ -103,8 +103,8 @@ def full(need):
     return Checkpointing.offload, need.memory.num_layers
 
 
-def test_a_chosen_micro_batch_shrinks_before_other_settings_are_proposed(large):
-    """What fits is chosen, so no smaller number is proposed; where max_length does not fit, shorter rows are."""
+def test_automatic_micro_batch_shrinks_before_other_suggestions(large):
+    """The size that fits is used, so no smaller one is suggested; if max_length does not fit, shorter rows are."""
     config = replace(large.config, speed=replace(large.config.speed, tokens_per_micro_batch=Auto.auto))
     auto = replace(large, config=config, measured=large.measured)
     whole = auto.need(config)

@@ -18,11 +18,11 @@ from sft_cli.config.compose import compose
         (["launcher=slurm", "launcher.nodes=2", "launcher.gpus=0", "launcher.nproc=3"], 6),
     ],
 )
-def test_processes_are_those_of_all_nodes(words, number):
+def test_number_of_processes_includes_all_nodes(words, number):
     assert world_size(compose(["recipe=quickstart", *words]), devices=3) == number
 
 
-def test_a_directory_below_a_file_cannot_be_written(tmp_path):
+def test_directory_below_a_file_is_not_writable(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert write_problem(tmp_path / "new" / "deep") is None
@@ -36,7 +36,7 @@ def test_a_directory_below_a_file_cannot_be_written(tmp_path):
     )
 
 
-def test_a_taken_port_is_a_failure():
+def test_port_in_use_is_a_failure():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -46,7 +46,7 @@ def test_a_taken_port_is_a_failure():
     assert port_check("many").text == "MASTER_PORT=many is not a port"
 
 
-def test_the_port_is_looked_at_for_several_processes_only(tmp_path):
+def test_port_is_checked_for_several_processes_only(tmp_path):
     words = ["recipe=quickstart", f"run_dir={tmp_path}/run"]
     one, two = (compose([*words, f"launcher.nproc={number}"]) for number in (1, 2))
     assert [line.name for line in path_checks(one, {})] == ["run_dir", "SFT_HOME"]

@@ -26,7 +26,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_is_small_and_of_the_same_kind(family):
+def test_model_is_small_and_of_the_same_kind(family):
     large = AutoConfig.for_model(family, **FAMILIES[family])
     before = large.to_dict()
     small = shrink_config(large)
@@ -59,5 +59,5 @@ def test_shrinking_keeps_groups_windows_and_experts():
         pytest.param(40, {"kinds": ["a"] * 39 + ["b"]}, 8, id="never-many"),
     ],
 )
-def test_as_many_layers_as_show_every_kind(layers, values, few):
+def test_enough_layers_for_every_kind_are_kept(layers, values, few):
     assert shrink_layer_list(layers, values) == few
