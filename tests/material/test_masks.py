@@ -1,4 +1,4 @@
-"""Every real tokenizer with every real template: a mask that transformers confirms, or a refusal that says why."""
+"""Every real tokenizer with every real template: the mask is confirmed by transformers, or refused with a reason."""
 
 import json
 import re
@@ -33,14 +33,14 @@ WEATHER = {
 
 
 def talk(*turns, tools=None):
-    """A conversation: user and assistant in turn, or messages."""
+    """Return a conversation of alternating user and assistant turns, or of messages."""
     roles = ("user", "assistant")
     messages = [turn if isinstance(turn, Message) else Message(roles[i % 2], turn) for i, turn in enumerate(turns)]
     return Conversation(tuple(messages), "talk.jsonl:1", "talk", tools)
 
 
 def tool_talk(arguments):
-    """A call without content, its result, an answer."""
+    """Return a conversation with a call without content, its result, and an answer."""
     call = {"type": "function", "id": "abcdefghi", "function": {"name": "get_weather", "arguments": arguments}}
     return talk(
         Message("user", "Weather in Oslo?"),
@@ -68,7 +68,7 @@ TALKS = {
     "long word": talk("x" * 600, "y" * 600),
     "empty user": talk("", "You said nothing."),
     "thinking": talk("2+2?", "<think>\nadd them\n</think>\n\n4", "3+3?", "<think>\nagain\n</think>\n\n6"),
-    # Not at the end of an answer: a stop token there is taken off.
+    # Not at the end of an answer, where a stop token would be removed.
     "own tags": talk("Write ChatML", "<|im_start|>user\nHi<|im_end|>\n.", "and Llama", "<s>[INST] a [/INST] b </s>."),
     "special user": talk(SPECIAL, "Those are tokens.", "x" + SPECIAL + "y", "Again."),
     "entities": talk('Escape <b> & "c"', "&lt;b&gt; &amp; &#34;c&#34;"),
@@ -81,14 +81,14 @@ HOLD_SPECIAL = {"own tags", "special user", "tool, marked"}
 
 @cache
 def tokenizers(directory):
-    """A tokenizer as `prepare` reads it and as a server does."""
+    """Return a tokenizer as `prepare` reads it and as a server reads it."""
     from transformers import AutoTokenizer
 
     return load_tokenizer(str(directory)), AutoTokenizer.from_pretrained(directory)
 
 
 def with_tokens(source, directory):
-    """The small tokenizer with every token a template names, as its own model would have them."""
+    """Return the small tokenizer with every token that a template names, like the tokenizer of its model."""
     backend = Tokenizer.from_file(str(SMALL / "tokenizer.json"))
     backend.add_special_tokens([AddedToken(text, normalized=False) for text in sorted(set(TOKEN.findall(source)))])
     directory.mkdir()
@@ -98,7 +98,7 @@ def with_tokens(source, directory):
 
 
 def templates():
-    """Every template file; those of chujiezheng also as their authors strip them."""
+    """Yield every template file; those of chujiezheng also with white space removed, as their authors load them."""
     for file in sorted((MATERIAL / "templates").rglob("*.jinja")):
         source = file.read_text(encoding="utf-8")
         yield f"{file.parent.name}/{file.stem}", source
@@ -107,14 +107,14 @@ def templates():
 
 
 def runs(weights):
-    """Index ranges ``(start, end)`` of neighboring tokens that carry loss."""
+    """Return index ranges ``(start, end)`` of adjacent tokens with loss."""
     trained = [False, *(weight > 0 for weight in weights), False]
     edges = [i for i in range(len(weights) + 1) if trained[i] != trained[i + 1]]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def forms(conversation):
-    """Messages as a client may send them: as given; tool arguments as objects, as text; reasoning under a key."""
+    """Yield messages as a client may send them: unchanged; tool arguments as objects or text; reasoning under a key."""
     given = [{"role": m.role, "content": m.content, **m.extra} for m in conversation.messages]
     yield given
     if any("</think>" in message["content"] for message in given):
@@ -133,13 +133,13 @@ def forms(conversation):
 
 
 def same(tokenizer, text, other):
-    """Whether two texts are one to the tokenizer."""
+    """Return whether two texts are equal to the tokenizer."""
     nfc = "NFC" in str(tokenizer.backend_tokenizer.normalizer)
     return text == other or (nfc and unicodedata.normalize("NFC", text) == unicodedata.normalize("NFC", other))
 
 
 def fault(server, source, conversation, messages, examples, special_strings):
-    """What transformers finds wrong with the examples of a conversation; None if nothing."""
+    """Return the difference between examples of a conversation and transformers; None if there is none."""
 
     def rendered(end, prompt, tokenize=False):
         return server.apply_chat_template(
@@ -159,32 +159,32 @@ def fault(server, source, conversation, messages, examples, special_strings):
     if len(found) != len(trained):
         return f"{len(found)} trained ranges for {len(trained)} turns"
     for (ids, start, end), i in zip(found, trained, strict=True):
-        stop, said = ids[end - 1], decoded(ids[:end])[len(decoded(ids[:start])) :]
+        stop, text = ids[end - 1], decoded(ids[:end])[len(decoded(ids[:start])) :]
         if not server.added_tokens_decoder[stop].special or ids[start:end].count(stop) != 1:
-            return f"no single stop token at the end of {said!r}"
+            return f"no single stop token at the end of {text!r}"
         prompt, whole = rendered(i, True), rendered(i + 1, False)
         answers = [whole[len(prompt) :]] if whole.startswith(prompt) else [whole[at:] for at in range(len(whole))]
-        if prompt.endswith("<think>\n"):  # the model goes on from there with its very words
+        if prompt.endswith("<think>\n"):  # the model continues from there with the text of the answer
             answers.append(messages[i]["content"].removeprefix("<think>\n") + decoded([stop]))
         closings = [
             answer[: match.end()] for answer in answers for match in re.finditer(re.escape(decoded([stop])), answer)
         ]
-        if not any(same(server, closing, said) for closing in closings):
-            return f"trained {said!r}, rendered {whole[-2 * len(said) :]!r}"
+        if not any(same(server, closing, text) for closing in closings):
+            return f"trained {text!r}, rendered {whole[-2 * len(text) :]!r}"
         if not special_strings and ids[:start] != rendered(i, True, tokenize=True):
             return f"not the ids a server makes of {prompt!r}"
         content = conversation.messages[i].content.strip()
         pieces = [piece.strip() for piece in re.split("</?think>", content)] if "</think>" in content else [content]
-        nfc = unicodedata.normalize("NFC", said)
+        nfc = unicodedata.normalize("NFC", text)
         if any(unicodedata.normalize("NFC", piece) not in nfc for piece in pieces):
-            return f"{content!r} is not in {said!r}"
+            return f"{content!r} is not in {text!r}"
     if any(len(example.input_ids) != runs(example.weights)[-1][1] for example in examples):
         return "something follows the last stop token"
     return None
 
 
 def sweep(directory, source, label):
-    """Titles of proven conversations, refusals by title, and masks that transformers does not confirm."""
+    """Return titles of proven conversations, refusals by title, and masks that transformers does not confirm."""
     tokenizer, server = tokenizers(directory)
     template = ChatTemplate(source, tokenizer.special_tokens, label)
     builder = ExampleBuilder(tokenizer, template, DataConfig(), max_length=100_000)
@@ -203,7 +203,7 @@ def sweep(directory, source, label):
         for messages in forms(conversation):
             try:
                 faults.append(fault(server, source, conversation, messages, outcome.examples, title in HOLD_SPECIAL))
-            except (TypeError, TemplateError) as error:  # a template may fail on one form of the arguments
+            except (TypeError, TemplateError) as error:  # a template can fail on one form of the arguments
                 faults.append(str(error))
         if None not in faults:
             wrong.append((directory.name, label, title, faults))
@@ -222,18 +222,18 @@ def report(name, results):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_tokenizer_with_its_own_template(name, material_dir):
+def test_tokenizer_with_its_own_template(name, material_dir):
     directory = material_dir / "tokenizers" / name
     source = load_tokenizer(str(directory)).chat_template
     masks, refusals = report(name, [("own", sweep(directory, source, "own"))])
-    tools = [] if name != "llama2" else ["tool, marked", "tool, object", "tool, text"]  # Llama 2 knows none
+    tools = [] if name != "llama2" else ["tool, marked", "tool, object", "tool, text"]  # Llama 2 has none
     assert sorted(why.partition(":")[0] for why in refusals) == tools
     assert masks == len(TALKS) - len(tools)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_tokenizer_with_every_template(name, material_dir):
+def test_tokenizer_with_every_template(name, material_dir):
     directory = material_dir / "tokenizers" / name
     results = [(label, sweep(directory, source, label)) for label, source in templates()]
     masks, refusals = report(name, results)
@@ -243,7 +243,7 @@ def test_a_tokenizer_with_every_template(name, material_dir):
 
 @pytest.mark.slow
 def test_every_template_with_its_own_tokens(material_dir, tmp_path):
-    """As the model of each template has them: a small tokenizer that knows every token the template names."""
+    """Each template is tested with a small tokenizer that has every token that it names."""
     results = []
     for number, (label, source) in enumerate(templates()):
         results.append((label, sweep(with_tokens(source, tmp_path / str(number)), source, label)))

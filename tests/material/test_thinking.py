@@ -1,4 +1,4 @@
-"""Templates whose prompt opens or closes the reasoning: which rows train, under which variable and which rule."""
+"""Templates whose prompt opens or closes the reasoning: rows that train under each variable and rule."""
 
 import pytest
 from test_masks import MATERIAL, talk, with_tokens
@@ -33,7 +33,7 @@ TABLE = [
     ("trl/nemotron_3_ultra", ON, "reasoned", ""),
     ("trl/nemotron_3_ultra", OFF, "plain", "plain reasoned mixed"),
     ("llamacpp/google-gemma-4-31B-it", {}, "plain", "plain reasoned mixed"),
-    ("llamacpp/google-gemma-4-31B-it", ON, "plain", "plain reasoned mixed"),  # it shows reasoning before calls alone
+    ("llamacpp/google-gemma-4-31B-it", ON, "plain", "plain reasoned mixed"),  # it shows reasoning only before calls
     ("llamacpp/google-gemma-4-31B-it", OFF, "plain", "plain reasoned mixed"),
     ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", {}, "plain", "plain reasoned mixed"),
     ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", ON, "plain", "plain reasoned mixed"),
@@ -51,7 +51,7 @@ TABLE = [
 
 
 def trainable(source, variables, thinking, directory):
-    """Names of the conversations that are proven; none if the template is refused."""
+    """Return the names of proven conversations; none if the template is refused."""
     tokenizer = load_tokenizer(str(with_tokens(source, directory)))
     template = ChatTemplate(source, tokenizer.special_tokens, "own", variables=variables)
     builder = ExampleBuilder(tokenizer, template, DataConfig(thinking=thinking), 100_000)
@@ -64,7 +64,7 @@ def trainable(source, variables, thinking, directory):
 
 
 @pytest.mark.parametrize(("name", "variables", "keep", "strip"), TABLE)
-def test_which_conversations_train(name, variables, keep, strip, material_dir, tmp_path):
+def test_conversations_that_train(name, variables, keep, strip, material_dir, tmp_path):
     source = (MATERIAL / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
     assert trainable(source, variables, Thinking.keep, tmp_path / "keep") == keep
     assert trainable(source, variables, Thinking.strip, tmp_path / "strip") == strip

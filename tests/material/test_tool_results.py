@@ -1,4 +1,4 @@
-"""Tool results of real rows on real tokenizers and templates: what of them trains, and which rows are refused."""
+"""Tool results of real rows with real tokenizers and templates: their trained parts, and refused rows."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ BRACKETS = """
 TABLE = [
     ("qwen2_5", "trl/qwen2_5", 300, 211),
     ("qwen3", "trl/qwen3", 300, 211),
-    ("llama3", "trl/llama3_1", 147, 0),  # it writes a result as a text in JSON, and all of these hold quotes
+    ("llama3", "trl/llama3_1", 147, 0),  # it writes a result as text in JSON, and all of these contain quotes
     ("mistral_v3", "llamacpp/mistralai-Mistral-Nemo-Instruct-2407", 300, 211),
     ("llama2", BRACKETS, 300, 211),
     ("llama3", BRACKETS, 300, 211),
@@ -42,28 +42,28 @@ NAMES = ["qwen2_5", "qwen3", "llama3", "mistral_v3", "llama2 by hand", "llama3 b
 
 
 def conversations():
-    """Glaive's tool calls, a ShareGPT file with `observation` turns."""
+    """Return Glaive's tool calls, a ShareGPT file with `observation` turns."""
     rows = json.loads((MATERIAL / "data/sharegpt/glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
     make = make_converter(SourceConfig(), "glaive", "\n\n", rows[0])
     return [one for number, row in enumerate(rows, 1) for one in make.convert(Row(row, f"glaive:{number}", "glaive"))]
 
 
 def added(before, after):
-    """Ranges of ids that carry loss with the rule and none without it."""
+    """Return the ranges of ids that have loss only with the rule."""
     more = [a != b for a, b in zip(before, after, strict=True)]
     edges = [i for i, (a, b) in enumerate(pairwise([False, *more, False])) if a != b]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def between(tokenizer, ids, start, end):
-    """What ids say behind those before them."""
+    """Return the text that ids from ``start`` to ``end`` add to the text before them."""
     before, whole = tokenizer.decode_batch([ids[:start], ids[:end]])
     return whole[len(before) :]
 
 
 @pytest.mark.parametrize(("name", "template", "proven", "results"), TABLE, ids=NAMES)
-def test_the_results_of_real_rows(name, template, proven, results, material_dir):
-    """Every result trains once; the ids are the same; one token more at either edge would hold the template's text."""
+def test_tool_results_of_real_rows(name, template, proven, results, material_dir):
+    """Every result trains once and the ids are unchanged; one more token at either end would include template text."""
     tokenizer = load_tokenizer(str(material_dir / "tokenizers" / name))
     source = template
     if "{" not in template:
@@ -87,10 +87,10 @@ def test_the_results_of_real_rows(name, template, proven, results, material_dir)
             assert all(b == 1.0 for a, b in zip(old.weights, new.weights, strict=True) if a)
             found += [(new.input_ids, start, end) for start, end in added(old.weights, new.weights)]
         for (ids, start, end), result in zip(found, given, strict=True):
-            said = between(tokenizer, ids, start, end)
-            at = result.index(said)
+            text = between(tokenizer, ids, start, end)
+            at = result.index(text)
             assert at <= 2
-            assert len(result) - at - len(said) <= 8
+            assert len(result) - at - len(text) <= 8
             assert between(tokenizer, ids, start - 1, end) not in result
             assert between(tokenizer, ids, start, end + 1) not in result
             checked += 1

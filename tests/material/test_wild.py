@@ -1,6 +1,6 @@
-"""Published templates with every kind of conversation: right, or refused, and as the committed table has it.
+"""Published templates with every kind of conversation: right or refused, and equal to the committed table.
 
-The oracle (tests/oracle.py) shares no code with the proof. After a wanted change run ``python
+The oracle (tests/oracle.py) shares no code with the proof. After an intended change run ``python
 tests/material/wild_table.py`` and read the diff of tests/golden/wild.tsv.
 """
 
@@ -23,7 +23,7 @@ from sft_cli.config.schema.data import DataConfig
 pytestmark = pytest.mark.material
 TOKENIZERS = ("llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3")
 EVERY = 9
-"""Each run judges every ninth template; the slow tests judge all."""
+"""Each run checks every ninth template; the slow tests check all."""
 SAMPLE = (
     *("wild/ax_chatml", "wild/ax_gemma3", "wild/lc_GigaChat3-10B-A1.8B", "wild/lc_ibm-granite-granite-4.1"),
     *("wild/lc_mistralai-Ministral-3-14B-Reasoning-2512", "wild/un_gemma-4", "wild/vl_tool_chat_template_hermes"),
@@ -38,14 +38,14 @@ SAMPLE = (
 
 
 def committed():
-    """(template, conversation) -> verdict and reason, as the table has them."""
+    """Return (template, conversation) -> verdict and reason from the committed table."""
     lines = TABLE.read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
     return {(name, title): (verdict, *reason) for name, title, verdict, *reason in rows}
 
 
 def compared(chosen, merges=None):
-    """Judge templates and compare with the table."""
+    """Check templates and compare with the table."""
     known, found = committed(), {}
     for name, source, tokens in chosen:
         judgements = judged(name, source, tokens, **({"merges": merges} if merges else {}))
@@ -55,7 +55,7 @@ def compared(chosen, merges=None):
     return found
 
 
-def test_the_table_holds_nothing_wrong(material_dir):
+def test_table_has_no_wrong_verdict(material_dir):
     known = committed()
     assert len(known) == 126 * 18
     counts = Counter(verdict for verdict, *_ in known.values())
@@ -64,30 +64,30 @@ def test_the_table_holds_nothing_wrong(material_dir):
 
 
 @pytest.mark.slow
-def test_some_templates_are_as_the_table_has_them(material_dir):
+def test_some_templates_match_the_table(material_dir):
     compared(list(templates())[::EVERY])
 
 
 @pytest.mark.slow
-def test_every_template_is_as_the_table_has_it(material_dir):
+def test_every_template_matches_the_table(material_dir):
     assert len(compared(list(templates()))) == len(committed())
 
 
 @pytest.mark.slow
-def test_the_whole_vocabulary_makes_no_difference(material_dir):
+def test_full_vocabulary_gives_the_same_verdicts(material_dir):
     compared(list(templates())[::EVERY], merges=10**9)
 
 
 @cache
-def made(name):
-    """A template's builder and its server."""
+def builder_of(name):
+    """Return the builder and the server of a template."""
     _, source, tokens = next(one for one in templates() if one[0] == name)
     return _builder(source, *tokenizers(tokens, source))
 
 
 @cache
-def real(name):
-    """The builder and the server of a real tokenizer with its own template."""
+def real_builder(name):
+    """Return the builder and the server of a real tokenizer with its own template."""
     from transformers import AutoTokenizer
 
     directory = MATERIAL / "tokenizers" / name
@@ -101,7 +101,7 @@ def _builder(source, tokenizer, server):
 
 
 def agree(builder, server, max_examples):
-    """How many random conversations are proven, each of which the oracle finds right; the others are refused."""
+    """Return how many random conversations are proven; the oracle must confirm each, and the others are refused."""
     proven = 0
 
     @settings(max_examples=max_examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -118,18 +118,18 @@ def agree(builder, server, max_examples):
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_an_account_closes_or_the_row_is_refused(name, material_dir):
-    assert agree(*made(name), max_examples=12)
+def test_random_conversations_are_right_or_refused(name, material_dir):
+    assert agree(*builder_of(name), max_examples=12)
 
 
 @pytest.mark.slow
-def test_an_account_closes_with_every_template_or_the_row_is_refused(material_dir):
+def test_random_conversations_with_every_template(material_dir):
     names = [name for name, _, _ in templates()]
-    proven = [agree(builder, server, 12) for builder, server in map(made, names) if refusal(builder) is None]
+    proven = [agree(builder, server, 12) for builder, server in map(builder_of, names) if refusal(builder) is None]
     assert sum(map(bool, proven)) > 80
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_an_account_closes_with_a_real_tokenizer_or_the_row_is_refused(name, material_dir):
-    assert agree(*real(name), max_examples=60) > 5
+def test_random_conversations_with_real_tokenizers(name, material_dir):
+    assert agree(*real_builder(name), max_examples=60) > 5

@@ -1,6 +1,6 @@
-"""Every published template with every kind of conversation: what the tool makes of it, judged by tests/oracle.py.
+"""Every published template with every kind of conversation: the result of the tool, checked by tests/oracle.py.
 
-python tests/material/wild_table.py     writes tests/golden/wild.tsv anew; read the diff before you commit it
+python tests/material/wild_table.py     rewrites tests/golden/wild.tsv; read the diff before you commit it
 """
 
 import json
@@ -31,7 +31,7 @@ MATERIAL = Path(__file__).resolve().parents[3] / "shared" / "material"
 FAULTS = MATERIAL.parent / "faults"
 TOKEN = re.compile(r"<\|[\w:\"-]+\|?>|<[\w]+\|>|<｜[^｜ ]+｜>|<(?:start|end)_of_turn>|\[/?[A-Z_]+\]")
 MERGES = 5_000
-"""Merges of Qwen2.5's vocabulary that are kept: a tokenizer of the same kind that loads in milliseconds."""
+"""Number of merges kept of Qwen2.5's vocabulary, for a tokenizer of the same kind that loads in milliseconds."""
 FROM_FAULTS = {
     "parallel objects": "parallel_calls_object",
     "parallel texts": "parallel_calls_text",
@@ -45,7 +45,7 @@ FROM_FAULTS = {
 
 @cache
 def _backend(merges: int | None) -> str:
-    """A tokenizer.json with the first merges of Qwen2.5's; all for None."""
+    """Return a tokenizer.json with the first merges of Qwen2.5's; all for None."""
     values = json.loads((MATERIAL / "tokenizers/qwen2_5/tokenizer.json").read_text(encoding="utf-8"))
     if merges is not None:
         kept = values["model"]["merges"][:merges]
@@ -59,7 +59,7 @@ def _backend(merges: int | None) -> str:
 
 
 def tokenizers(tokens: dict[str, Any], source: str, merges: int | None = MERGES) -> tuple[ChatTokenizer, Server]:
-    """A tokenizer with a template's control tokens, as `prepare` reads it and as a server does."""
+    """Return a tokenizer with a template's control tokens, as `prepare` and as a server reads it."""
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer.from_str(_backend(merges))
@@ -72,7 +72,7 @@ def tokenizers(tokens: dict[str, Any], source: str, merges: int | None = MERGES)
 
 
 def templates() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, source and tokens of each template."""
+    """Yield name, source and tokens of each template."""
     known = json.loads((MATERIAL / "wild/tokens.json").read_text(encoding="utf-8"))
     for file in sorted((MATERIAL / "wild").glob("*.jinja")):
         yield f"wild/{file.stem}", file.read_text(encoding="utf-8"), known[file.stem]
@@ -86,7 +86,7 @@ def templates() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 @cache
 def conversations() -> dict[str, Conversation]:
-    """The conversations by name, read from their rows as `prepare` reads them."""
+    """Return the conversations by name, read from their rows like in `prepare`."""
     rows = [json.loads(line) for line in (MATERIAL / "wild/conversations.jsonl").read_text("utf-8").splitlines()]
     named = {row.pop("name"): row for row in rows}
     for name, file in FROM_FAULTS.items():
@@ -100,7 +100,7 @@ def conversations() -> dict[str, Conversation]:
 
 
 def _twice(conversation: Conversation) -> Conversation:
-    """The conversation with its reasoning between tags and under a key."""
+    """Return the conversation with its reasoning between tags and under a key."""
     question, answer = conversation.messages
     reasoning = answer.content.partition("</think>")[0].removeprefix("<think>").strip()
     both = Message(answer.role, answer.content, extra={"reasoning_content": reasoning})
@@ -110,7 +110,7 @@ def _twice(conversation: Conversation) -> Conversation:
 def judged(
     name: str, source: str, tokens: dict[str, Any], merges: int | None = MERGES
 ) -> list[tuple[str, str, str, str]]:
-    """Conversation, verdict, short reason, and the tool's refusal or all the faults, for one template."""
+    """Return conversation, verdict, short reason, and the full refusal or faults, for one template."""
     tokenizer, server = tokenizers(tokens, source, merges)
     builder = ExampleBuilder(
         tokenizer, ChatTemplate(source, tokenizer.special_tokens, "own", NOW), DataConfig(), 100_000
@@ -130,7 +130,7 @@ def judged(
 
 
 def refusal(builder: ExampleBuilder) -> SftError | None:
-    """Why a template is refused as a whole, or None."""
+    """Return why a template is refused for all rows, or None."""
     try:
         builder.template_check.check()
     except SftError as error:
@@ -139,12 +139,12 @@ def refusal(builder: ExampleBuilder) -> SftError | None:
 
 
 def kind(fault: str) -> str:
-    """A fault without texts of the conversation or the template."""
+    """Return a fault without texts of the conversation or the template."""
     return re.sub(r"'.*|\".*|\(.*|\d+", "", fault).strip()
 
 
 def table(merges: int | None = MERGES) -> Iterator[tuple[str, str, str, str, str]]:
-    """All of it: template, conversation, verdict, reason, and the words behind the reason."""
+    """Yield the whole table: template, conversation, verdict, reason, and the full text of the reason."""
     for name, source, tokens in templates():
         for title, *rest in judged(name, source, tokens, merges):
             yield name, title, *rest
