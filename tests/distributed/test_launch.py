@@ -33,24 +33,24 @@ def losses(run):
 
 
 def test_two_processes_print_once_and_train_like_one(sft, tmp_path):
-    said = []
+    output = []
     for size in (1, 2):
         process = sft(*SHORT, "trainer.max_steps=3", f"run_dir={size}", f"launcher.nproc={size}")
-        said.append(process.communicate()[0])
-        assert process.returncode == 0, said[-1]
+        output.append(process.communicate()[0])
+        assert process.returncode == 0, output[-1]
     assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
     assert len(losses(tmp_path / "2")) == 4
     for line in ("run       ", "packing   verified", "step      1/3", "finished  3 steps"):
-        assert [text.count(line) for text in said] == [1, 1]
+        assert [text.count(line) for text in output] == [1, 1]
 
 
-def test_a_mistake_is_one_sentence_and_exit_code_2(sft):
+def test_mistake_is_one_error_with_exit_code_2(sft):
     process = sft(*SHORT, "launcher.nproc=2", "adapter.target_modules=[q_prj]", "run_dir=wrong")
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     assert process.returncode == 2
-    assert said.count("error: ") == 1
-    assert "'q_prj' matches no layer" in said
-    assert "Traceback" not in said
+    assert output.count("error: ") == 1
+    assert "'q_prj' matches no layer" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1], ids=["Ctrl-C", "USR1"])
@@ -63,8 +63,8 @@ def test_signal_stops_all_processes_after_saving(sft, tmp_path, number):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + number
-    assert "stopped   after step" in said
-    assert "Traceback" not in said
+    assert "stopped   after step" in output
+    assert "Traceback" not in output
     assert len(list((tmp_path / "stopped" / "checkpoints").glob("step-*"))) == 1

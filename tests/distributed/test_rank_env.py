@@ -43,7 +43,7 @@ SRUN = {
         ),
     ],
 )
-def test_a_process_knows_its_place(environment, place):
+def test_rank_of_a_process(environment, place):
     assert rank_from_env(environment) == place
 
 
@@ -72,19 +72,19 @@ def test_cuda_device_index(local_rank, devices, environment, index):
         ({**TORCHRUN, "WORLD_SIZE": "two"}, "are not numbers: WORLD_SIZE=two"),
     ],
 )
-def test_half_an_environment_is_a_sentence(environment, problem):
+def test_incomplete_environment_is_an_error(environment, problem):
     with pytest.raises(SftError, match=problem):
         rank_from_env(environment)
 
 
-def test_sruns_variables_get_the_names_that_torch_reads():
+def test_srun_variables_are_translated_for_torch():
     environment = {**SRUN, "SFT_RANKS": "slurm"}
     export_torch_env(environment)
     assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
 
 
-def test_only_training_runs_in_several_processes(monkeypatch, capsys):
-    """Started by torchrun, the first process of the node says so, the others end in silence."""
+def test_only_train_runs_in_several_processes(monkeypatch, capsys):
+    """Under torchrun, the first process of a node prints the error, and the others exit silently."""
     for name, value in {**TORCHRUN, "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["sft", "eval", "x"])
@@ -107,12 +107,12 @@ def test_only_training_runs_in_several_processes(monkeypatch, capsys):
         ("0,1,2", 2, Device.cpu, 2),
     ],
 )
-def test_auto_is_one_process_for_each_gpu(monkeypatch, visible, nproc, device, wanted):
+def test_auto_starts_one_process_per_gpu(monkeypatch, visible, nproc, device, wanted):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert launch.resolve_nproc(nproc, device) == wanted
 
 
-def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
+def test_gpus_are_counted_by_the_driver_tool(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert launch.count_gpus() == 0
@@ -123,7 +123,7 @@ def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
 
 
 def test_collectives_of_a_single_process():
-    """What several processes agree on, a single one has by itself, with its own exceptions."""
+    """A single process gets its own values and exceptions from collectives."""
     ranks = World()
     assert (ranks.broadcast_object("a"), ranks.all_gather_object("a"), ranks.all_reduce_max([3, 1])) == (
         "a",
@@ -135,7 +135,7 @@ def test_collectives_of_a_single_process():
         ranks.run_collectively(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
 
 
-def test_each_process_of_a_node_has_its_own_card(monkeypatch):
+def test_each_process_of_a_node_has_its_own_gpu(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
