@@ -27,9 +27,9 @@ def test_missing_data_whose_source_changed_is_refused(run_of, tmp_path, runs_dir
     config.data.mix["capitals"].path = config.data.mix["capitals"].validation_path = str(rows)
     (run / "config.yaml").write_text(dump_config(config))
     known = json.loads((run / "data.json").read_text())
-    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
+    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "missing")}))
     error = refusal(str(run))
-    assert error.where == str(tmp_path / "gone")
+    assert error.where == str(tmp_path / "missing")
     assert error.problem.startswith("the run's data no longer exists and cannot be prepared again: ")
     assert error.problem.endswith(" changed since")
     assert "data.mix.capitals" in error.problem

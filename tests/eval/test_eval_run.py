@@ -166,10 +166,10 @@ def test_missing_data_is_prepared_again(run_of, tmp_path, capsys):
     run = run_of("lora")
     before = evaluated(run)
     known = json.loads((run / "data.json").read_text())
-    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
+    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "absent")}))
     after = evaluated(run)
     assert (
-        f"data      {tmp_path / 'gone'} no longer has the run's data: preparing it again\n" in capsys.readouterr().out
+        f"data      {tmp_path / 'absent'} no longer has the run's data: preparing it again\n" in capsys.readouterr().out
     )
     assert after["data"].pop("prepared_dir") != before["data"].pop("prepared_dir")
     assert after == before

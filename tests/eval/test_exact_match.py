@@ -53,7 +53,7 @@ def test_an_example_without_a_prompt_gives_no_question(split_of, mask):
 
 
 def test_a_truncated_answer_is_no_reference(split_of):
-    """An answer that fills the length with its stop token is one, and so is a complete answer before the cut."""
+    """An answer whose stop token ends at the limit is a reference, and so is a complete answer before the cut."""
     cut, whole, before = "U:hi.A:yoyo", "U:hi.A:yoy#", "U:a.A:b#U:c"
     rows = [example(cut, "-------xxxx"), example(whole, "-------xxxx"), example(before, "------xx---")]
     split = split_of(rows)
