@@ -1,4 +1,4 @@
-"""What the tests of this directory ask about the card."""
+"""Properties of the GPU for the tests of this directory."""
 
 import traceback
 import warnings
@@ -9,7 +9,7 @@ import torch
 
 
 def is_simulated() -> bool:
-    """Whether the card is ``tests.cuda_simulator``: slow, exact, and with memory that counts single tensors."""
+    """Return whether the GPU is ``tests.cuda_simulator``: slow, exact, with memory that counts single tensors."""
     return torch.cuda.is_available() and torch.cuda.get_device_name() == "Simulated CUDA"
 
 

@@ -91,7 +91,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of a step: the peak, the estimate, and the part of both that is no weight and no optimizer state."""
+    """Bytes of a step: the peak, the estimate, and the part of each beyond weights and optimizer state."""
 
     peak: int
     estimate: int

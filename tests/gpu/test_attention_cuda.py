@@ -25,14 +25,14 @@ ROWS = {
 
 
 def states(tokens, dtype, heads=(8, 2, 2), width=64):
-    """The same numbers on the device in ``dtype`` and on the CPU in float32."""
+    """Return the same numbers on the device in ``dtype`` and on the CPU in float32."""
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(1, count, tokens, width, generator=generator).to(dtype) for count in heads]
     return [part.cuda().requires_grad_() for part in parts], [part.float().requires_grad_() for part in parts]
 
 
 def agree(out, expected, ours, theirs):
-    """Outputs and, after a backward pass of their squares, gradients; those of windows of one token are zero."""
+    """Compare outputs and the gradients of their squares; those of windows of one token are zero."""
     out.float().pow(2).sum().backward()
     expected.pow(2).sum().backward()
     torch.testing.assert_close(out.float().cpu(), expected, rtol=0.02, atol=0.02)
@@ -60,7 +60,7 @@ def test_the_kernel_for_many_lengths(dtype, window, lengths, parents):
 
 @pytest.fixture
 def no_compiled_kernels():
-    """Forget the kernels of other tests: torch limits how many it keeps."""
+    """Remove the kernels of other tests, because torch limits their number."""
     torch._dynamo.reset()
     flex_kernel.cache_clear()
 
@@ -111,7 +111,7 @@ def test_a_run_does_not_leave_the_compiled_kernel(no_compiled_kernels):
 
 
 def test_the_gradient_of_a_beginning_keeps_its_digits():
-    """A thousand documents read it; counted in bfloat16 they are 256."""
+    """A thousand documents attend to it; a sum in bfloat16 would stop at 256."""
     ones = torch.ones(1000, 1, 8, dtype=torch.bfloat16, device="cuda")
 
     assert sum_rows(ones, torch.zeros(1000, dtype=torch.int64, device="cuda"), 1).tolist() == [[[1000.0] * 8]]

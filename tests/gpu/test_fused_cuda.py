@@ -31,7 +31,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "nf4"])
-def test_loss_and_gradients_stay(tmp_path, kind, checkpointed):
+def test_fused_layers_keep_loss_and_gradients(tmp_path, kind, checkpointed):
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, initializer_range=0.1)).save_pretrained(tmp_path)
     stored = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The head and the objective on a CUDA device: the numbers of the CPU, no waiting for the device, bounded memory."""
+"""The head and the objective on a CUDA device: results of the CPU, no wait for the device, bounded memory."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ OBJECTIVES = [LossConfig(), LossConfig(label_smoothing=0.1, z_loss=0.01), LossCo
 
 
 def pair(loss, *, dtype=torch.float32, trained=False, cap=None, chunk=64):
-    """Head and task on the CPU in float32, and the same on the device in ``dtype``."""
+    """Return head and task on the CPU in float32 and on the device in ``dtype``."""
     torch.manual_seed(0)
     module = torch.nn.Linear(WIDTH, VOCABULARY, bias=False).to(dtype).float().requires_grad_(trained)
     states = torch.randn(POSITIONS, WIDTH).to(dtype).float()
@@ -38,7 +38,7 @@ def test_the_numbers_of_the_cpu(loss, cap, trained, dtype, tolerance):
     (head, task), (other_head, other) = pair(loss, dtype=dtype, trained=trained, cap=cap)
     expected = torch.autograd.grad(weighted_loss(head, task)[0], [task.states, *head.trained])
     total = weighted_loss(other_head, other)[0]
-    # What GradScaler would do: float16's smallest number is 6e-8.
+    # Scaled like GradScaler would: float16's smallest number is 6e-8.
     found = torch.autograd.grad(total * 1024, [other.states, *other_head.trained])
 
     torch.testing.assert_close(total.cpu(), weighted_loss(head, task)[0], rtol=tolerance, atol=0)
@@ -60,7 +60,7 @@ def test_nothing_waits_for_the_device(trained):
 
 
 def test_the_peak_does_not_grow_with_the_positions():
-    """Twice the positions cost twice the states, and no logits more."""
+    """Twice the positions need twice the states and no more logits."""
     peaks = []
     for repeat in (1, 2):
         _, (head, task) = pair(LossConfig(), dtype=torch.bfloat16)

@@ -17,7 +17,7 @@ from sft_cli.model.quant import causal_lm
 from tests.gpu.device import is_simulated
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-# A real card's workspaces must be small beside the activations; a simulated one has none.
+# The workspaces of a real GPU must be small compared with the activations; a simulated one has none.
 WIDTH, TOKENS, REPEATS = (256, 512, 1) if is_simulated() else (1024, 4096, 3)
 CONFIG = LlamaConfig(vocab_size=1024, hidden_size=WIDTH, intermediate_size=11 * WIDTH // 4, num_hidden_layers=8,
                      num_attention_heads=WIDTH // 64, num_key_value_heads=WIDTH // 256)  # fmt: skip
@@ -48,7 +48,7 @@ def test_recomputing_changes_no_gradient(mode):
     found = []
     for recompute in (CheckpointingPlan(Checkpointing.none, 0, ""), CheckpointingPlan(mode, 8, "")):
         apply_checkpointing(model, recompute)
-        for _ in range(REPEATS):  # a copy that is not awaited shows sooner or later
+        for _ in range(REPEATS):  # a missing wait for a copy fails in one of the repetitions
             model.zero_grad()
             forward(model).float().pow(2).mean().backward()
             found.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})
@@ -59,7 +59,7 @@ def test_recomputing_changes_no_gradient(mode):
 
 @pytest.mark.parametrize(("mode", "layers"), [("none", 0), ("layers", 4), ("full", 8), ("offload", 8)])
 def test_allocated_memory_is_the_estimate(mode, layers):
-    """At the end of a forward pass; the recomputed layer, or what is on its way, comes on top in the estimate."""
+    """Memory at the end of a forward pass; the estimate also includes the recomputed layer or the copy in transfer."""
     machine = ComputeSetup(torch.device("cuda"), torch.bfloat16)
     needed = estimate_memory(
         CONFIG, ModelConfig(), QuantConfig(), LORA, SpeedConfig(fused=False), LossConfig(),
@@ -67,7 +67,7 @@ def test_allocated_memory_is_the_estimate(mode, layers):
     )  # fmt: skip
     model = adapted()
     apply_checkpointing(model, CheckpointingPlan(Checkpointing(mode), layers, ""))
-    forward(model)  # libraries take their workspaces
+    forward(model)  # libraries allocate their workspaces
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     states = forward(model)

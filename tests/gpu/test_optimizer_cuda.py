@@ -17,7 +17,7 @@ STEPS = 6
 
 
 def begun(trainer: TrainerConfig, dtype: torch.dtype) -> TrainState:
-    """A toy network with a matrix large enough for pages."""
+    """Return a small network with a matrix large enough for paging."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 256)).to("cuda", dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
@@ -25,7 +25,7 @@ def begun(trainer: TrainerConfig, dtype: torch.dtype) -> TrainState:
 
 
 def train(given: TrainState, first: int, last: int) -> None:
-    """Steps ``first`` to ``last - 1``."""
+    """Train steps ``first`` to ``last - 1``."""
     for step in range(first, last):
         row = torch.linspace(-1, 1, 256, device="cuda", dtype=next(given.model.parameters()).dtype)
         given.model((row * (step + 1))[None]).square().mean().backward()
@@ -65,7 +65,7 @@ def test_paged_state_stays_paged(tmp_path):
 
 
 def test_paged_state_is_loaded_without_device_memory(tmp_path):
-    """A run whose state needs pages resumes: the state never is on the device as a whole."""
+    """A run whose state needs paging resumes: the whole state is never on the device."""
     trainer = TrainerConfig(optimizer=OptimizerName.paged_adamw_8bit, lr=0.01)
     first, resumed = (begun(trainer, torch.float32) for _ in range(2))
     train(first, 0, 1)

@@ -27,7 +27,7 @@ DROPOUT = ("trainer.device=cuda", "adapter.dropout=0.1")
 
 
 class Trainer:
-    """Runs of the quickstart in this process, each set of words once."""
+    """Runs of the quickstart in this process; each command line runs once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Trainer:
         return directory
 
     def losses(self, *words: str) -> list[float]:
-        """The loss of each step."""
+        """Return the loss of each step."""
         directory = self.directory / "-".join(words).replace("/", "_")
         if not directory.exists():
             self.run(directory.name, *words)
@@ -135,7 +135,7 @@ def test_a_stopped_run_continues_with_the_same_numbers(trainer, straight, monkey
 
 
 def test_a_step_that_runs_out_of_memory_is_repeated_with_the_same_numbers(trainer, straight, monkeypatch):
-    """The card is given 60% of what the first step needs, until it passes."""
+    """The GPU has 60% of the memory that the first step needs, until the step succeeds."""
     real, needed, before = step.accumulate_gradients, [], []
 
     def growth(*arguments):
@@ -164,12 +164,12 @@ def test_a_step_that_runs_out_of_memory_is_repeated_with_the_same_numbers(traine
     attempts = len(before) - 4 + 1
     assert attempts > 1
     if is_simulated():
-        assert set(before[:attempts]) == {before[0]}  # the failed attempts left nothing
+        assert set(before[:attempts]) == {before[0]}  # the failed attempts left no memory allocated
     losses = [[line["loss"] for line in steps(trainer.directory / name)] for name in ("roomy", "tight")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6 if is_simulated() else 1e-3)
 
 
-def test_a_run_is_evaluated_and_merged_on_the_card(trainer, straight, capsys):
+def test_run_is_evaluated_and_merged_on_the_gpu(trainer, straight, capsys):
     """Merging compares the answers of the merged model with those of the adapter itself."""
     for words in (["eval", str(straight)], ["merge", str(straight), "--out", str(trainer.directory / "merged")]):
         with recorded(shlex.join(["sft", *words]), redact_secrets):
@@ -179,8 +179,8 @@ def test_a_run_is_evaluated_and_merged_on_the_card(trainer, straight, capsys):
 
 
 @pytest.mark.parametrize("more", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_step_waits_once(trainer, monkeypatch, more):
-    """Only where its numbers are read for the log; one more wait would be seen."""
+def test_step_waits_for_the_device_once(trainer, monkeypatch, more):
+    """A step waits only when its numbers are read for the log; the test detects another wait."""
     found, train_step, accumulate = [], loop.train_step, step.accumulate_gradients
 
     def watched(*arguments):
