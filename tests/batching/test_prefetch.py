@@ -146,12 +146,12 @@ def test_at_most_two_steps_are_built_in_advance():
 def test_get_raises_the_error_of_the_thread():
     def planned(step):
         if step == 1:
-            raise OSError("the disk is gone")
+            raise OSError("the disk is missing")
         return STEPS[step]
 
     with make_prefetcher(planned=planned) as prefetcher:
         assert prefetcher.get(0).examples == 4
-        with pytest.raises(OSError, match=r"^the disk is gone$"):
+        with pytest.raises(OSError, match=r"^the disk is missing$"):
             prefetcher.get(1)
 
 
