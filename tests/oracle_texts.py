@@ -107,10 +107,10 @@ def occurrences(piece: str, text: str, words: bool = True) -> Iterator[tuple[int
     while at >= 0:
         end = at + len(piece)
         before = words and at > 0 and is_word(piece[0]) and is_word(text[at - 1])
-        behind = words and end < len(text) and is_word(piece[-1]) and is_word(text[end])
-        if not before and not behind:
+        after = words and end < len(text) and is_word(piece[-1]) and is_word(text[end])
+        if not before and not after:
             yield at, end
-        at = text.find(piece, end if not before and not behind else at + 1)
+        at = text.find(piece, end if not before and not after else at + 1)
 
 
 def is_word(letter: str) -> bool:
@@ -118,7 +118,7 @@ def is_word(letter: str) -> bool:
     return letter.isalnum() or letter == "_"
 
 
-def stands(piece: Piece, text: str) -> bool:
+def occurs(piece: Piece, text: str) -> bool:
     """Return whether a text contains a piece in any spelling."""
     return any(one in text and any(occurrences(one, text)) for one in piece.spellings)
 
@@ -154,17 +154,17 @@ def account(messages: Messages, tools: Any, turn: Turn) -> list[str]:
     wrong = [f"not trained: {piece}" for piece, place in zip(pieces, places, strict=True) if place is None]
     wrong += [f"trained twice: {piece}" for piece in pieces if doubled(piece, pieces, rest)]
     if not in_order(pieces, places) and not in_order(*by_key(messages[turn.index], body)):
-        wrong.append("the pieces of the answer stand in another order")
+        wrong.append("the pieces of the answer are in another order")
     reasons = bool(pieces) and pieces[0].kind == "reasoning"
     if reasons and CLOSED.search(turn.context):
-        wrong.append("reasons behind a closed block")
+        wrong.append("reasons after a closed block")
     if not reasons and OPEN.search(turn.context) and not CLOSES.match(turn.answer):  # an empty block is fine
         wrong.append("the prompt opens the reasoning, and there is none")
     for i, other in enumerate(messages):
         if i != turn.index:
             reasoning, content = reasoning_of(other) if other["role"] == "assistant" else ([], other["content"])
             texts = [Piece("", spellings(text)) for text in (*reasoning, content) if text.strip()]
-            wrong += [f"message {i + 1} stands in the answer" for text in texts if stands(text, rest)]
+            wrong += [f"message {i + 1} occurs in the answer" for text in texts if occurs(text, rest)]
     return wrong + context_account(messages[: turn.index], tools, turn.context)
 
 
@@ -198,7 +198,7 @@ def context_account(messages: Messages, tools: Any, context: str) -> list[str]:
     places, rest = matched([*pieces, *optional], context)
     wrong = [f"not shown: {name}" for name, place in zip(wanted, places, strict=False) if place is None]
     whole = [(name, piece) for name, piece in zip(wanted, pieces, strict=True) if piece.kind == "content"]
-    wrong += [f"shown twice: {name}" for name, piece in whole if stands(piece, rest)]
+    wrong += [f"shown twice: {name}" for name, piece in whole if occurs(piece, rest)]
     # A system message may move to the last question, and what an answer says is in any order where it is not trained.
     fixed = [
         piece.kind == "content" and not name.startswith("system") for name, piece in zip(wanted, pieces, strict=True)
@@ -207,7 +207,7 @@ def context_account(messages: Messages, tools: Any, context: str) -> list[str]:
     if not in_order(
         [*pieces, *optional], [place if stays else None for place, stays in zip(places, fixed, strict=True)]
     ):
-        wrong.append("the messages stand in another order")
+        wrong.append("the messages are in another order")
     for tool in tools or ():
         function = tool.get("function", tool)
         parameters = (function.get("parameters") or {}).get("properties") or {}

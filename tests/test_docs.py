@@ -228,18 +228,18 @@ def test_every_file_of_a_run_has_its_row(tmp_path):
     assert len(names) > 15
 
 
-def test_the_table_of_adapters_names_all_of_them_and_says_what_packs_and_merges():
+def test_table_of_adapters_is_complete_and_correct():
     from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, AdapterKind
 
     table = re.search(r"\| `adapter=`(.*?)\n\n", PAGES["adapters"], flags=re.DOTALL)
     assert table
-    said = {}
+    documented = {}
     for line in table.group(1).splitlines()[2:]:
         names, _, packed, merged, _ = [cell.strip() for cell in line.strip("|").split("|")]
-        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), (packed, merged))
+        documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), (packed, merged))
     options = {file.stem: yaml.safe_load(file.read_text()) or {} for file in (ROOT / "configs/adapter").glob("*.yaml")}
-    assert set(said) == set(options)
-    for name, (packed, merged) in said.items():
+    assert set(documented) == set(options)
+    for name, (packed, merged) in documented.items():
         kind = AdapterKind(options[name].get("kind", "lora"))
         assert (packed == "yes") == (kind not in (AdapterKind.prefix, AdapterKind.prompt))
         expected = "yes" if kind in MERGEABLE else "whole model" if kind in WHOLE else "no"

@@ -195,8 +195,8 @@ def test_a_command_on_a_run_runs(folder, words, tmp_path):
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_the_quickstart_from_training_to_a_merged_model(tmp_path, quant):
     """Train, evaluate and compare with the base, merge, and let plain transformers answer a held-out question."""
-    said = sft("train", "recipe=quickstart", f"quant={quant}", "run_dir=run", cwd=tmp_path)
-    assert re.search(r"exact match +\d\.\d% +(9\d|100)\.\d%", said)
+    output = sft("train", "recipe=quickstart", f"quant={quant}", "run_dir=run", cwd=tmp_path)
+    assert re.search(r"exact match +\d\.\d% +(9\d|100)\.\d%", output)
 
     sft("eval", "run", "--compare", "base", cwd=tmp_path)
     report = json.loads((tmp_path / "run" / "eval" / "heldout.json").read_text())

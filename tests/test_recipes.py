@@ -17,8 +17,8 @@ from sft_cli.errors import Mistakes
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 OPTIONS = sorted((ROOT / "configs").glob("*/*.yaml"))
-BESIDE = {("adapter", "loftq"): ("quant=nf4",)}
-"""What an option is nothing without."""
+ALSO_SET = {("adapter", "loftq"): ("quant=nf4",)}
+"""Other choices that an option requires."""
 VARIANTS = {
     "dora": {"dora": True},
     "eva": {"init": "eva"},
@@ -74,7 +74,7 @@ def test_a_recipe_begins_with_its_command_its_needs_and_its_source(file):
 @pytest.mark.parametrize("file", OPTIONS, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_a_group_option_composes(file):
     group, option = file.parent.name, file.stem
-    config = compose([f"{group}={option}", *BESIDE.get((group, option), ())])
+    config = compose([f"{group}={option}", *ALSO_SET.get((group, option), ())])
     kinds = {"quant": config.quant.kind, "launcher": config.launcher.kind}
     assert group not in kinds or kinds[group].value == option
     assert file.read_text(encoding="utf-8").startswith("# "), "the first line says what the option is"
@@ -82,7 +82,7 @@ def test_a_group_option_composes(file):
 
 @pytest.mark.parametrize("option", [file.stem for file in OPTIONS if file.parent.name == "adapter"])
 def test_adapter_options_have_the_kind_of_their_name(option):
-    adapter = compose([f"adapter={option}", *BESIDE.get(("adapter", option), ())]).adapter
+    adapter = compose([f"adapter={option}", *ALSO_SET.get(("adapter", option), ())]).adapter
     variant = VARIANTS.get(option, {})
     assert adapter.kind.value == ("lora" if variant else option)
     assert {name: to_plain(vars(adapter)[name]) for name in variant} == variant

@@ -149,7 +149,7 @@ def test_transcript_contains_output_before_and_after_its_file_is_set(monkeypatch
 
 def test_unwritable_transcript_does_not_stop_the_command(tmp_path, capsys):
     with console.recorded("sft train", str):
-        console.keep_in(tmp_path / "gone" / "console.log")
+        console.keep_in(tmp_path / "missing" / "console.log")
         console.say("shown all the same")
     assert capsys.readouterr().out == "shown all the same\n"
 

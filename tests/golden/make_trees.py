@@ -34,12 +34,12 @@ REAL_TREES = 8
 
 
 def line(conversation: Conversation, show: Callable[[str], str]) -> str:
-    """One conversation in a line."""
-    said = [
+    """Return one conversation as a line."""
+    messages = [
         f"{'-' if message.weight == 0 else ''}{message.role[0]}: {show(message.content)}"
         for message in conversation.messages
     ]
-    return f"{conversation.where} [{conversation.group}] " + " | ".join(said)
+    return f"{conversation.where} [{conversation.group}] " + " | ".join(messages)
 
 
 def opening(text: str) -> str:

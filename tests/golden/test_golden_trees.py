@@ -18,7 +18,7 @@ def test_real_trees(setting, material_dir):
 
 
 def test_every_answer_of_the_own_trees_is_trained_once():
-    """Read without our code: in ``all`` every answer's text stands once without the dash."""
+    """Check the file alone: in ``all``, the text of every answer occurs once without the dash."""
     golden = (make_trees.HERE / "all.txt").read_text(encoding="utf-8")
     answers = [
         piece for row in golden.splitlines() for piece in row.split(" ", 2)[2].split(" | ") if "a: " in piece[:4]
