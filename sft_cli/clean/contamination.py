@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sft_cli.clean.base import Finding, Findings, RowView, normalized_words
+from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.clean.eval_sets import EvalPrompt, eval_prompts
 from sft_cli.clean.ngrams import PromptIndex, PromptMatch, build_index, overlapping_prompts
 from sft_cli.config.schema.clean import Action, ContaminationConfig
 from sft_cli.types import Conversation
+from sft_cli.utils.words import normalized_words
 
 REASON = "holds an evaluation prompt"
 MAX_PAIRS = 50

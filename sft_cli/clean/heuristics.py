@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from sft_cli.clean.base import Finding, Findings, RowView, normalized_words
+from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import Action, HeuristicsConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
+from sft_cli.utils.words import normalized_words
 
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*$", re.MULTILINE)
 EMPTY_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+#.-]*[ \t]*\n\s*^[ \t]*```[ \t]*$", re.MULTILINE)

@@ -1,16 +1,14 @@
 """Detect the language of a conversation with py3langid (its bundled model; no network)."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any, NamedTuple
 
 from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import LanguageConfig
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
+from sft_cli.utils.languages import DetectedLanguage, detect_language, language_identifier, without_code
 from sft_cli.utils.optional_deps import needs
 from sft_cli.utils.similar import closest_name
 
@@ -18,20 +16,6 @@ REASON = "language not allowed"
 TAG = "language"
 MAX_CHARACTERS = 3000
 """Characters of a conversation's text that are classified."""
-MIN_LETTERS = 15
-"""Letters below which a guess is no better than chance; an East Asian character counts as three."""
-EAST_ASIA = "\u2e80"
-"""The first character of the East Asian scripts."""
-NON_LANGUAGE = re.compile(
-    r"```.*?(?:```|\Z)"  # code blocks
-    r"|`[^`\n]*`"
-    r"|\$\$.*?\$\$|\\\(.*?\\\)|\\\[.*?\\\]"  # formulas
-    r"|\w+://\S+|\S+@\S+"
-    r"|<[^<>\n]{1,80}>"  # markup and placeholders
-    r"|[^\W_]*\d\w*",
-    re.DOTALL,
-)
-"""Text that has no natural language."""
 LANGUAGE_ALIASES = {
     "english": "en",
     "german": "de",
@@ -45,17 +29,10 @@ LANGUAGE_ALIASES = {
 """Common names of languages -> their codes."""
 
 
-class DetectedLanguage(NamedTuple):
-    """A language (None if undecided), and the model's confidence in the most likely one (0 to 1)."""
-
-    language: str | None
-    confidence: float
-
-
 def check_language(config: LanguageConfig) -> None:
     """Refuse languages that the model does not know, and a missing library."""
     needs("py3langid", "language")
-    known = set(_identifier().labels)
+    known = set(language_identifier().labels)
     errors = []
     for code in config.allowed:
         if code not in known:
@@ -64,14 +41,6 @@ def check_language(config: LanguageConfig) -> None:
             problem = f"{code!r} is not a language that py3langid knows"
             errors.append(SftError(where="clean.language.allowed", problem=problem, fix=fix))
     raise_all(errors)
-
-
-@cache
-def _identifier() -> Any:
-    """Return the model of py3langid for all its languages, with confidences."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def find_language(rows: RowView, config: LanguageConfig) -> Findings:
@@ -121,24 +90,9 @@ def natural_text(conversation: Conversation) -> str:
     System and tool messages are left out: they are often in another language than the question and the answer.
     """
     if conversation.text is not None:
-        return _without_code(conversation.text)[:MAX_CHARACTERS]
+        return without_code(conversation.text, 2 * MAX_CHARACTERS)[:MAX_CHARACTERS]
     contents = [message.content for message in conversation.messages if message.role in ("user", "assistant")]
     share = MAX_CHARACTERS // max(1, len(contents))
-    texts = [_without_code(text) for text in contents]
+    texts = [without_code(text, 2 * MAX_CHARACTERS) for text in contents]
     joined = "\n".join(texts)
     return joined if len(joined) <= MAX_CHARACTERS else "\n".join(text[:share] for text in texts)
-
-
-def _without_code(text: str) -> str:
-    """Return the text without the parts that have no natural language."""
-    return NON_LANGUAGE.sub(" ", text[: 2 * MAX_CHARACTERS])
-
-
-def detect_language(text: str, min_confidence: float) -> DetectedLanguage:
-    """Return the language of a text; undecided below the confidence, or with too few letters."""
-    if sum(3 if character >= EAST_ASIA else 1 for character in text if character.isalpha()) < MIN_LETTERS:
-        return DetectedLanguage(None, 0.0)
-    language, confidence = _identifier().classify(text)
-    return DetectedLanguage(
-        str(language) if confidence >= min_confidence and language != "zxx" else None, float(confidence)
-    )

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import RowView, normalized_words
+from sft_cli.clean.base import RowView
 from sft_cli.clean.clusters import DuplicateMap
 from sft_cli.clean.jaccard import BucketIndex, ShingleCache, jaccard
 from sft_cli.clean.row_keys import DIGEST_BYTES, comparison_text, preference_order, representatives
 from sft_cli.config.schema.clean import NearDuplicatesConfig
 from sft_cli.types import Conversation
+from sft_cli.utils.words import normalized_words
 
 SEED = 20210412
 """Seed of the hash functions; any fixed number."""

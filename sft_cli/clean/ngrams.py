@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import normalized_words
+from sft_cli.utils.words import normalized_words
 
 PromptMatch = tuple[int, float]
 """Number of a prompt, and the share of its n-grams that a text contains."""

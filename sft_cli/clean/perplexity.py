@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from sft_cli.clean.base import Finding, Findings, RowView
-from sft_cli.clean.scorer import IFD, KEY, PERPLEXITY, Scorer, load_scorer
+from sft_cli.clean.scorer import IFD, KEY, PERPLEXITY, PerplexityScorer, load_scorer
 from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
@@ -76,7 +76,7 @@ def _find(rows: RowView, config: PerplexityConfig) -> Findings:
 
 
 def _scored_rows(
-    rows: RowView, scorer: Scorer, config: PerplexityConfig
+    rows: RowView, scorer: PerplexityScorer, config: PerplexityConfig
 ) -> Iterator[tuple[int, Conversation, dict[str, float]]]:
     """Yield number, conversation and scores of each scored row, ``WINDOW`` rows at a time."""
     held_out = rows.held_out

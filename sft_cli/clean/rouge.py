@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import RowView, normalized_words
+from sft_cli.clean.base import RowView
 from sft_cli.clean.clusters import DuplicateMap
 from sft_cli.clean.row_keys import comparison_text, preference_order
 from sft_cli.config.schema.clean import NearDuplicatesConfig
 from sft_cli.types import Conversation
+from sft_cli.utils.words import normalized_words
 
 
 def rouge_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMap:

@@ -40,7 +40,7 @@ Perplexity = Callable[[Sequence[ScoredIds]], list[float]]
 
 
 @dataclass(frozen=True)
-class Scorer:
+class PerplexityScorer:
     """A model that scores answers.
 
     Attributes:
@@ -118,7 +118,7 @@ class Scorer:
             return None
 
 
-def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
+def load_scorer(config: PerplexityConfig, num_rows: int) -> PerplexityScorer:
     """Return the model and its tokenizer, ready to score."""
     assert config.model is not None
     tokenizer = load_tokenizer(config.model, None, f"{KEY}.model")
@@ -130,7 +130,7 @@ def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
     perplexity, limit, device = _load_model(config)
     max_length = config.max_length if limit is None else min(config.max_length, limit)
     say(f"clean     {config.score} of {counted(num_rows, 'row')} by {config.model} on {device}")
-    return Scorer(perplexity, tokenizer, template, max_length, config.score == IFD)
+    return PerplexityScorer(perplexity, tokenizer, template, max_length, config.score == IFD)
 
 
 def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:

@@ -30,6 +30,8 @@ REMARKS: Mapping[str, str] = {
     "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",
 }
 """Key of a remark -> the sentence about the rows with it. Only these keys may be used."""
+WARNINGS = frozenset({"empty_answer"})
+"""Remarks about rows that are probably mistakes: they are printed as warnings, also when the data are used again."""
 
 
 class RemarkCounts:
@@ -50,7 +52,9 @@ class RemarkCounts:
         return {key: self._counts[key] for key in REMARKS if key in self._counts}
 
 
-def remark_sentences(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Return, for each remark in a manifest, the number of rows and a sentence about them."""
-    remarks = manifest.get("remarks", {})
-    return [(entry["rows"], f"{REMARKS[key]} (the first: {entry['first']})") for key, entry in remarks.items()]
+def remark_sentences(manifest: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """Return, for each remark in a manifest, ``note`` or ``warning``, the number of rows and a sentence about them."""
+    return [
+        ("warning" if key in WARNINGS else "note", entry["rows"], f"{REMARKS[key]} (the first: {entry['first']})")
+        for key, entry in manifest.get("remarks", {}).items()
+    ]

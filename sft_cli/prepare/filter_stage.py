@@ -64,7 +64,7 @@ class FindingWriter:
             self._rewritten.add((row, codec.encode_conversation(finding.conversation)))
 
 
-CODE = ("clean", "data.arrow_io", "prepare.filter_stage", "prepare.filtered_rows")
+CODE = ("clean", "utils.languages", "utils.words", "data.arrow_io", "prepare.filter_stage", "prepare.filtered_rows")
 """Modules that affect the findings of filters."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "near_duplicates": ("rensa",),

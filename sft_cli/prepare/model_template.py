@@ -11,6 +11,7 @@ from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.errors import SftError, raise_all
 from sft_cli.prepare import source_preview
 
@@ -57,12 +58,12 @@ def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTempl
 
 
 def _beyond_context(config: Config) -> list[SftError]:
-    """The error of a ``trainer.max_length`` above the model's context length.
+    """The error of a ``trainer.max_length`` above the model's context length; none for the default.
 
     Shorter rows make it harmless, so it is reported only with an error that must be fixed before rows are measured.
     """
     context, length = read_context_length(config.model.path, config.model.revision), config.trainer.max_length
-    if context is None or length <= context:
+    if context is None or length <= context or length == TrainerConfig.max_length:
         return []
     return [
         SftError(

@@ -46,6 +46,7 @@ def prepare_data(config: Config, *, training: bool = True) -> PreparedData:
     present = prepared.read_manifest(directory)
     if present is not None and present["fingerprint"] == fingerprint:
         say(f"data      {directory} is up to date (fingerprint {fingerprint[:16]})")
+        summary.print_warnings(present)
         return prepared.open_prepared(directory)
     _check_target(directory, ours=present is not None)
     if present is not None:

@@ -18,8 +18,8 @@ MAX_KINDS = 10
 """Kinds of bad rows that are reported."""
 MANY_ROWS = 1000
 """A part of at least this many rows without a usable one ends the encoding: not the rows are wrong, but a setting."""
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\d,]+")
-"""The variable parts of messages of one kind: quoted texts and numbers."""
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|0x[0-9a-f]+|[\d,]+")
+"""The variable parts of messages of one kind: quoted texts, bytes and numbers."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sft_cli.utils.hashing import code_digest
 
 CODE = (
     "data.formats", "data.sources", "data.row_errors", "data.codec", "data.arrow_io", "data.row_store", "utils.similar",
-    "utils.text", "prepare.rows_stage",
+    "utils.text", "utils.entry_points", "prepare.rows_stage",
 )  # fmt: skip
 """Modules that affect the converted rows."""
 RULES = (

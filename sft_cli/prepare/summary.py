@@ -56,6 +56,7 @@ def print_summary(manifest: Mapping[str, Any], directory: Path, seconds: float, 
         say(f"shortened {counted(rows_shortened, 'row')} to trainer.max_length={limit}: oldest turns dropped")
     for line in (*unread_lines(manifest), *_notes(manifest)):
         say(line)
+    print_warnings(manifest)
     if training:
         _print_trained(manifest, directory)
     rate = sum(source.get("rows", 0) for source in sources.values()) / seconds
@@ -64,6 +65,13 @@ def print_summary(manifest: Mapping[str, Any], directory: Path, seconds: float, 
         f"data      {directory} written in {seconds:.1f} s ({counted(round(rate), 'row')}/s), fingerprint {fingerprint}"
     )
     say(f"report    {directory / 'report.html'}")
+
+
+def print_warnings(manifest: Mapping[str, Any]) -> None:
+    """Print the warnings about rows of prepared data."""
+    for label, number, sentence in remark_sentences(manifest):
+        if label == "warning":
+            say(f"warning: {counted(number, 'row')}: {sentence}")
 
 
 def _print_trained(manifest: Mapping[str, Any], directory: Path) -> None:
@@ -106,7 +114,11 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"unrolled  {counted(number, 'row')}: one example per trained turn, because their history changes")
     if number := manifest["cut_documents"]:
         lines.append(f"cut       {counted(number, 'document')} longer than trainer.max_length became several examples")
-    lines += [f"note      {counted(number, 'row')}: {sentence}" for number, sentence in remark_sentences(manifest)]
+    lines += [
+        f"note      {counted(number, 'row')}: {sentence}"
+        for label, number, sentence in remark_sentences(manifest)
+        if label == "note"
+    ]
     for token in manifest["unused_tokens"]:
         lines.append(f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train")
     for name, source in manifest["mix"]["sources"].items():

@@ -90,7 +90,8 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
         found.append(("unrolled", f"{number} became one example per trained turn, because the history changes"))
     if documents := manifest.get("cut_documents"):
         found.append(("cut", f"{counted(documents, 'document')} longer than an example became several"))
-    return found + [("note", f"{counted(rows, 'row')}: {sentence}") for rows, sentence in remark_sentences(manifest)]
+    remarks = remark_sentences(manifest)
+    return found + [(label, f"{counted(rows, 'row')}: {sentence}") for label, rows, sentence in remarks]
 
 
 def _template(manifest: Json) -> str:

@@ -64,6 +64,11 @@ def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
+def time_left(seconds: float) -> str:
+    """Return a remaining time as ``duration`` does, in steps of 5 s between 10 s and 100 s: it is an estimate."""
+    return duration(5 * round(seconds / 5) if 10 <= seconds < 100 else seconds)
+
+
 def duration(seconds: float) -> str:
     """Return a duration as ``7 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 100:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.clean import perplexity
-from sft_cli.clean.scorer import Scorer
+from sft_cli.clean.scorer import PerplexityScorer
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError
@@ -143,7 +143,7 @@ def test_existing_scores_of_a_row_are_kept():
 def scorer():
     """Return a scorer with the embedded tokenizer and without a model, to read its token ids."""
     tokenizer = load_tokenizer(QUICKSTART)
-    plain = Scorer(lambda documents: [1.0] * len(documents), tokenizer, None, 16, True)
+    plain = PerplexityScorer(lambda documents: [1.0] * len(documents), tokenizer, None, 16, True)
     return lambda **changes: replace(plain, **changes)
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.clean.base import normalized_words
 from sft_cli.clean.row_keys import preference_order, representatives, row_digest
 from sft_cli.config.schema.clean import Scope
 from sft_cli.types import Conversation, Message, TokenIds
+from sft_cli.utils.words import normalized_words
 from tests.clean.rows_helpers import chat, numbered_rows
 
 P, C = Scope.prompt, Scope.conversation

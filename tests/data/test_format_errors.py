@@ -138,7 +138,7 @@ DROP = "fill it in or remove the row"
             "messages", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
             "content part of type image_url",
             "field 'messages[0].content[0].type' is 'image_url'; only text can be trained on\n"
-            "  fix: write it as text",
+            "  fix: describe it in the text or remove the row",
             id="image",
         ),
         pytest.param(

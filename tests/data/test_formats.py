@@ -2,6 +2,8 @@
 
 import pytest
 
+from sft_cli.chat.encode_result import EncodeResult
+from sft_cli.prepare.row_outcomes import row_outcome
 from sft_cli.types import Conversation, Message, Row
 from tests.data.format_helpers import USER, convert, row
 
@@ -156,11 +158,18 @@ def test_partial_column_map_keeps_the_other_names():
         ("alpaca", {"instruction": "Q", "output": ""}),
         ("alpaca", {"instruction": "Q", "output": "A", "history": [["a", ""]]}),
         ("prompt_completion", {"prompt": "Q", "completion": ""}),
+        ("prompt_completion", {"prompt": [USER], "completion": [{"role": "assistant", "content": ""}]}),
+        ("question_answer", {"question": "Q", "answer": ""}),
+        ("question_answer", {"question": "Q", "answer": " \n"}),
         ("messages", {"messages": [USER, {"role": "assistant", "content": ""}]}),
+        ("messages", {"messages": [USER, {"role": "assistant", "content": " "}]}),
+        ("sharegpt", {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": ""}]}),
+        ("conversation", {"conversation": [{"human": "Q", "assistant": ""}]}),
     ],
 )
-def test_empty_answer_is_accepted(format, values):
-    """Some data sets contain such rows on purpose; preparation counts them, and filters can drop them."""
+def test_empty_answer_is_accepted_with_a_remark(format, values):
+    """Some data sets contain such rows on purpose; preparation warns of them, and filters can drop them."""
     conversation = convert(Row(values, "a:1", "a"), format, {}, "\n\n")
 
-    assert "" in [message.content for message in conversation.messages if message.role == "assistant"]
+    assert "" in [message.content.strip() for message in conversation.messages if message.role == "assistant"]
+    assert row_outcome(0, conversation, EncodeResult()).remarks == "empty_answer"

@@ -80,6 +80,16 @@ def test_errors_of_one_kind_are_reported_once():
     assert reported[-1] == ("a:9", "kind j: 9 (and 9 more rows) (and 20 other rows)")
 
 
+def test_lines_of_another_encoding_are_reported_once(make_config, home):
+    config = make_config()
+    rows = [json.dumps({"prompt": f"q{letter}", "completion": "a"}, ensure_ascii=False) for letter in "abäöü"]
+    (home / "rows.jsonl").write_text("\n".join(rows), encoding="latin-1")
+    with pytest.raises(SftError) as caught:
+        prepare_data(config)
+    assert caught.value.problem == "byte 0xe4 at position 14 is not UTF-8 (and 2 more rows)"
+    assert caught.value.fix.startswith("data.mix.mine.encoding=cp1252 if ")
+
+
 BAD_ROWS = [
     {"question": "What?", "answer": 42},
     {"question": "", "answer": "A"},

@@ -6,6 +6,7 @@ import pytest
 
 from sft_cli.config.model_files.context_window import max_positions, read_context_length
 from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare.prepare import explain_stages, find_prepared, prepare_data
 from sft_cli.slurm.preflight import check_inputs
@@ -28,13 +29,14 @@ def small(config, tmp_path):
 
 @pytest.mark.parametrize("command", [prepare_data, find_prepared, explain_stages, check_inputs])
 def test_every_command_reports_both_errors(small, command):
+    small.trainer.max_length = 1024
     with pytest.raises(Mistakes) as caught:
         command(small)
     assert str(caught.value) == (
         f"tokenizer {small.model.path}: template=auto, but the tokenizer has no chat template (a base model often has"
         " none)\n"
         "  fix: choose one that fits this tokenizer and the rows: template=alpaca, chatml, llama2, plain, vicuna\n"
-        "trainer.max_length=2048: the model takes at most 512 tokens\n"
+        "trainer.max_length=1024: the model takes at most 512 tokens\n"
         "  fix: trainer.max_length=512"
     )
 
@@ -47,17 +49,17 @@ def test_both_fixes_work_when_pasted(small, name):
 
 def test_unfitting_template_is_reported_with_context_error(small, tmp_path):
     (tmp_path / "no_stop.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    small.template.path = str(tmp_path / "no_stop.jinja")
+    small.template.path, small.trainer.max_length = str(tmp_path / "no_stop.jinja"), 1024
     with pytest.raises(Mistakes) as caught:
         prepare_data(small)
     assert [error.where for error in caught.value.errors] == [
         f"template {small.template.path}",
-        "trainer.max_length=2048",
+        "trainer.max_length=1024",
     ]
 
 
-@pytest.mark.parametrize("max_length", [512, 100])
-def test_length_within_the_context_is_accepted(small, max_length):
+@pytest.mark.parametrize("max_length", [512, 100, TrainerConfig.max_length])
+def test_length_within_the_context_or_not_set_is_accepted(small, max_length):
     small.trainer.max_length = max_length
     with pytest.raises(SftError) as caught:
         prepare_data(small)

@@ -186,7 +186,7 @@ def test_near_duplicates_are_in_one_split(config, tmp_path, action):
     assert sorted(result[0] for result in sides.values() if len(set(result)) == 1) == ["train"] * 7 + ["validation"] * 3
 
 
-def test_used_empty_answers_are_counted(config, tmp_path):
+def test_used_empty_answers_are_counted(config, tmp_path, capsys):
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
     made_config = config()
     made_config.data.mix["a"].weight = 0.5
@@ -194,6 +194,10 @@ def test_used_empty_answers_are_counted(config, tmp_path):
     first = next(line["where"] for line in read_ledger(result) if line["source"] == "a" and line["fate"] == "used")
     assert result.manifest["sources"]["a"]["used"] == 3
     assert result.manifest["remarks"] == {"empty_answer": {"rows": 3, "first": first}}
+    warning = "warning: 3 rows: an answer is empty: it teaches the model to stop at once"
+    assert warning in capsys.readouterr().out
+    prepare_data(made_config)
+    assert re.search(rf"is up to date .*\n{warning}", capsys.readouterr().out)
 
 
 def test_errors_of_all_sources_are_raised_together(config, tmp_path):

@@ -24,6 +24,7 @@ ALLOWED = {
     "data/formats/tree_assembly.py": "rows wait in this process's own anonymous SQLite file",
     "data/sources/slices.py": "a docstring on what travels to the worker processes",
     "data/mixing/curriculum.py": "allow_pickle=False",
+    "scoring/code.py": "the program that runs an answer inside the sandbox",
 }
 
 

@@ -150,16 +150,18 @@ def _kind(part: Any, role: str, place: str, context: RowContext) -> str:
     )
     if kind is not None and kind in allowed:
         return kind
+    fix = "write it as text"
     reason, problem = f"{type_name} part of a {role} message", f"a {role} message may have only parts of type text"
     if type_name == "redacted_thinking":
         reason, problem = "encrypted reasoning", "encrypted reasoning cannot be trained on"
     elif kind is None:
         reason, problem = f"content part of type {short_repr(type_name).strip(chr(39))}", "only text can be trained on"
+        fix = "describe it in the text or remove the row"
     raise RowError(
         where=context.where,
         reason=reason,
         problem=f"field '{place}.type' is {short_repr(type_name)}; {problem}",
-        fix="write it as text",
+        fix=fix,
     )
 
 

@@ -10,6 +10,7 @@ from sft_cli.data.formats.fields import rename_mapped
 from sft_cli.data.formats.registry import FORMATS, Format
 from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
+from sft_cli.utils.entry_points import entry_label
 from sft_cli.utils.similar import closest_name
 
 AUTO = "auto"
@@ -31,7 +32,7 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
         return detect_format(columns, mapped, source)
     points = plugins.installed_formats().get(format, ())
     if len(points) + (format in FORMATS) > 1:
-        owners = [*(["sft itself"] if format in FORMATS else []), *(plugins.entry_label(point) for point in points)]
+        owners = [*(["sft itself"] if format in FORMATS else []), *(entry_label(point) for point in points)]
         raise SftError(
             where=where,
             problem=f"more than one format has the name {format!r}: {format_list(owners)}",

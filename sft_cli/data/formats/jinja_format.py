@@ -5,7 +5,7 @@ format expects a list the rendered text must be JSON. Jinja runs in a sandbox th
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
@@ -28,15 +28,21 @@ LIST_FIELDS = ("messages", "conversations", "conversation", "tools", "functions"
 """Fields that hold lists: their rendered text is parsed as JSON."""
 
 
-def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expression]:
+def compile_fields(
+    texts: Mapping[str, str], key: str, constant: Collection[str] = ("system",)
+) -> Mapping[str, Expression]:
     """Return the fields of a user's format, compiled.
 
     Args:
         texts: Field -> Jinja text.
-        source: Name of the source, for errors.
+        key: The key that holds the texts, for errors.
+        constant: The fields that may be the same for every row.
     """
     environment = _environment()
-    return {name: _compile(environment, name, text, f"data.mix.{source}.format.{name}") for name, text in texts.items()}
+    return {
+        name: _compile(environment, text, f"{key}.{name}", reads_row=name not in constant)
+        for name, text in texts.items()
+    }
 
 
 def evaluate_fields(expressions: Mapping[str, Expression], row: Row) -> Fields:
@@ -98,11 +104,11 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _compile(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
-    """Compile the text of one field."""
+def _compile(environment: LimitedEnvironment, text: str, key: str, *, reads_row: bool) -> Expression:
+    """Compile the text of one field; with ``reads_row``, refuse a text that is the same for every row."""
     try:
         tree = environment.parse(text)
-        if not _reads_names(tree) and name != "system":
+        if reads_row and not _reads_names(tree):
             raise SftError(
                 where=key,
                 problem=f"{short_repr(text)} reads no column, so every row would get the same text",

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sft_cli.data.formats.fields import Fields
 from sft_cli.data.row_errors import RowError, short_repr
 from sft_cli.errors import SftError
 from sft_cli.types import Row
+from sft_cli.utils.entry_points import describe_exception, entry_label, entry_points_by_name
 
 GROUP = "sft_cli.formats"
 Function = Callable[[Mapping[str, Any]], Any]
@@ -25,16 +26,7 @@ Function = Callable[[Mapping[str, Any]], Any]
 @cache
 def installed_formats() -> Mapping[str, tuple[EntryPoint, ...]]:
     """Return the entry points of the group by name; a name that two packages use has two."""
-    points: dict[str, dict[str, EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        points.setdefault(point.name, {})[entry_label(point)] = point  # a package found twice on the path counts once
-    return {name: tuple(points[name].values()) for name in sorted(points)}
-
-
-def entry_label(point: EntryPoint) -> str:
-    """Return ``name (package version)``, for the manifest and the cache key."""
-    assert point.dist is not None, "entry_points() gives every entry point its distribution"
-    return f"{point.name} ({point.dist.name} {point.dist.version})"
+    return entry_points_by_name(GROUP)
 
 
 def entry_fingerprint(point: EntryPoint) -> str:
@@ -93,9 +85,3 @@ def call_format(function: Function, row: Row, name: str) -> Fields:
             fix="change the function to return [{'role': …, 'content': …}, …]",
         )
     return Fields(value, {key: key for key in value}, row)
-
-
-def describe_exception(error: Exception) -> str:
-    """Return the type of an exception and the first line of its message."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

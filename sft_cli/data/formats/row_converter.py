@@ -16,6 +16,7 @@ from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
+from sft_cli.utils.entry_points import entry_label
 from sft_cli.utils.similar import closest_name
 
 __all__ = ["FORMATS", "RowConverter", "describe_formats", "format_package", "make_converter"]
@@ -143,7 +144,7 @@ def _resolve_reader(
         return format_name, row_format, lambda row: (row_format, planner.take(row)), planner
     (point,) = plugins.installed_formats()[format_name]
     function = plugins.load_format(point, f"data.mix.{name}.format")
-    label = plugins.entry_label(point)
+    label = entry_label(point)
     return (
         label,
         None,
@@ -166,7 +167,7 @@ def _jinja_reader(texts: dict[str, str], name: str) -> tuple[str, Format, TakeFi
             if near
             else "write messages: …, text: …, or prompt: and completion: …",
         )
-    compiled = jinja_format.compile_fields(texts, name)
+    compiled = jinja_format.compile_fields(texts, f"data.mix.{name}.format")
     return (
         f"jinja ({', '.join(texts)})",
         row_format,

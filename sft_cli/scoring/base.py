@@ -1,0 +1,65 @@
+"""The base of scorers, and errors of their options and items."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+
+from sft_cli.errors import SftError
+from sft_cli.scoring.types import Item, Verdict
+
+PACKAGES = {
+    "math_verify": "math-verify",
+    "jsonschema": "jsonschema",
+    "rouge_score": "rouge-score",
+    "sacrebleu": "sacrebleu",
+    "py3langid": "py3langid",
+}
+"""Module -> package that provides it."""
+
+
+class OptionError(Exception):
+    """An option of a scorer that is refused; ``make_scorer`` adds where it was set.
+
+    Attributes:
+        option: Name of the option; empty for the scorer as a whole.
+        problem: Description of the problem.
+        fix: What to change.
+    """
+
+    def __init__(self, option: str, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.option, self.problem, self.fix = option, problem, fix
+
+
+class AnyItems:
+    """A scorer that checks an item only when it scores an answer to it."""
+
+    def check_items(self, items: Iterable[Item]) -> None:
+        """Accept all items."""
+
+
+class MeanScorer(AnyItems):
+    """A scorer whose scores over many items are all means of the items' scores."""
+
+    def summarize(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> Mapping[str, float]:
+        """Return no further scores."""
+        return {}
+
+
+def require_package(module: str, scorer: str) -> None:
+    """Refuse a scorer whose library is not installed."""
+    if find_spec(module) is None:
+        raise OptionError(
+            "", f"{scorer} needs {PACKAGES[module]}, which is not installed", "pip install 'sft-cli[eval]'"
+        )
+
+
+def item_error(item: Item, problem: str, fix: str) -> SftError:
+    """Return an error about an item."""
+    return SftError(where=f"item {item.id}", problem=problem, fix=fix)
+
+
+def require_target(item: Item, scorer: str) -> tuple[str, ...]:
+    """Return the expected answers of an item; refuse an item without."""
+    if not item.target:
+        raise item_error(item, f"the item has no expected answer, which {scorer} needs", "add one to the item's row")
+    return item.target

@@ -1,0 +1,1 @@
+"""Check whether an answer follows the verifiable instructions of its prompt: IFEval and IFBench."""
