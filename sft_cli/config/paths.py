@@ -30,6 +30,10 @@ def absolute(config: Config) -> Config:
     }
     against = {name: _local(path) or path for name, path in config.clean.contamination.against.items()}
     probes = {name: replace(probe, path=_local(probe.path)) for name, probe in config.trainer.retention.probes.items()}
+    suites = {
+        name: replace(suite, path=_local(suite.path), shots=replace(suite.shots, path=_local(suite.shots.path)))
+        for name, suite in config.eval.suites.items()
+    }
     scorer = replace(config.clean.perplexity, model=_local(config.clean.perplexity.model))
     return replace(
         config,
@@ -39,6 +43,7 @@ def absolute(config: Config) -> Config:
         template=replace(config.template, path=_local(config.template.path)),
         data=replace(config.data, mix=mix),
         trainer=replace(config.trainer, retention=replace(config.trainer.retention, probes=probes)),
+        eval=replace(config.eval, data_dir=_absolute(config.eval.data_dir), suites=suites),
         clean=replace(
             config.clean, contamination=replace(config.clean.contamination, against=against), perplexity=scorer
         ),

@@ -93,6 +93,8 @@ def check_secrets(config: Config) -> Iterator[ConfigError]:
         addresses[f"data.mix.{name}.validation_path"] = source.validation_path or ""
     for name, probe in config.trainer.retention.probes.items():
         addresses[f"trainer.retention.probes.{name}.path"] = probe.path or ""
+    for name, suite in config.eval.suites.items():
+        addresses[f"eval.suites.{name}.path"] = suite.path or ""
     for key, address in addresses.items():
         masked = masked_address(address)
         if f"{MASK}@" in masked:

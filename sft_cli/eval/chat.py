@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from sft_cli.config.compose import read_config, with_overrides
 from sft_cli.config.overrides.parse import reject_unused
 from sft_cli.config.paths import absolute
-from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.escape import escape_control
 from sft_cli.progress import clear_progress
@@ -27,14 +28,21 @@ CHAT_COMMANDS = {
 PROMPT = "> "
 
 
+def is_plain_model(directory: Path) -> bool:
+    """Return whether a directory holds a whole model and no run, such as one that ``sft merge`` wrote."""
+    inside = any((folder / "config.yaml").is_file() for folder in (directory, *directory.parents))
+    return not inside and (directory / "config.json").is_file()
+
+
 def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """Return the run's config with the overrides of ``sft chat``.
+    """Return the config of a run, or of a plain model, with the overrides of ``sft chat``.
 
     Raises:
         SftError: An override would have no effect on a conversation.
     """
     reject_unused("sft chat", overrides, read=READ, not_read={}, settable=", ".join(READ))
-    config = read_config(run.config)
+    plain = Config(model=ModelConfig(path=str(run.path)))
+    config = plain if is_plain_model(run.path) else read_config(run.config)
     return absolute(with_overrides(config, overrides, config_dirs)) if overrides else config
 
 
@@ -42,7 +50,7 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
     """Answer one prompt, or a conversation that is read line by line from standard input.
 
     Args:
-        run: The run.
+        run: The run, or the directory of a plain model.
         config: Its config.
         prompt: The prompt; None reads lines from standard input.
         system: The system message, if any.
@@ -100,22 +108,25 @@ def _note(text: str) -> None:
 
 
 class ChatModel:
-    """A run's model, its tokenizer as a server loads it, and its stop tokens."""
+    """The model of a run, or a plain model, its tokenizer as a server loads it, and its stop tokens."""
 
     def __init__(self, run: RunDir, config: Config) -> None:
         from sft_cli.chat.template import server
         from sft_cli.config.schema.adapter import WHOLE
-        from sft_cli.eval.session import load_tuned, read_stop_ids
+        from sft_cli.eval.run_files import read_stop_ids
+        from sft_cli.eval.session import load_plain, load_tuned
         from sft_cli.model.device import choose_compute_setup
         from sft_cli.model.load import load_model_config
 
         architecture = load_model_config(config.model)
         machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
-        self._config, self._machine, self._stops = config, machine, read_stop_ids(run)
+        plain = is_plain_model(run.path)
+        self._config, self._machine = config, machine
+        self._stops = read_stop_ids(run.path if plain else run.result)
         self._tokenizer = server.load_server_tokenizer(
-            run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
+            run.path if plain else run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
         )
-        self._model = load_tuned(run, config, machine)
+        self._model = load_plain(config, machine) if plain else load_tuned(run, config, machine)
         clear_progress()  # from now on only answers are printed
 
     def answer(self, messages: Messages, *, stop_on_ctrl_c: bool = False) -> str:

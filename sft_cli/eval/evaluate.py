@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from sft_cli.config.schema.config import EvalConfig
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
-from sft_cli.eval.exact_match import Decode, Question, extract_questions, is_exact_match
+from sft_cli.eval.exact_match import Decode, Question, extract_questions
 from sft_cli.eval.generate import generate_answers
 from sft_cli.eval.heldout import GroupLoss, HeldOutLosses, heldout_loss
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
+from sft_cli.scoring.normalize import is_exact_match
 
 SAMPLE_CHARACTERS = 160
 """Largest number of characters of a prompt or an answer in a sample."""
@@ -66,6 +67,16 @@ class Evaluation:
     metrics: EvalMetrics
     items: tuple[Question, ...]
     answers: tuple[ScoredAnswer, ...]
+
+    @property
+    def expected(self) -> list[str]:
+        """The reference answers."""
+        return [item.expected for item in self.items]
+
+    @property
+    def texts(self) -> list[str]:
+        """The generated answers."""
+        return [answer.text for answer in self.answers]
 
 
 def evaluate_split(

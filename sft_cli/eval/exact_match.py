@@ -1,6 +1,5 @@
-"""Questions with reference answers, extracted from prepared examples, and the test of an exact match."""
+"""Questions with reference answers, extracted from prepared examples."""
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +12,6 @@ from sft_cli.data.prepared import Split
 
 Decode = Callable[[Sequence[int]], str]
 """Decodes ids to text, including special tokens."""
-REASONING_END = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +102,3 @@ def last_trained_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
     end = int(trained[-1]) + 1
     untrained = np.flatnonzero(weights[:end] == 0)
     return (int(untrained[-1]) + 1 if len(untrained) else 0), end
-
-
-def normalize_answer(text: str) -> str:
-    """Normalize an answer for comparison: no reasoning, no case, no extra spaces, no final full stop.
-
-    The steps: remove everything up to ``</think>``, Unicode NFC, case folding, one space for each run of white space
-    and none at the ends, remove one final ``.``. Articles and inner punctuation stay, unlike in SQuAD's metric:
-    ``The Who`` is not ``who``.
-    """
-    answer = text.rpartition(REASONING_END)[2]
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", answer).casefold())
-    spaced = " ".join(folded.split())
-    return spaced.removesuffix(".").rstrip() or spaced
-
-
-def is_exact_match(answer: str, expected: str) -> bool:
-    """Return whether an answer equals the reference, both normalized."""
-    return normalize_answer(answer) == normalize_answer(expected)

@@ -1,15 +1,17 @@
-"""Greedy generation for many prompts; batching does not change the answers."""
+"""Generation for many prompts, greedy or sampled; batching does not change the answers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from sft_cli.distributed.process_group import World, current_world
+from sft_cli.eval.engine.sampling import Sampling, SeededSampling
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors, supports_padding
 from sft_cli.model.attention.packing import generation_mode
 from sft_cli.model.load import model_context_length
@@ -28,6 +30,27 @@ class GeneratedAnswer:
     ids: tuple[int, ...]
     stopped: bool
     truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How answers are generated.
+
+    Attributes:
+        stop_ids: Tokens that end an answer.
+        max_new_tokens: Largest number of tokens of an answer, including its stop token.
+        batch_size: Number of answers of a batch.
+        sampling: None: each token is the most probable one.
+        stop_texts: Texts that end an answer; they stay in it. They need a tokenizer.
+        tokenizer: The tokenizer that decodes the ids for ``stop_texts``.
+    """
+
+    stop_ids: tuple[int, ...]
+    max_new_tokens: int
+    batch_size: int
+    sampling: Sampling | None = None
+    stop_texts: tuple[str, ...] = ()
+    tokenizer: Any = None
 
 
 def generate_answers(
@@ -56,29 +79,58 @@ def generate_answers(
         progress: Called after each batch.
     """
     answers: dict[int, GeneratedAnswer] = {}
-    with generation_mode(model) as lm:
-        context, num_vectors = model_context_length(lm.config), num_prepended_vectors(model)
-        limits = [
-            max_new_tokens if context is None else min(max_new_tokens, context - num_vectors - len(ids))
-            for ids in prompts
-        ]
-        batches = list(
-            _length_batches([len(ids) for ids in prompts], limits, batch_size, same_length=not supports_padding(model))
-        )
-        # Processes with a sharded model must run the same layers at the same time.
-        world = World() if any(isinstance(parameter, DTensor) for parameter in model.parameters()) else current_world()
-        for batch in batches[world.rank :: world.size]:
-            limit = limits[batch[0]]
-            chosen = [prompts[i] for i in batch]
-            generated = _generate(lm, chosen, stop_ids, pad_id, limit) if limit > 0 else [[] for _ in batch]
-            for i, ids in zip(batch, generated, strict=True):
-                answers[i] = _until_stop(ids, frozenset(stop_ids), shortened=limit < max_new_tokens)
-            if progress is not None:
-                progress(len(answers), len(prompts))
+    settings = GenerationSettings(tuple(stop_ids), max_new_tokens, batch_size)
+    # Processes with a sharded model must run the same layers at the same time.
+    world = World() if any(isinstance(parameter, DTensor) for parameter in model.parameters()) else current_world()
+    for batch, generated in answer_batches(model, prompts, settings, pad_id=pad_id, world=world):
+        answers |= dict(zip(batch, generated, strict=True))
+        if progress is not None:
+            progress(len(answers), len(prompts))
     all_answers = {
         i: answer for process_answers in world.all_gather_object(answers) for i, answer in process_answers.items()
     }
     return [all_answers[i] for i in range(len(prompts))]
+
+
+def answer_batches(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    *,
+    seeds: Sequence[int] = (),
+    pad_id: int,
+    world: World,
+) -> Iterator[tuple[list[int], list[GeneratedAnswer]]]:
+    """Yield the indices and the answers of each batch of this process, the longest prompts first.
+
+    Equal prompts in a batch are computed once, for several answers to one item.
+
+    Args:
+        model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
+        prompts: Token ids, at least one per prompt.
+        settings: How answers are generated.
+        seeds: The seed of each prompt, with ``settings.sampling``.
+        pad_id: Any token of the vocabulary; padding is masked.
+        world: The processes over which the prompts are split.
+    """
+    with generation_mode(model) as lm:
+        context, num_vectors = model_context_length(lm.config), num_prepended_vectors(model)
+        longest = settings.max_new_tokens
+        limits = [longest if context is None else min(longest, context - num_vectors - len(ids)) for ids in prompts]
+        lengths, padding = [len(ids) for ids in prompts], supports_padding(model)
+        batches = list(_length_batches(lengths, limits, settings.batch_size, same_length=not padding))
+        for batch in batches[world.rank :: world.size]:
+            limit = limits[batch[0]]
+            own_seeds = [seeds[i] for i in batch] if settings.sampling is not None else []
+            if limit <= 0:
+                generated = [[] for _ in batch]
+            else:
+                own = replace(settings, max_new_tokens=limit)
+                generated = _generate(
+                    lm, [tuple(prompts[i]) for i in batch], own, own_seeds, pad_id, reuse=num_vectors == 0
+                )
+            stops = frozenset(settings.stop_ids)
+            yield batch, [_until_stop(ids, stops, shortened=limit < settings.max_new_tokens) for ids in generated]
 
 
 def _length_batches(
@@ -96,28 +148,77 @@ def _length_batches(
 
 
 def _generate(
-    lm: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], pad_id: int, limit: int
+    lm: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+    pad_id: int,
+    *,
+    reuse: bool,
 ) -> list[list[int]]:
-    """Generate at most ``limit`` new ids for each prompt; padding follows a stop token."""
+    """Generate at most ``max_new_tokens`` new ids for each prompt; padding follows a stop token.
+
+    Args:
+        lm: The causal LM.
+        prompts: The prompts of a batch.
+        settings: How answers are generated.
+        seeds: The seed of each prompt, with ``settings.sampling``.
+        pad_id: Any token of the vocabulary.
+        reuse: Whether the keys and values of equal prompts may be computed once.
+    """
     longest = max(len(ids) for ids in prompts)
-    rows = [[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts]
-    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    rows = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=lm.device)
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=lm.device)
     greedy = GenerationConfig(
-        do_sample=False, max_new_tokens=limit, eos_token_id=list(stop_ids), pad_token_id=pad_id, use_cache=True
+        do_sample=False,
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=list(settings.stop_ids),
+        pad_token_id=pad_id,
+        use_cache=True,
+        stop_strings=list(settings.stop_texts) or None,
     )
+    options: dict[str, Any] = {"tokenizer": settings.tokenizer} if settings.stop_texts else {}
+    if settings.sampling is not None:
+        options["logits_processor"] = LogitsProcessorList([SeededSampling(settings.sampling, seeds)])
+    if reuse and (cache := _shared_cache(lm, prompts, rows, mask)) is not None:
+        options["past_key_values"] = cache
     model_settings = lm.generation_config
     # generate() would use the model's own settings for unset values.
     lm.generation_config = GenerationConfig()
     try:
         sequences = lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
-            input_ids=torch.tensor(rows, device=lm.device),
-            attention_mask=torch.tensor(mask, device=lm.device),
-            generation_config=greedy,
+            input_ids=rows, attention_mask=mask, generation_config=greedy, **options
         )
     finally:
         lm.generation_config = model_settings
-    assert isinstance(sequences, torch.Tensor)
+    assert isinstance(sequences, Tensor)
     return sequences[:, longest:].tolist()
+
+
+def _shared_cache(
+    lm: PreTrainedModel, prompts: Sequence[tuple[int, ...]], rows: Tensor, mask: Tensor
+) -> DynamicCache | None:
+    """Return the keys and values of all ids but the last, computed once for equal prompts.
+
+    None if all prompts differ, or if the model keeps anything else from token to token.
+    """
+    first = {ids: index for index, ids in reversed(list(enumerate(prompts)))}
+    if len(first) == len(prompts) or rows.shape[1] < 2 or lm._is_stateful:
+        return None
+    chosen = sorted(first.values())
+    place = {prompts[index]: number for number, index in enumerate(chosen)}
+    own_mask = mask[chosen, :-1]
+    cache = DynamicCache(config=lm.config)
+    with torch.no_grad():
+        lm.base_model(
+            input_ids=rows[chosen, :-1],
+            attention_mask=own_mask,
+            position_ids=(own_mask.cumsum(-1) - 1).clamp_min(0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    cache.batch_select_indices(torch.tensor([place[ids] for ids in prompts], device=rows.device))
+    return cache
 
 
 def _until_stop(ids: Sequence[int], stops: frozenset[int], *, shortened: bool) -> GeneratedAnswer:

@@ -1,8 +1,7 @@
 """Evaluate a run for `sft eval`: load its model, evaluate it (and the base, if requested), and write the report."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +14,68 @@ from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, say
-from sft_cli.errors import SftError
 from sft_cli.eval import report
+from sft_cli.eval.drift import heldout_answers, print_drift
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
 from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
+from sft_cli.eval.failure import failure_warning
+from sft_cli.eval.run_files import read_stop_ids
 from sft_cli.eval.select_rows import EvalRows
+from sft_cli.eval.suite_session import ModelLabel, SuiteOutcome, print_outcomes, run_suites, suite_answers
 from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import ComputeSetup, choose_compute_setup
-from sft_cli.model.head.loss_model import build_loss_model
+from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.quant import causal_lm
 from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
+from sft_cli.scoring.types import Answer, Item
+from sft_cli.suites.items import LoadedSuite
+from sft_cli.suites.limits import EvalLimits
 
 NUM_SAMPLES = 3
 """Number of questions that are printed with the answers of both models."""
 
 
-def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, compare: bool) -> None:
-    """Evaluate a finished run, write ``eval/<name>.json`` and print a table.
+@dataclass(frozen=True, slots=True)
+class NamedRows:
+    """The rows to evaluate on, and the name of their report."""
+
+    rows: EvalRows
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResults:
+    """The results of one model: on the rows, if there are any, and on the suites."""
+
+    heldout: Evaluation | None
+    suites: tuple[SuiteOutcome, ...]
+
+
+def evaluate_run(
+    run: RunDir, config: Config, heldout: NamedRows | None, suites: Sequence[LoadedSuite] = (), *, compare: bool
+) -> None:
+    """Evaluate a finished run, write ``eval/<name>.json`` and the results of each suite, and print tables.
 
     Args:
         run: The run.
         config: Its config with the overrides of the command line.
-        rows: The rows to evaluate on.
-        name: Name of the report.
+        heldout: The rows to evaluate on; None to run only suites.
+        suites: The suites with their items.
         compare: Whether to evaluate the base model as well.
     """
     from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
     machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
-    stops, decode = read_stop_ids(run), make_decoder(load_tokenizer(str(run.result)))
+    limits = EvalLimits.from_config(config.eval)
 
-    def evaluate_model(model: nn.Module, label: str) -> Evaluation:
-        """Compute the losses and the answers of a model."""
+    def evaluate_model(model: nn.Module, label: ModelLabel) -> ModelResults:
+        """Evaluate a model on the rows and the suites."""
+        loss_model = packed_loss_model(model, label, config, machine)
+        on_rows = None if heldout is None else _evaluate_rows(run, config, machine, heldout.rows, loss_model, label)
         with machine.precision():
-            loss_model, probed = build_loss_model(
-                model,
-                config.speed.logits_chunk,
-                share_prefixes=config.speed.share_prefixes,
-                packing=config.speed.packing,
-                row_tokens=resolved(config.speed.tokens_per_micro_batch),
-                longest=config.trainer.max_length,
-            )
-        if not probed.packed_ok:
-            say(f"packing   off for the {label} model, one example per row: {probed.reason}")
-        with (
-            machine.precision(),
-            progress(f"{label} loss", unit="examples") as losses,
-            progress(f"{label} answers", unit="prompts") as answered,
-        ):
-            return evaluate_split(
-                loss_model,
-                rows.split,
-                config.eval,
-                reduction=config.loss.reduction,
-                max_tokens=resolved(config.speed.tokens_per_micro_batch),
-                decode=decode,
-                stop_ids=stops,
-                loss_progress=losses.update,
-                answer_progress=answered.update,
-            )
+            return ModelResults(on_rows, tuple(run_suites(run, config, suites, loss_model, label, limits)))
 
     model, base = load_tuned(run, config, machine), None
     tuned = evaluate_model(model, "tuned")
@@ -86,10 +86,69 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
     elif compare:
         del model  # two models may not fit into memory
         base = evaluate_model(load_base(run, config, machine), "base")
+    if heldout is not None:
+        _report_rows(run, config, heldout, tuned, base)
+    print_outcomes(tuned.suites, base.suites if base else ())
+    print_drift(_all_answers(tuned), _all_answers(base) if base else ())
+
+
+def _all_answers(results: ModelResults) -> list[tuple[Item, Answer]]:
+    """Return everything that a model answered: held-out prompts and items of suites."""
+    rows = heldout_answers(results.heldout) if results.heldout else []
+    return [*rows, *suite_answers(results.suites)]
+
+
+def packed_loss_model(model: nn.Module, label: str, config: Config, machine: ComputeSetup) -> LossModel:
+    """Return the model with its loss, packed if that is correct."""
+    with machine.precision():
+        loss_model, probed = build_loss_model(
+            model,
+            config.speed.logits_chunk,
+            share_prefixes=config.speed.share_prefixes,
+            packing=config.speed.packing,
+            row_tokens=resolved(config.speed.tokens_per_micro_batch),
+            longest=config.trainer.max_length,
+        )
+    if not probed.packed_ok:
+        say(f"packing   off for the {label} model, one example per row: {probed.reason}")
+    return loss_model
+
+
+def _evaluate_rows(
+    run: RunDir, config: Config, machine: ComputeSetup, rows: EvalRows, loss_model: LossModel, label: str
+) -> Evaluation:
+    """Compute the losses and the answers of a model."""
+    with (
+        machine.precision(),
+        progress(f"{label} loss", unit="examples") as losses,
+        progress(f"{label} answers", unit="prompts") as answered,
+    ):
+        return evaluate_split(
+            loss_model,
+            rows.split,
+            config.eval,
+            reduction=config.loss.reduction,
+            max_tokens=resolved(config.speed.tokens_per_micro_batch),
+            decode=make_decoder(load_tokenizer(str(run.result))),
+            stop_ids=read_stop_ids(run.result),
+            loss_progress=losses.update,
+            answer_progress=answered.update,
+        )
+
+
+def _report_rows(
+    run: RunDir, config: Config, heldout: NamedRows, tuned_results: ModelResults, base_results: ModelResults | None
+) -> None:
+    """Print the results on the rows, and write their report."""
+    tuned, base = tuned_results.heldout, base_results.heldout if base_results else None
+    assert tuned is not None
     if config.eval.generate:
-        _explain_unanswered(tuned, count_truncated_answers(rows.split, stops))
+        _explain_unanswered(tuned, count_truncated_answers(heldout.rows.split, read_stop_ids(run.result)))
     _print_results(tuned, base)
-    _write_report(run.eval / f"{name}.json", report.build_report(name, run, rows, config, tuned, base))
+    if (warning := failure_warning(tuned.expected, tuned.texts, config)) is not None:
+        say(f"warning: {warning}")
+    values = report.build_report(heldout.name, run, heldout.rows, config, tuned, base)
+    _write_report(run.eval / f"{heldout.name}.json", values)
 
 
 def _write_report(file: Path, values: dict[str, Any]) -> None:
@@ -106,6 +165,11 @@ def _print_results(tuned: Evaluation, base: Evaluation | None) -> None:
         answers = {name: [answer.text for answer in result.answers] for name, result in results.items()}
         for line in sample_lines(tuned.items, answers, NUM_SAMPLES):
             say(line, indent=SAMPLE_INDENT)
+
+
+def load_plain(config: Config, machine: ComputeSetup) -> PreTrainedModel:
+    """Load a model directory that no run belongs to, such as one that ``sft merge`` wrote, in its stored dtype."""
+    return load_model(config.model, config.quant, full=False, device=machine.device, compute_dtype=machine.dtype)
 
 
 def _explain_unanswered(tuned: Evaluation, cut: int) -> None:
@@ -135,21 +199,3 @@ def load_tuned(run: RunDir, config: Config, machine: ComputeSetup) -> nn.Module:
         model_config = replace(config.model, path=str(run.result), revision=None)
         return _load_model(replace(config, model=model_config), machine)  # with trained embeddings of added tokens
     return load_adapter(load_base(run, config, machine), run.result, machine.device)
-
-
-def read_stop_ids(run: RunDir) -> list[int]:
-    """Read the tokens that end an answer from the run's generation config.
-
-    Raises:
-        SftError: There is no stop token.
-    """
-    file = run.result / "generation_config.json"
-    value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    stop_ids = [value] if isinstance(value, int) else value
-    if not stop_ids:
-        raise SftError(
-            where=str(file),
-            problem="it contains no stop token (eos_token_id)",
-            fix="train again, or add the ids of the stop tokens to it",
-        )
-    return stop_ids

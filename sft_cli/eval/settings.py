@@ -53,12 +53,21 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
         SftError: An override would have no effect on an evaluation.
     """
     expanded = expand_paths(overrides, search_path(config_dirs).options)
+    chosen = [word for word in expanded if word.startswith("eval=")]
+    if chosen:
+        trained, expanded = _with_suites(trained, chosen, config_dirs), [w for w in expanded if w not in chosen]
     has_other_data = any(word.startswith("data=") for word in expanded)
     config = _with_words(trained, [*expanded, *_all_of_them(expanded, has_other_data)], config_dirs)
     not_read = NOT_READ if has_other_data else NOT_READ | _of_training(str(run.path), expanded)
     reject_unused("sft eval", expanded, read=READ, not_read=not_read, settable=SETTABLE)
     check_required(config, "eval")
     return config
+
+
+def _with_suites(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """Return the run's config with the chosen suites and their limits; its other settings of eval stay."""
+    chosen = with_overrides(trained, words, config_dirs).eval
+    return replace(trained, eval=replace(trained.eval, suites=chosen.suites, limit=chosen.limit))
 
 
 def _with_words(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:

@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.automatic import resolve_auto
-from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, Init
+from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
@@ -41,6 +41,7 @@ from sft_cli.train.loop import TrainingInterrupted, train_loop
 from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, make_base_reference
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
+from sft_cli.train.next_commands import next_commands, print_next_commands
 from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
@@ -287,17 +288,6 @@ class TrainingSession:
         seconds = time.perf_counter() - self._started
         say(f"finished  {counted(progress.step, 'step')} in {seconds:.0f} s: {result}")
         held_out = len(self._prepared.validation) > 0
-        for number, line in enumerate(next_commands(self._config, self._directory, held_out=held_out)):
-            say(f"{'' if number else 'next':<9} {line}")
-
-
-def next_commands(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
-    """Yield the commands that can be run after this run."""
-    run = shlex.quote(str(directory.path))
-    yield f"sft chat {run}"
-    if held_out:
-        yield f"sft eval {run} --compare base"
-    if config.adapter.kind in MERGEABLE:
-        # LoftQ's adapter compensates the rounding of the 4-bit base, so it fits only the dequantized weights.
-        into = " --into dequantized" if config.adapter.init is Init.loftq else ""
-        yield f"sft merge {run} --out {shlex.quote(str(directory.path / 'merged'))}{into}"
+        if (warning := self._evaluator.failure_warning()) is not None:
+            say(f"warning: {warning}")
+        print_next_commands(next_commands(self._config, self._directory, held_out=held_out))

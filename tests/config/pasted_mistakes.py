@@ -211,6 +211,13 @@ eval runs/s2/adapter |
 eval sweep |
 chat sweep | --prompt hello
 train | --resume sweep
+train | help
+train | config.yaml
+train | recipe=./config.yml
+train rows.jsonl | run=r1
+train rows.jsonl | out=r1
+prepare rows.jsonl template=alpaca | model=quickstart/model
+docs | masks
 eval | model=runs/s2
 eval |
 merge | run=runs/s2
@@ -255,6 +262,7 @@ show --keys | zzz
 | finetune data.mix.a.path=rows.jsonl
 | help
 | help train
+| --help train
 | export runs/s2
 | slurm recipe=quickstart
 | rows.jsonl

@@ -135,7 +135,7 @@ def test_key_with_another_meaning_is_not_suggested(word, never):
 
 
 def test_unsupported_keys_give_the_reason():
-    own = {key.rpartition(".")[2] for key in KEYS} - {"temperature"}  # of the mix; elsewhere, of generating
+    own = {key.rpartition(".")[2] for key in KEYS} - {"temperature", "top_p"}  # of the mix, and of suites
     assert not UNSUPPORTED.keys() & (KEY_ALIASES.keys() | own)
     for name, why in UNSUPPORTED.items():
         assert why.startswith("leave it out")

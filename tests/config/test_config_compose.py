@@ -5,14 +5,17 @@ import pytest
 from sft_cli.config.automatic import with_learning_rate
 from sft_cli.config.compose import compose, with_overrides
 from sft_cli.config.schema.adapter import AdapterKind, QuantKind
-from sft_cli.config.schema.config import Config, TemplateConfig
+from sft_cli.config.schema.config import Config, EvalConfig, TemplateConfig
 from sft_cli.config.schema.data import Overflow, SourceConfig
+from sft_cli.config.schema.suites import SuiteConfig, SuiteKind
 from sft_cli.config.schema.trainer import Schedule
 from sft_cli.errors import SftError
 
+DEFAULTS = with_learning_rate(Config(eval=EvalConfig(suites={"heldout": SuiteConfig(kind=SuiteKind.heldout)})))
+
 
 def test_empty_command_line_composes_the_schema_with_default_options():
-    assert compose([]) == with_learning_rate(Config())
+    assert compose([]) == DEFAULTS
 
 
 def test_values_arrive_typed():
@@ -117,7 +120,7 @@ def test_values_can_refer_to_others():
 def test_composing_keeps_no_global_state():
     """Hydra and its config store are global: a recipe of one call must not affect the next."""
     compose(["recipe=alpaca_qlora"])
-    assert compose([]) == with_learning_rate(Config())
+    assert compose([]) == DEFAULTS
     assert compose(["recipe=quickstart"]).quant.kind is QuantKind.none
 
 

@@ -106,10 +106,14 @@ ERRORS_OF_ONE_WORD = [
     ),
     ("model=[custom,quickstart]", "model takes one option, not 2", "choose one of custom, quickstart"),
     ("recipe=qickstart", "there is no recipe 'qickstart'", "did you mean recipe=quickstart? `sft recipes` lists all"),
-    ("recipe=zzz", "there is no recipe 'zzz'", "`sft recipes` lists them"),
-    ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
+    ("recipe=zzz", "there is no recipe 'zzz'", "`sft recipes` lists the recipes"),
+    (
+        "recipe=./mine.yaml",
+        "there is no recipe file ./mine.yaml",
+        "check the path; `sft recipes` lists the recipes",
+    ),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
-    ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
+    ("mine.yaml", "there is no recipe file mine.yaml", "check the path; `sft recipes` lists the recipes"),
     ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value with trainer.lr=, or leave it out"),
     (
         "trainer.lr =",

@@ -26,6 +26,7 @@ def models(tmp_path, monkeypatch):
         ("models/qwen-tny", "did you mean model.path=models/qwen-tiny?"),
         ("modles/qwen-tiny", "did you mean model.path=models/qwen-tiny?"),
         ("./models/gpt2", CHECK),
+        ("quickstart/model", "did you mean model.path=builtin:quickstart/model?"),
         ("nowhere/at/all", CHECK),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 
 import pytest
 
@@ -14,6 +15,19 @@ from sft_cli.eval.chat import CHAT_COMMANDS, PROMPT
 def test_one_question_prints_only_its_answer(run_of, capsys, kind):
     execute(["chat", str(run_of(kind)), "--prompt", "What is the capital of Japan?"])
     assert capsys.readouterr().out == "Tokyo\n"
+
+
+def test_merged_model_answers_without_its_run(run_of, tmp_path, capsys):
+    shutil.copytree(run_of("full") / "model", tmp_path / "merged")
+    execute(["chat", str(tmp_path / "merged"), "--prompt", "What is the capital of Japan?"])
+    assert capsys.readouterr().out == "Tokyo\n"
+
+
+def test_part_of_a_run_is_refused_with_the_command_for_the_run(run_of):
+    run = run_of("full")
+    with pytest.raises(SftError) as caught:
+        execute(["chat", str(run / "model")])
+    assert caught.value.fix == f"sft chat {run}"
 
 
 def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):

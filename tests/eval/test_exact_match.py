@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from sft_cli.eval.exact_match import (
     count_truncated_answers,
     extract_questions,
-    is_exact_match,
     last_trained_span,
-    normalize_answer,
 )
+from sft_cli.scoring.normalize import is_exact_match, normalize_answer
 from sft_cli.types import Example
 
 STOP = 0

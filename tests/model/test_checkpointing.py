@@ -231,7 +231,7 @@ def test_choose_checkpointing_counts_fragmentation():
 def test_checkpointing_plan_description():
     large = needed(each=2**30)
     assert choose_checkpointing(SpeedConfig(), large, 5 * 2**30, CPU).describe() == (
-        "recompute nothing (4.0 GiB of activations, 4.5 GiB for them)"
+        "recompute nothing (activations need 4.0 GiB of 4.5 GiB available)"
     )
     settings = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
     assert (

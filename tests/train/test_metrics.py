@@ -45,7 +45,7 @@ def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
     log.close()
 
     assert [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines()] == [
-        *("9 min left", "16 s left", "14 s left", "12 s left", "10 s left")
+        *("9 min left", "15 s left", "15 s left", "10 s left", "10 s left")
     ]
 
 

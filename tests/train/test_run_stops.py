@@ -39,6 +39,13 @@ def test_patience_stops_early_and_the_best_weights_are_exported(runs, metrics, c
             " python -c 'import torch; print(torch.version.cuda)'",
         ),
         (
+            ["trainer.max_length=2048", "speed.tokens_per_micro_batch=2048", "data.mix.local.path={long}"],
+            "model.path={base}: the longest example has 906 tokens, the model takes 512\n"
+            "  fix: trainer.max_length=512 data.overflow=drop data.budget.dropped=0.67  # keeps 33.3%\n"
+            "   or: trainer.max_length=512 data.overflow=truncate data.budget.dropped=0.34"
+            "  # keeps 66.6%, 1 of them cut",
+        ),
+        (
             ["trainer.max_length=1024", "speed.tokens_per_micro_batch=1024", "data.mix.local.path={long}"],
             "trainer.max_length=1024: the longest example has 906 tokens, the model takes 512\n"
             "  fix: trainer.max_length=512 data.overflow=drop data.budget.dropped=0.67  # keeps 33.3%\n"
@@ -57,7 +64,7 @@ def test_the_preflight_fails_before_a_run_directory_exists(runs, tmp_path, words
     with pytest.raises(SftError) as refused:
         runs.start("r", "data.val_fraction=0", *(word.format(long=long) for word in words))
 
-    assert str(refused.value) == message
+    assert str(refused.value) == message.format(base=runs.base)
     assert not (tmp_path / "r").exists()
 
 

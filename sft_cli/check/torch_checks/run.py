@@ -46,7 +46,10 @@ def run_model_checks(report: CheckReport, config: Config, sample: DataSample, op
         with report.section("parity"):
             number = preflight.check_golden_prompts(config, architecture, sample.prepared)
             report.add(
-                ok("parity", f"{number} rows, at least one of each kind: a server produces the trained token ids")
+                ok(
+                    "parity",
+                    f"{number} rows, at least one of each kind: an inference server produces the trained token ids",
+                )
             )
         elsewhere = options.gpu is not None or trains_on_cluster(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if elsewhere else config.trainer

@@ -1,7 +1,7 @@
 """The recipe and the group options that were asked for: do they exist, and which files are they?"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,9 @@ def recipe_file(name: str, places: SearchPath, where: str) -> Path:
         for file in (Path(name).expanduser(), Path(f"{name}.yaml").expanduser()):
             if file.is_file():
                 return file
-        near = closest_name(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
-        fix = (
-            f"did you mean {shell_quote(f'recipe=./{Path(name).parent / near}')}?"
-            if near
-            else _recipe_fix(Path(name).stem, places)
-        )
-        raise SftError(where=where, problem=f"there is no recipe file {name}", fix=fix)
+        raise missing_recipe_file(name, places.recipes, where)
     if name not in places.recipes:
-        raise SftError(where=where, problem=f"there is no recipe {name!r}", fix=_recipe_fix(name, places))
+        raise SftError(where=where, problem=f"there is no recipe {name!r}", fix=_recipe_fix(name, places.recipes))
     first, *others = places.recipes[name]
     if others:
         raise SftError(
@@ -51,19 +45,32 @@ def _list(files: Sequence[Path]) -> str:
     return " and ".join(display_name(file) + " (package)" * known for file, known in zip(files, inside, strict=True))
 
 
-def _recipe_fix(name: str, places: SearchPath) -> str:
+def missing_recipe_file(name: str, recipes: Collection[str], where: str) -> SftError:
+    """Return the error for a recipe file that does not exist; the fix names a similar file, or a similar recipe."""
+    folder = Path(name).expanduser().parent
+    files = [file.name for file in sorted(folder.glob("*.y*ml"))]
+    near = closest_name(Path(name).name, files) or (files[0] if len(files) == 1 else None)
+    path = Path(name).parent / (near or "")
+    typed = f"recipe={path}" if path.is_absolute() or str(path).startswith("~") else f"recipe=./{path}"
+    fix = f"did you mean {shell_quote(typed)}?" if near else f"check the path; {_recipe_fix(Path(name).stem, recipes)}"
+    return SftError(where=where, problem=f"there is no recipe file {name}", fix=fix)
+
+
+def _recipe_fix(name: str, recipes: Collection[str]) -> str:
     """The recipe that was meant, one that begins alike, a file of that name here, or how to list them."""
-    alike = [known for known in places.recipes if len(name) > 2 and known.startswith(name)]
+    alike = [known for known in recipes if len(name) > 2 and known.startswith(name)]
     files = [file for file in (Path(f"{name}.yaml"), Path(f"{name}.yml")) if file.is_file()]
     if files:
         return f"did you mean recipe=./{files[0]}?"
-    meant = closest_name(name, places.recipes) or next(iter(alike), None)
-    return f"did you mean recipe={meant}? `sft recipes` lists all" if meant else "`sft recipes` lists them"
+    meant = closest_name(name, recipes) or next(iter(alike), None)
+    if meant:
+        return f"did you mean recipe={meant}? `sft recipes` lists all"
+    return "`sft recipes` lists the recipes"
 
 
 def check_options(group: str, chosen: Any, places: SearchPath, where: str) -> list[SftError]:
     """What is wrong with the option, or list of options, chosen for a group; nothing if all is well."""
-    if isinstance(chosen, list) and group != "data":
+    if isinstance(chosen, list) and group not in SEVERAL:
         problem = f"{group} takes one option, not {len(chosen)}"
         return [SftError(where=where, problem=problem, fix=f"choose one of {', '.join(places.options[group])}")]
     return [
@@ -134,6 +141,8 @@ MEANT = {
     ("clean", "true"): "clean=standard",
 }
 """Options as other tools call them."""
+SEVERAL = ("data", "eval")
+"""Groups of which several options can be chosen."""
 PATHS = {"data": ("mix", "local", "path"), "model": ("path",), "template": ("path",)}
 """Groups that a recipe may set to a path -> where in the group it belongs."""
 
@@ -141,7 +150,7 @@ PATHS = {"data": ("mix", "local", "path"), "model": ("path",), "template": ("pat
 def _value_hint(group: str, option: str) -> str:
     """For someone who wrote the thing itself where the name of an option belongs."""
     if "," in option:
-        return f"for several write {group}=[{option}]; " if group == "data" else ""
+        return f"for several write {group}=[{option}]; " if group in SEVERAL else ""
     if group in PATHS and ("/" in option or "." in option):
         key = ".".join((group, *PATHS[group]))
         return f"for a file, directory or hub id write {shell_quote(f'{key}={option}')}; "
@@ -158,7 +167,7 @@ def expand_choices(recipe: Mapping[Any, Any], places: SearchPath) -> dict[Any, A
     for group in GROUPS:
         value = content.get(group)
         value = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
-        if isinstance(value, list) and group == "data" and all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and group in SEVERAL and all(isinstance(one, str) for one in value):
             chosen.append({f"override /{group}": value})
         elif not isinstance(value, str) or value == "???":
             continue

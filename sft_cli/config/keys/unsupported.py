@@ -63,9 +63,10 @@ UNSUPPORTED = {
     "tokenizer_type": "leave it out: the type is read from the tokenizer's files",
     "use_fast_tokenizer": "leave it out: the fast tokenizer is always used",
     "add_generation_prompt": "leave it out: the prompt ends as the template's generation prompt does",
-    "temperature": "leave it out: answers are generated greedily (data.temperature is about mixing sources)",
+    "temperature": "leave it out: answers are generated greedily; a suite has eval.suites.<name>.temperature"
+    " (data.temperature is about mixing sources)",
     "do_sample": "leave it out: answers are generated greedily",
-    "top_p": "leave it out: answers are generated greedily",
+    "top_p": "leave it out: answers are generated greedily; a suite has eval.suites.<name>.top_p",
     "dpo_beta": "leave it out: this is supervised fine-tuning only, no preference training",
     "rl": "leave it out: this is supervised fine-tuning only, no preference training",
     "reward_model": "leave it out: this is supervised fine-tuning only, no preference training",

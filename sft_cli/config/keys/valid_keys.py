@@ -20,6 +20,7 @@ ANY_NAME = "<name>"
 SOURCE = "local"
 """Name of a source of rows in suggestions."""
 PROBES = ["trainer", "retention", "probes"]
+SUITES = ["eval", "suites"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find_key(name: str) -> Key | None:
     parts = name.split(".")
     if parts[:3] == PROBES and len(parts) == 5:
         parts[3] = ANY_NAME
-    if parts[:2] == ["data", "mix"] and len(parts) >= 4:
+    if parts[:2] in (["data", "mix"], SUITES) and len(parts) >= 4:
         parts[2] = ANY_NAME
         parent = KEYS.get(".".join(parts[:4]))
         if parent is not None and is_text_mapping(parent.kind) and len(parts) == 5:
@@ -95,7 +96,7 @@ def is_text(kind: Any) -> bool:
 
 def _with_names_of(key: str, parts: list[str], source: str = ANY_NAME) -> str:
     """Return the key with the source name or list index of the wrong key in place of its placeholder."""
-    if parts[:2] == ["data", "mix"] and len(parts) > 3:
+    if parts[:2] in (["data", "mix"], SUITES) and len(parts) > 3:
         return key.replace(ANY_NAME, parts[2])
     if parts[:3] == PROBES and len(parts) > 4:
         return key.replace(ANY_NAME, parts[3])

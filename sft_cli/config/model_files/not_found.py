@@ -14,7 +14,7 @@ BUILTIN_MODEL = "builtin:quickstart/model"
 
 def suggest_directory(path: str, key: str) -> str:
     """Return the directory whose name is nearest to a missing one, or what else to check."""
-    if path.startswith("builtin:"):
+    if path.startswith("builtin:") or path.rstrip("/") in (BUILTIN_MODEL.removeprefix("builtin:"), "quickstart"):
         return f"did you mean {override_word(key, BUILTIN_MODEL)}?"
     missing = Path(path).expanduser()
     parent = missing.parent

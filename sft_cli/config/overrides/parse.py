@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft_cli.config.files.choices import missing_recipe_file
 from sft_cli.config.files.provenance import COMMAND_LINE
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys.translate import DATA_FILE, is_data_path
@@ -212,6 +213,8 @@ def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection
             fix = f"leave it out: a key without a value has its default (sft show --keys {key})"
     elif match is not None and match["value"] is not None:
         fix = suggest_key(match["key"], match["value"])
+    elif word.endswith((".yaml", ".yml")) and not path.is_file():
+        return missing_recipe_file(word, recipes, COMMAND_LINE)
     elif word in recipes or word.endswith((".yaml", ".yml")):
         fix = f"write recipe={word}"
     elif path.is_dir():

@@ -13,6 +13,7 @@ from sft_cli.config.rules.data import check_data_keys, check_source_keys, unused
 from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_keys
 from sft_cli.config.rules.model import check_model_keys
 from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
+from sft_cli.config.rules.suites import check_suite_keys, unused_suite_keys
 from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, unused_trainer_keys
 from sft_cli.config.rules.unused_adapter_keys import unused_adapter_keys
 from sft_cli.config.schema.config import Config
@@ -34,6 +35,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *check_adapter_keys(config),
         *check_loss_keys(config),
         *check_trainer_keys(config),
+        *check_suite_keys(config.eval),
     ]
     errors += check_launcher_keys(config)
     unused = [*unused_data_keys(config.data, explicit), *unused_clean_keys(config.clean, explicit)]
@@ -42,6 +44,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *unused_trainer_keys(config, explicit),
     ]
     unused += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
+    unused += unused_suite_keys(config.eval, explicit)
     return errors + list(_unused_keys(config, explicit)) + unused
 
 

@@ -12,6 +12,7 @@ from sft_cli.config.schema.data import DataConfig
 from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
 from sft_cli.config.schema.speed import SpeedConfig
+from sft_cli.config.schema.suites import SuiteConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
 
 
@@ -63,6 +64,16 @@ class EvalConfig:
     """Prompts generated for at once."""
     max_rows: int | None = bounded(None, ge=1)
     """Generate for this many held-out rows, the first by row order; null for all."""
+    data_dir: str | None = None
+    """Directory with the files of items of suites (sft eval)."""
+    limit: int | None = bounded(None, ge=1)
+    """Use at most this many items of each suite, the first of its file; null for all."""
+    max_tokens: int | None = bounded(None, ge=1)
+    """Stop after generating this many tokens; the same command goes on later. null for no limit."""
+    max_minutes: float | None = bounded(None, gt=0)
+    """Stop after this time; the same command goes on later. null for no limit."""
+    suites: dict[str, SuiteConfig] = field(default_factory=dict)
+    """Suites by name, of sft eval; none means heldout. eval=[heldout,gsm8k] chooses them."""
 
 
 @dataclass(kw_only=True)

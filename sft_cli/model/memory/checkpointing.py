@@ -84,12 +84,12 @@ def choose_checkpointing(
         needed_bytes, available = _activation_bytes(needed, mode, layers, budget)
         if needed_bytes <= available:
             return CheckpointingPlan(
-                mode, layers, f"{gib(needed_bytes)} of activations, {gib(max(available, 0))} for them"
+                mode, layers, f"activations need {gib(needed_bytes)} of {gib(max(available, 0))} available"
             )
     mode = Checkpointing.offload if device.type == "cuda" else Checkpointing.full
     needed_bytes, available = _activation_bytes(needed, mode, total, budget)
     return CheckpointingPlan(
-        mode, total, f"{gib(needed_bytes)} of activations are more than the {gib(max(available, 0))} for them"
+        mode, total, f"activations need {gib(needed_bytes)}, more than the {gib(max(available, 0))} available"
     )
 
 

@@ -18,6 +18,7 @@ from sft_cli.errors import SftError
 from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate_split, sample_lines
 from sft_cli.eval.evaluate import Evaluation as Answers
 from sft_cli.eval.exact_match import extract_questions, make_decoder
+from sft_cli.eval.failure import failure_warning
 from sft_cli.eval.generate import generate_answers
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.adapter.warm_start import initial_adapters
@@ -46,6 +47,7 @@ class HeldOutEvaluator:
     ) -> None:
         self._config, self._split, self._model = config, split, loss_model
         self._accelerator, self._decode, self.stop_ids = accelerator, make_decoder(tokenizer), stop_ids
+        self._expected, self._answers = list[str](), list[str]()
 
     def evaluate(self) -> HeldOutResult:
         """Compute the held-out loss and the answers to the first held-out prompts."""
@@ -67,6 +69,10 @@ class HeldOutEvaluator:
             "sources": {name: metrics.loss for name, metrics in result.sources.items()},
         }
         return HeldOutResult(result.overall.loss, values, samples)
+
+    def failure_warning(self) -> str | None:
+        """Return a warning if the last answers of the trained model show that it has not learned; None otherwise."""
+        return failure_warning(self._expected, self._answers, self._config)
 
     def evaluate_base(self, directory: RunDir) -> dict[str, Any]:
         """Return scores and answers of the base model, cached in the run directory for a resumed run."""
@@ -115,6 +121,7 @@ class HeldOutEvaluator:
         """Evaluate the tuned model, save its scores, and print them with the base model's and with sample answers."""
         result = self._evaluate_fully("tuned")
         after = self._scores_json(result)
+        self._expected, self._answers = result.expected, result.texts
         current_world().run_on_main(
             lambda: write_atomic(directory.tuned_scores, json.dumps(after, ensure_ascii=False) + "\n")
         )
@@ -159,14 +166,11 @@ class HeldOutEvaluator:
             max_new_tokens=self._config.eval.max_new_tokens,
             batch_size=self._config.eval.batch_size,
         )
+        self._expected = [item.expected for item in questions]
+        self._answers = [self._decode(answer.ids) for answer in generated]
         return [
-            {
-                "where": item.where,
-                "expected": item.expected,
-                "answer": self._decode(answer.ids),
-                "stopped": answer.stopped,
-            }
-            for item, answer in zip(questions, generated, strict=True)
+            {"where": item.where, "expected": item.expected, "answer": text, "stopped": answer.stopped}
+            for item, answer, text in zip(questions, generated, self._answers, strict=True)
         ]
 
     @staticmethod

@@ -21,7 +21,7 @@ from sft_cli.progress import Progress
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
-from sft_cli.utils.text import duration
+from sft_cli.utils.text import duration, time_left
 
 RECENT_STEPS = 20
 """Number of recent steps whose duration is used to estimate the remaining time."""
@@ -101,7 +101,7 @@ class MetricsLog:
         elapsed = duration(time.perf_counter() - self._began)
         self._seconds.append(metrics.seconds)
         # The median is robust against one slow step, such as the first or the one after an evaluation.
-        remaining = duration((self._num_steps - metrics.step) * median_low(self._seconds))
+        remaining = time_left((self._num_steps - metrics.step) * median_low(self._seconds))
         text = (
             f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{terms}  lr {metrics.lr:.2e}"
             f"  {metrics.tokens_per_second:,.0f} tokens/s"

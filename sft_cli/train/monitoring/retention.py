@@ -15,12 +15,13 @@ from sft_cli.config.schema.trainer import ProbeMetric, Reduction
 from sft_cli.console import say, table
 from sft_cli.distributed.process_group import current_world
 from sft_cli.eval.evaluate import fraction_true
-from sft_cli.eval.exact_match import extract_questions, is_exact_match, make_decoder
+from sft_cli.eval.exact_match import extract_questions, make_decoder
 from sft_cli.eval.generate import generate_answers
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
+from sft_cli.scoring.normalize import is_exact_match
 from sft_cli.train.monitoring.metrics import truncate_after
 from sft_cli.train.monitoring.retention_probes import RetentionProbe
 from sft_cli.utils.atomic import write_atomic

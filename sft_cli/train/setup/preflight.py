@@ -14,7 +14,7 @@ from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import VIRTUAL, WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Checkpointing
-from sft_cli.config.schema.trainer import OptimizerName
+from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
 from sft_cli.console import gib, say
 from sft_cli.data.lengths import RowLengths
 from sft_cli.data.prepared import PreparedData
@@ -78,7 +78,7 @@ def run_preflight(
         problems.append(disk_error)
     raise_all(problems)
     compared = check_golden_prompts(config, architecture, prepared)
-    say(f"parity    {compared} rows, at least one of each kind: a server produces the trained token ids")
+    say(f"parity    {compared} rows, at least one of each kind: an inference server produces the trained token ids")
     return _plan_memory(config, rows, partial(estimate, processes=processes), machine)
 
 
@@ -154,8 +154,11 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
     longest, virtual = prepared.longest_example, num_virtual_positions(config.adapter)
     if (limit := model_context_length(architecture)) is not None and longest + virtual > limit:
         vectors = f" and {virtual} trained vectors" if virtual else ""
+        chosen = config.trainer.max_length
         yield SftError(
-            where=f"trainer.max_length={config.trainer.max_length}",
+            where=f"model.path={config.model.path}"
+            if chosen == TrainerConfig.max_length
+            else f"trainer.max_length={chosen}",
             problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
             fix=_length_advice(config, prepared, limit - virtual)
             if limit - virtual >= 8

@@ -1,0 +1,1 @@
+"""The engine of evaluations: prompts as served, answers, and log-likelihoods."""

@@ -1,0 +1,162 @@
+"""Run suites on a model of a run, write their results, and print the table of all suites."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sft_cli.chat.template import server
+from sft_cli.config.paths import resolve
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import resolved
+from sft_cli.config.schema.suites import Compat, SuiteKind
+from sft_cli.console import counted, say, table
+from sft_cli.eval.engine.prompts import ServedPrompts
+from sft_cli.eval.engine.run import EngineModel, run_suite
+from sft_cli.eval.evaluate import SAMPLE_INDENT
+from sft_cli.eval.run_files import read_stop_ids
+from sft_cli.model.head.loss_model import LossModel
+from sft_cli.model.load import load_model_config
+from sft_cli.progress import progress
+from sft_cli.run_dir import RunDir
+from sft_cli.scoring.types import Answer, Item
+from sft_cli.suites.items import LoadedSuite
+from sft_cli.suites.limits import EvalLimits
+from sft_cli.suites.results import SuiteResults, open_results
+from sft_cli.suites.score_table import metric_table
+from sft_cli.suites.scorers import UNSCORED
+from sft_cli.suites.scores import answered_items, score_suite
+from sft_cli.suites.shown import answer_lines
+from sft_cli.utils.hashing import blake2b_of_file, json_digest
+
+ModelLabel = Literal["tuned", "base"]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteOutcome:
+    """The scores of one suite and model.
+
+    Attributes:
+        suite: The suite.
+        results: Its directory.
+        scores: Content of scores.json.
+        stopped: The limit that stopped it; empty if every item has its answers.
+    """
+
+    suite: LoadedSuite
+    results: SuiteResults
+    scores: Mapping[str, Any]
+    stopped: str = ""
+
+
+def run_suites(
+    run: RunDir,
+    config: Config,
+    suites: Sequence[LoadedSuite],
+    loss_model: LossModel,
+    label: ModelLabel,
+    limits: EvalLimits,
+) -> Iterator[SuiteOutcome]:
+    """Answer and score each suite; answers of an earlier run with the same settings are kept.
+
+    Args:
+        run: The run.
+        config: Its config with the overrides of the command line.
+        suites: The suites with their items.
+        loss_model: The model; the caller enters autocast.
+        label: Which model of the run it is.
+        limits: What is left of tokens and time.
+    """
+    if not suites:
+        return
+    engine = engine_model(run, config, loss_model)
+    record, settings = model_record(run, config, label), engine_settings(run, config)
+    for suite in suites:
+        results = open_results(run.eval, suite, record, settings)
+        unit = "items" if suite.config.samples == 1 else "answers"
+        with progress(f"{label} {suite.name}", unit=unit) as shown:
+            stopped = run_suite(engine, suite, results, limits, shown)
+        yield score_results(suite, results, stopped)
+
+
+def score_results(suite: LoadedSuite, results: SuiteResults, stopped: str = "") -> SuiteOutcome:
+    """Score the answers on disk, and write verdicts and scores."""
+    scored = score_suite(suite, results.read_answers())
+    results.write_scores(scored.verdicts, scored.scores)
+    return SuiteOutcome(suite, results, scored.scores, stopped)
+
+
+def engine_model(run: RunDir, config: Config, loss_model: LossModel) -> EngineModel:
+    """Return the engine's view of a model."""
+    stops = tuple(read_stop_ids(run.result))
+    tokenizer = server.load_server_tokenizer(
+        run.tokenizer, load_model_config(config.model), trust_remote_code=config.model.trust_remote_code
+    )
+    return EngineModel(
+        model=loss_model.model,
+        loss_model=loss_model,
+        prompts=ServedPrompts(tokenizer, stops, config.template.variables),
+        stop_ids=stops,
+        max_tokens=resolved(config.speed.tokens_per_micro_batch),
+        batch_size=config.eval.batch_size,
+        max_new_tokens=config.eval.max_new_tokens,
+    )
+
+
+def model_record(run: RunDir, config: Config, label: ModelLabel) -> dict[str, str]:
+    """Return what identifies a model: its name, and a digest of its weights, or its revision on the hub."""
+    path = run.result if label == "tuned" else Path(resolve(config.model.path or ""))
+    files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []
+    base = {"base": config.model.path, "revision": config.model.revision, "quant": config.quant.kind.value}
+    weights = json_digest([base, [[file.name, blake2b_of_file(file)] for file in files]])
+    return {"label": label, "weights": weights}
+
+
+def engine_settings(run: RunDir, config: Config) -> dict[str, Any]:
+    """Return the settings beyond those of a suite that its answers depend on."""
+    files = [file for file in sorted(run.tokenizer.rglob("*")) if file.is_file()]
+    return {
+        "default_max_new_tokens": config.eval.max_new_tokens,
+        "stop_ids": read_stop_ids(run.result),
+        "dtype": config.trainer.dtype.value,
+        "template_variables": dict(config.template.variables),
+        "tokenizer": json_digest([[file.name, blake2b_of_file(file)] for file in files]),
+    }
+
+
+def suite_answers(outcomes: Sequence[SuiteOutcome]) -> list[tuple[Item, Answer]]:
+    """Return the items of all suites whose answers were generated, with their answers."""
+    generated = [one for one in outcomes if one.suite.config.kind is SuiteKind.generate]
+    return [pair for one in generated for pair in answered_items(one.suite, one.results.read_answers())]
+
+
+def print_outcomes(tuned: Sequence[SuiteOutcome], base: Sequence[SuiteOutcome] = ()) -> None:
+    """Print the table of all suites, what stopped them, and where their results are."""
+    if not tuned:
+        return
+    table(*metric_table({one.suite.name: one.scores for one in tuned}, {one.suite.name: one.scores for one in base}))
+    for one in tuned:
+        if one.suite.config.scorers == [UNSCORED]:
+            models = {"base": [*base], "answer" if not base else "tuned": [*tuned]}
+            answers = {
+                label: [record for other in found if other.suite.name == one.suite.name
+                        for record in other.results.read_answers()]
+                for label, found in models.items()
+            }  # fmt: skip
+            for line in answer_lines(one.suite, answers):
+                say(line, indent=SAMPLE_INDENT)
+    if any(one.suite.config.compat is Compat.lm_eval for one in tuned):
+        say(
+            "note      acc and acc_norm are as served; lm_eval_ figures move white space at the end of the prompt into"
+            " the answer, as lm-evaluation-harness does"
+        )
+    for one in (*tuned, *base):
+        counts = one.scores["counts"]
+        if one.stopped:
+            left = counted(counts["items"] - counts["answered"], "item")
+            say(f"stopped   {one.suite.name}: {one.stopped} is reached, {left} not answered; the same command goes on")
+        expected = one.suite.config.items
+        if expected is not None and one.suite.total != expected:
+            say(f"warning: {one.suite.origin} has {one.suite.total:,} items, the published data {expected:,}")
+    for one in (*base, *tuned):
+        say(f"results   {one.results.path}")

@@ -1,0 +1,40 @@
+"""The suites that a config chooses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sft_cli.config.schema.config import Config, EvalConfig
+from sft_cli.config.schema.suites import SuiteKind
+from sft_cli.suites.items import LoadedSuite, load_suite
+from sft_cli.suites.questions import questions_suite
+from sft_cli.suites.scorers import suite_scorer
+
+
+def evaluates_heldout(config: EvalConfig) -> bool:
+    """Return whether held-out rows are evaluated: by a suite of that kind, or because no suite is chosen."""
+    return not config.suites or any(suite.kind is SuiteKind.heldout for suite in config.suites.values())
+
+
+def chosen_suites(config: EvalConfig) -> list[LoadedSuite]:
+    """Return the chosen suites with their items, except that of held-out rows; each has a scorer.
+
+    Raises:
+        SftError: A suite cannot be loaded or scored.
+    """
+    found = []
+    for name, suite in config.suites.items():
+        if suite.kind is SuiteKind.heldout:
+            continue
+        scorer = suite_scorer(name, suite) if suite.kind is SuiteKind.generate else None
+        loaded = load_suite(name, suite, config.data_dir, config.limit)
+        if scorer is not None:
+            scorer.check_items(entry.item for entry in loaded.items)
+        found.append(loaded)
+    return found
+
+
+def with_questions(config: Config, file: str) -> Config:
+    """Return the config with the questions of a file as its only suite, unless suites were chosen as well."""
+    name, suite = questions_suite(Path(file))
+    others = {name: other for name, other in config.eval.suites.items() if other.kind is not SuiteKind.heldout}
+    return replace(config, eval=replace(config.eval, suites={**others, name: suite}))

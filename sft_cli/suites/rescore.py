@@ -1,0 +1,76 @@
+"""Score stored answers again, without the model."""
+
+from collections.abc import Iterator
+
+from sft_cli.config.schema.config import Config, EvalConfig
+from sft_cli.config.schema.suites import SuiteConfig, SuiteKind
+from sft_cli.config.validate import from_plain
+from sft_cli.console import say, table
+from sft_cli.errors import SftError
+from sft_cli.run_dir import RunDir
+from sft_cli.suites.items import LoadedSuite, load_suite
+from sft_cli.suites.results import SuiteResults
+from sft_cli.suites.score_table import metric_table
+from sft_cli.suites.scores import score_suite
+from sft_cli.utils.hashing import json_digest
+
+
+def rescore_run(run: RunDir, config: Config) -> None:
+    """Score the stored answers of a run again, write verdicts and scores, and print the table.
+
+    Args:
+        run: The run.
+        config: Its config with the overrides of the command line. The suites that it chooses are scored by its
+            definitions; without any, all suites are scored by their stored definitions.
+
+    Raises:
+        SftError: There are no answers, or their items cannot be found.
+    """
+    scores: dict[str, dict[str, dict[str, object]]] = {"tuned": {}, "base": {}}
+    written = []
+    for results, name, label, suite in _stored(run, config):
+        scored = score_suite(suite, results.read_answers())
+        results.write_scores(scored.verdicts, scored.scores)
+        key = name if name not in scores[label] else results.path.name
+        scores[label][key] = scored.scores
+        written.append(results.path)
+    if not written:
+        raise SftError(
+            where=str(run.eval),
+            problem="there are no answers of the suites to score",
+            fix=f"evaluate first: sft eval {run.path} eval=SUITE",
+        )
+    table(*metric_table(scores["tuned"] or scores["base"], scores["base"] if scores["tuned"] else {}))
+    for path in written:
+        say(f"results   {path}")
+
+
+def _stored(run: RunDir, config: Config) -> Iterator[tuple[SuiteResults, str, str, LoadedSuite]]:
+    """Yield the results on disk with the name of the suite, the label of the model, and the suite."""
+    chosen = {name: suite for name, suite in config.eval.suites.items() if suite.kind is not SuiteKind.heldout}
+    for file in sorted(run.eval.glob("*/suite.json")):
+        results = SuiteResults(file.parent)
+        record = results.read_definition()
+        name = record["suite"]
+        definition = chosen.get(name) if chosen else _definition(record, results)
+        if definition is None:
+            continue
+        suite = load_suite(name, definition, config.eval.data_dir, record["data"]["items"])
+        ids = json_digest([entry.item.id for entry in suite.items])
+        if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):
+            raise SftError(
+                where=str(file),
+                problem=f"the items of {suite.origin} are not those that were answered",
+                fix=f"name the file of the answered items: eval.suites.{name}.path=FILE",
+            )
+        yield results, name, record["model"]["label"], suite
+
+
+def _definition(record: dict[str, dict[str, object]], results: SuiteResults) -> SuiteConfig:
+    """Return the definition in suite.json."""
+    config, mistakes = from_plain({"eval": {"suites": {str(record["suite"]): record["definition"]}}})
+    if config is None:
+        fix = f"name the suite: eval={record['suite']}"
+        raise SftError(where=str(results.definition), problem=mistakes[0].problem, fix=fix)
+    assert isinstance(config.eval, EvalConfig)
+    return config.eval.suites[str(record["suite"])]
