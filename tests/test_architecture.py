@@ -21,6 +21,7 @@ LAYERS = {
     "console": "escape text_layout progress",
     "config": "errors utils run_dir",
     "docs": "errors utils config",
+    "scoring": "errors utils",
     "error_boundary": "errors escape text_layout progress console config",
     "distributed": "errors utils console config",
     "data": "errors types sandbox utils config",
@@ -32,13 +33,16 @@ LAYERS = {
     "clean": "errors types utils console config data chat batching model",
     "prepare": "errors types utils progress console config data chat report clean",
     "merge": "errors utils run_dir console config chat model",
-    "eval": "errors types escape utils run_dir progress console config distributed data chat batching model prepare",
+    "suites": "errors types utils run_dir console config scoring data",
+    "eval": "errors types escape utils run_dir progress console config scoring distributed data chat batching"
+    " model prepare suites",
     "slurm": "errors config data prepare",
-    "train": "errors utils run_dir progress console config distributed data chat batching model prepare eval",
+    "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare eval",
+    "compare": "errors utils run_dir console config scoring prepare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
-    "cli": "errors utils run_dir progress console config docs error_boundary distributed data report prepare merge eval"
-    " slurm train sweep check",
+    "cli": "errors utils run_dir progress console config docs error_boundary distributed data report prepare merge"
+    " suites eval slurm train compare sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

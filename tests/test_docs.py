@@ -85,6 +85,8 @@ def test_without_a_topic_all_are_listed(capsys):
 def test_wrong_topic_suggests_the_nearest():
     with pytest.raises(SftError, match="did you mean sft docs adapters"):
         page("adaptors")
+    with pytest.raises(SftError, match="did you mean sft docs templates-and-masks"):
+        page("masks")
     with pytest.raises(SftError, match="`sft docs` lists the topics"):
         page("cooking")
 
@@ -121,11 +123,22 @@ def test_the_probes_example_composes(tmp_path):
     assert config.trainer.retention.probes["facts"].metric.value == "exact_match"
 
 
+def test_the_suite_example_composes(tmp_path):
+    suite = yaml_of("evaluation", 0, tmp_path).eval.suites["capitals"]
+    assert (suite.scorers, suite.target) == (["exact_match"], "{{ city }}")
+
+
+def test_every_shipped_suite_has_its_row():
+    options = {file.stem for file in (ROOT / "configs" / "eval").glob("*.yaml")}
+    assert [name for name in sorted(options) if f"`{name}`" not in PAGES["evaluation"]] == []
+
+
 def test_every_yaml_block_has_a_test():
     assert {name: len(found) for name, text in PAGES.items() if (found := blocks(text, "yaml"))} == {
         "README": 1,
         "data": 1,
         "losses": 1,
+        "evaluation": 1,
     }
 
 

@@ -6,6 +6,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("finetune", "fine-tune", "ft", "fit", "sft", "run", "start", "resume", "launch"), "train"),
     **dict.fromkeys(("preprocess", "tokenize", "process", "data", "prep", "dataset"), "prepare"),
     **dict.fromkeys(("evaluate", "test", "benchmark", "validate_model", "score"), "eval"),
+    **dict.fromkeys(("diff", "versus", "vs", "significance"), "compare"),
     **dict.fromkeys(("export", "merge-lora", "merge_lora", "merge-adapter", "save", "convert"), "merge"),
     **dict.fromkeys(("validate", "dry-run", "dryrun", "lint", "verify", "estimate"), "check"),
     **dict.fromkeys(("recipe", "examples", "cp"), "recipes"),

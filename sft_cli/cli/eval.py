@@ -1,4 +1,4 @@
-"""``sft eval``: evaluate a run on held-out rows."""
+"""``sft eval``: evaluate a run on held-out rows and suites."""
 
 from typing import Annotated, Literal
 
@@ -13,12 +13,24 @@ def evaluate(
     compare: Annotated[
         Literal["base"] | None, typer.Option("--compare", metavar="base", help="Also evaluate the base model.")
     ] = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Score the stored answers again, without the model.")
+    ] = False,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            "--questions",
+            metavar="FILE",
+            help="Ask the prompts of a file; rows with an answer, label, schema or check are scored.",
+            show_default=False,
+        ),
+    ] = None,
     step: Step = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Measure a run on its held-out rows, or on every row of data=FILE: loss, answers, exact match.
+    """Measure a run on its held-out rows, on every row of data=FILE, or on suites: eval=[heldout,gsm8k].
 
-    Config keys that can be set: data=FILE, all of eval, trainer.device and a few more.
+    Config keys that can be set: data=FILE, eval=SUITES, all of eval, trainer.device and a few more.
 
     Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
     """
@@ -26,12 +38,22 @@ def evaluate(
     from sft_cli.eval.report_name import report_name
     from sft_cli.eval.select_rows import select_rows
     from sft_cli.eval.settings import eval_config
+    from sft_cli.suites.chosen import chosen_suites, evaluates_heldout, with_questions
     from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
     directory = open_run_at_step(run, step, "sft eval")
     trained = read_config(directory.config)
     config = eval_config(directory, trained, overrides or [], config_dir or [])
-    rows = select_rows(directory, trained, config)
-    from sft_cli.eval.session import evaluate_run
+    if questions is not None:
+        config = with_questions(config, questions)
+    if rescore:
+        from sft_cli.suites.rescore import rescore_run
 
-    evaluate_run(directory, config, rows, report_name(rows, trained, config), compare=compare is not None)
+        rescore_run(directory, config)
+        return
+    rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
+    suites = chosen_suites(config.eval)
+    from sft_cli.eval.session import NamedRows, evaluate_run
+
+    heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
+    evaluate_run(directory, config, heldout, suites, compare=compare is not None)

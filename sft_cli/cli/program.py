@@ -13,12 +13,14 @@ from sft_cli import __version__
 from sft_cli.cli.chat import chat
 from sft_cli.cli.check import check
 from sft_cli.cli.command_line import Command
+from sft_cli.cli.compare import compare
 from sft_cli.cli.completion import VARIABLE, answer_bash
 from sft_cli.cli.docs import docs
 from sft_cli.cli.doctor import doctor
 from sft_cli.cli.eval import evaluate
 from sft_cli.cli.formats import formats
 from sft_cli.cli.inspect import inspect
+from sft_cli.cli.judge import judge
 from sft_cli.cli.merge import merge
 from sft_cli.cli.prepare import prepare
 from sft_cli.cli.recipes import recipes
@@ -40,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(HELP)},
 )
-SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "merge", "inspect")
+SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "compare", "judge", "merge", "inspect")
 """Commands that take a moment until their first line of output."""
 COMPUTING = ("train", "check", "eval", "chat", "merge")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
@@ -52,6 +54,8 @@ app.command()(prepare)
 app.command()(check)
 app.command()(inspect)
 app.command("eval")(evaluate)
+app.command()(compare)
+app.command()(judge)
 app.command()(chat)
 app.command()(merge)
 app.command()(sweep)

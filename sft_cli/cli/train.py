@@ -1,5 +1,6 @@
 """``sft train``: check the command line, prepare the data, and only then load torch."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -120,12 +121,17 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
     from sft_cli.train.checkpoints.resume_check import check_same_rows, check_same_run, continue_command, fixed_settings
+    from sft_cli.train.next_commands import has_held_out_rows, next_commands, print_next_commands
 
     directory = open_run(path, "sft train --resume")
     original = read_config(directory.config)
     finished = directory.adapter.is_dir() or directory.model.is_dir()
     if finished and not overrides:
         say(f"run       {directory.path} is finished: {directory.result}")
+        held_out = has_held_out_rows(directory)
+        commands = next_commands(original, directory, held_out=held_out)
+        longer = f"{continue_command(directory, original, overrides)}  # trains longer, in a new run"
+        print_next_commands(itertools.chain(commands, [longer]))
         raise typer.Exit
     if finished:
         problem = "the run is finished, its learning rate has ended; further training is a new run that starts from it"

@@ -31,10 +31,16 @@ def refuse(commands: Any, words: Sequence[str]) -> None:
     Raises:
         SftError: An unknown command, every unknown option and old spelling, or a missing argument.
     """
+    if words[:1] and words[0] in HELP and words[1:2] and words[1] in commands.commands:
+        problem = f"{words[0]} comes after the command"
+        raise SftError(where=WHERE, problem=problem, fix=f"type sft {words[1]} --help")
     if not words or words[0] in {*HELP, *(spelling for option in commands.params for spelling in option.opts)}:
         return
     if words[0] not in commands.commands:
         raise _unknown_command(list(commands.commands), words[0], words[1:])
+    if words[1:2] == ["help"] and not Path("help").exists():
+        problem = "help is an option, not a word"
+        raise SftError(where=WHERE, problem=problem, fix=f"type sft {words[0]} --help")
     command = Command(words[0], commands.commands[words[0]].params)
     if any(word in HELP for word in words[1:]):
         return
@@ -54,7 +60,8 @@ def _is_wrong(command: Command, part: Part) -> bool:
     """Return whether a part is an unknown option, or a word that should be an option or argument."""
     if part.is_option:
         return part.option is None
-    return part.is_setting and not _is_key(command, part.name) and command.spelled(part.name) is not None
+    renamed = command.spelled(part.name) is not None or (command.name, part.name) in RENAMED
+    return part.is_setting and not _is_key(command, part.name) and renamed
 
 
 def _is_key(command: Command, name: str) -> bool:
@@ -77,12 +84,14 @@ def _rewritten(command: Command, part: Part) -> list[str]:
         name = SHORT.get(name, name)
         if name == "recipe" and part.value.replace(".", "").isdigit():
             return []  # -r 8 is the rank of other tools
+    if (command.name, name) == ("train", "run") and part.value and not _names_a_run(part.value):
+        return [f"run_dir={part.value}"]
     if (spelling := command.spelled(name)) is not None:
         if not spelling.startswith("-"):
             return [part.value or spelling]
         option = command.options[spelling]
         return [spelling] if option.is_flag else [spelling, part.value or option.metavar or "VALUE"]
-    if not part.is_option or not command.takes_keys:
+    if not command.takes_keys or not (part.is_option or (command.name, name) in RENAMED):
         return []
     from sft_cli.config.files.search_path import GROUPS
     from sft_cli.config.keys.valid_keys import find_key

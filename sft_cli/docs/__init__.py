@@ -15,7 +15,9 @@ TOPICS = {
     "memory": "the memory estimate and the settings that lower it",
     "multi-gpu": "several processes: DDP and FSDP",
     "slurm": "job scripts, time limits, preemption, containers",
+    "evaluation": "suites, your own questions, multiple choice, results, limits, scoring again",
     "sweeps": "several values at once, ranked in one table",
+    "comparing": "runs compared on suites: intervals, verdicts, judges and their audit",
     "checks": "what `sft check` and `sft doctor` test before a run",
     "recovery": "what happens when a run is killed, a disk fills up or a loss is not finite",
     "security": "threats, defences and the tests that try them",
@@ -26,6 +28,8 @@ TOPICS = {
     "glossary": "the terms used in these pages",
 }
 """Name of each page -> its content."""
+MIN_PART = 3
+"""Letters of a part of a name that find the page."""
 
 
 def page(topic: str) -> str:
@@ -36,8 +40,9 @@ def page(topic: str) -> str:
     """
     name = topic.lower().removesuffix(".md").replace("_", "-")
     if name not in TOPICS:
-        meant = closest_name(name, TOPICS)
-        fix = f"did you mean sft docs {meant}? " if meant else ""
+        containing = [topic for topic in TOPICS if len(name) >= MIN_PART and name in topic]
+        meant = [similar] if (similar := closest_name(name, TOPICS)) else containing
+        fix = f"did you mean {' or '.join(f'sft docs {topic}' for topic in meant)}? " if meant else ""
         raise SftError(
             where=f"sft docs {topic}", problem="there is no such topic", fix=f"{fix}`sft docs` lists the topics"
         )

@@ -108,3 +108,19 @@ def test_options_that_do_not_go_together_are_refused(options, where, fix):
 def test_a_directory_that_holds_no_prepared_data(tmp_path):
     with pytest.raises(SftError, match="not a prepared directory"):
         execute(["inspect", str(tmp_path), "--plain"])
+
+
+def test_finished_run_prints_the_commands_to_run_next(tmp_path, capsys):
+    run = tmp_path / "r"
+    (run / "adapter").mkdir(parents=True)
+    (run / "config.yaml").write_text("run_name: r\n")
+    (run / "manifest.json").write_text('{"splits": {"validation": {"examples": 3}}}')
+    assert execute(["train", "--resume", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"run       {run} is finished: {run}/adapter",
+        f"next      sft chat {run}",
+        f"          sft eval {run} --compare base",
+        f"          sft merge {run} --out {run}/merged",
+        f"          sft train recipe={run}/config.yaml adapter.start_from={run} run_dir={run}-2"
+        "  # trains longer, in a new run",
+    ]

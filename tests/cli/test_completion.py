@@ -85,6 +85,7 @@ def test_words_that_bash_split_are_joined(words, place, expected):
         (["merge", "x", "--into", "o"], ["original"]),
         (["check", "--gpu", "h"], ["h100", "h200"]),
         (["eval", ""], ["runs/a"]),
+        (["compare", "runs/b", ""], ["runs/a"]),
         (["train", "--resume", ""], ["runs/a"]),
     ],
 )

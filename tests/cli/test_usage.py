@@ -69,6 +69,7 @@ def empty(tmp_path, monkeypatch):
         (["merge", "runs/a", "--out", ""], "write --out DIR, or leave it out"),
         (["show", "gpu=24GB"], "leave it out: it is an option of sft check, see sft check --help"),
         (["eval"], "sft eval RUN"),
+        (["compare"], "sft compare RUN"),
         (["eval", "data=a.jsonl"], "sft eval RUN data=a.jsonl"),
         (["inspect"], "sft inspect DIR"),
         (["inspect", "x", "longest"], "leave it out: sft inspect x"),
@@ -110,7 +111,13 @@ def test_help_shows_no_python_types(name, capsys):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("eval", "RUN [KEY=VALUE]..."), ("inspect", "DIR"), ("runs", "[FOLDER]..."), ("docs", "[TOPIC]")],
+    [
+        ("eval", "RUN [KEY=VALUE]..."),
+        ("compare", "RUN..."),
+        ("inspect", "DIR"),
+        ("runs", "[FOLDER]..."),
+        ("docs", "[TOPIC]"),
+    ],
 )
 def test_the_usage_line_names_the_arguments(name, arguments, capsys):
     execute([name, "--help"])
@@ -120,8 +127,9 @@ def test_the_usage_line_names_the_arguments(name, arguments, capsys):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("train run=runs/a", "train --resume runs/a"),
-        ("train run=runs/a trainer.save_every=5", "train --resume runs/a trainer.save_every=5"),
+        ("train recipe=a run=runs/a", "train recipe=a run_dir=runs/a"),
+        ("train recipe=a out=runs/a", "train recipe=a run_dir=runs/a"),
+        ("prepare recipe=a out=p", "prepare recipe=a prepared_dir=p"),
         ("train resume=runs/a", "train --resume runs/a"),
         ("eval run=runs/a compare=base step=5", "eval runs/a --compare base --step 5"),
         ("eval eval.max_rows=5 run=runs/a", "eval runs/a eval.max_rows=5"),

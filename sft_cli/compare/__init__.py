@@ -1,0 +1,1 @@
+"""Compare results of suites between runs: paired differences, costs, settings and answers. Does not import torch."""

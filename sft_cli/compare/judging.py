@@ -1,0 +1,230 @@
+"""Judge the answers of a suite that are on disk: against those of a baseline, or by a rubric."""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sft_cli.compare.results import SuiteRecord, read_results
+from sft_cli.errors import SftError
+from sft_cli.run_dir import RunDir
+from sft_cli.scoring.judge.endpoint import endpoint
+from sft_cli.scoring.judge.pairwise import judge_pairs
+from sft_cli.scoring.judge.ratings import Rubric, judge_ratings
+from sft_cli.scoring.judge.results import JudgeResult
+from sft_cli.scoring.judge.session import JudgeSession
+from sft_cli.scoring.judge.settings import JudgeLimits, JudgeSettings, ResponseFormat
+from sft_cli.scoring.types import Answer, Item
+from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.hashing import json_digest
+from sft_cli.utils.similar import closest_name
+from sft_cli.utils.text import json_or_none
+
+BASE_LABEL = "base"
+"""Word for the base model in place of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """A judge, and what it is asked.
+
+    Attributes:
+        model: Name of the judge's model at its endpoint.
+        url: Address of the endpoint; empty is OpenAI's.
+        rubric: Text file that states what counts.
+        labels: JSONL file with labels of people.
+        concurrency: Most requests at the same time.
+        requests_per_minute: Most requests started within a minute; 0 is no limit.
+        timeout: Seconds until a request counts as failed.
+        response_format: How the endpoint is asked for JSON.
+        max_tokens: Tokens in all at which no request is sent any more; 0 is no limit.
+        price_input: Price of a million tokens of requests.
+        price_output: Price of a million tokens of replies.
+        max_cost: Cost at which no request is sent any more; 0 is no limit.
+    """
+
+    model: str
+    url: str = ""
+    rubric: Path | None = None
+    labels: Path | None = None
+    concurrency: int = 4
+    requests_per_minute: int = 0
+    timeout: float = 60.0
+    response_format: ResponseFormat = "json_schema"
+    max_tokens: int = 0
+    price_input: float = 0.0
+    price_output: float = 0.0
+    max_cost: float = 0.0
+
+    def settings(self) -> JudgeSettings:
+        """Return the settings of the judge."""
+        return JudgeSettings(
+            model=self.model,
+            base_url=self.url,
+            concurrency=self.concurrency,
+            requests_per_minute=self.requests_per_minute,
+            timeout=self.timeout,
+            response_format=self.response_format,
+            max_total_tokens=self.max_tokens,
+            price_input=self.price_input,
+            price_output=self.price_output,
+            max_cost=self.max_cost,
+        )
+
+
+def find_answers(run: RunDir, suite: str, *, base: bool = False) -> SuiteRecord:
+    """Return the results of a run on a suite whose answers were generated.
+
+    Args:
+        run: The run.
+        suite: Name of the suite.
+        base: Whether the results of its base model are meant.
+
+    Raises:
+        SftError: There are none, or several.
+    """
+    records = [record for record in read_results(run) if record.is_base == base]
+    found = [record for record in records if record.suite == suite]
+    if not found:
+        names = sorted({record.suite for record in records})
+        near = closest_name(suite, names)
+        known = f"; there are results of {', '.join(names)}" if names else ""
+        evaluate = f"sft eval {run.path} eval={suite}" + (" --compare base" if base else "")
+        raise SftError(
+            where=f"--suite {suite}",
+            problem=f"{run.path} has no {'base ' if base else ''}results of {suite}{known}",
+            fix=f"did you mean {near}?" if near else evaluate,
+        )
+    if len(found) > 1:
+        directories = ", ".join(record.path.name for record in found)
+        raise SftError(
+            where=f"--suite {suite}",
+            problem=f"{run.path} has results of {suite} with different settings: {directories}",
+            fix="move the directories that are not meant out of eval/",
+        )
+    if any("choices" in line for line in found[0].answers.values()):
+        raise SftError(
+            where=f"--suite {suite}",
+            problem="the suite compares likelihoods; nothing was generated",
+            fix="choose a suite of kind generate",
+        )
+    return found[0]
+
+
+def read_rubric(file: Path | None) -> Rubric:
+    """Return the rubric of a text file; the general criteria without one."""
+    if file is None:
+        return Rubric()
+    try:
+        return Rubric(file.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SftError(where=f"--rubric {file}", problem=f"cannot read it: {error}", fix="name a text file") from error
+
+
+def read_labels(file: Path | None) -> dict[str, str | float] | None:
+    """Return the labels of people by the ids of items; None without a file.
+
+    Raises:
+        SftError: The file cannot be read, or a line has no id or label.
+    """
+    if file is None:
+        return None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SftError(where=f"--labels {file}", problem=f"cannot read it: {error}", fix="name a JSONL file") from error
+    labels: dict[str, str | float] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            row = json_or_none(line)
+            if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("label"), str | int | float):
+                fix = 'write lines such as {"id": "7", "label": "win"}'
+                raise SftError(where=f"{file}:{number}", problem="the line has no id and label", fix=fix)
+            labels[str(row["id"])] = row["label"]
+    return labels
+
+
+def judge_answers(
+    record: SuiteRecord, baseline: SuiteRecord | None, options: JudgeOptions, report: Callable[[str], None]
+) -> tuple[JudgeResult, Path]:
+    """Judge the answers of a suite, and write verdicts, audit and every reply below its results.
+
+    Args:
+        record: The results with the answers.
+        baseline: Results of the model to compare with; None rates the answers by the rubric.
+        options: The judge and what it is asked.
+        report: Called with a line of progress after each request.
+
+    Returns:
+        The result, and the directory that it was written to.
+    """
+    names = [name for name in record.answers if baseline is None or name in baseline.answers]
+    if not names:
+        raise SftError(where=str(record.path), problem="no item was answered by both models", fix="evaluate both again")
+    settings, rubric, labels = options.settings(), read_rubric(options.rubric), read_labels(options.labels)
+    complete = endpoint(settings)
+    directory = record.path / f"judge-{_digest(baseline, settings, rubric)}"
+    directory.mkdir(exist_ok=True)
+    items, answers = _items(record, names), [_answer(record, name) for name in names]
+    numbers = itertools.count(1)
+    with JudgeSession(
+        complete, settings, directory / "replies.jsonl", lambda: report(f"judge: {next(numbers):,} verdicts")
+    ) as session:
+        if baseline is None:
+            result = judge_ratings(session, items, answers, rubric, limits=JudgeLimits(), labels=labels)
+        else:
+            others = [_answer(baseline, name).text for name in names]
+            result = judge_pairs(
+                session, items, answers, others, limits=JudgeLimits(), labels=labels, criteria=rubric.text
+            )
+    _write(directory, names, result, settings, rubric, baseline)
+    return result, directory
+
+
+def _digest(baseline: SuiteRecord | None, settings: JudgeSettings, rubric: Rubric) -> str:
+    """Return the digest of what the verdicts depend on."""
+    against = None if baseline is None else [str(baseline.path.name), baseline.definition.get("model")]
+    return json_digest([settings.model, settings.base_url, settings.temperature, against, asdict(rubric)])[:8]
+
+
+def _items(record: SuiteRecord, names: Sequence[str]) -> list[Item]:
+    """Return the items with the prompts that the model received."""
+    return [
+        Item(
+            name,
+            ({"role": "user", "content": str(record.answers[name].get("prompt", ""))},),
+            cluster=record.clusters.get(name, ""),
+        )
+        for name in names
+    ]
+
+
+def _answer(record: SuiteRecord, name: str) -> Answer:
+    """Return the first answer to an item."""
+    line = record.answers[name]
+    return Answer(str(line["answer"]), str(line.get("reasoning", "")), bool(line.get("stopped", True)))
+
+
+def _write(
+    directory: Path,
+    names: Sequence[str],
+    result: JudgeResult,
+    settings: JudgeSettings,
+    rubric: Rubric,
+    baseline: SuiteRecord | None,
+) -> None:
+    """Write the verdicts and the record of the judge."""
+    lines: list[dict[str, Any]] = [
+        {"id": name, "scores": dict(verdict.scores), "label": verdict.label, "reason": verdict.reason}
+        for name, verdict in zip(names, result.verdicts, strict=True)
+    ]
+    write_atomic(directory / "verdicts.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    values = {
+        "judge": asdict(settings),
+        "rubric": asdict(rubric),
+        "against": None if baseline is None else str(baseline.path),
+        **result.as_record(),
+    }
+    write_atomic(directory / "judge.json", json.dumps(values, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,124 @@
+"""Print a comparison of runs."""
+
+from collections.abc import Iterator, Sequence
+
+from sft_cli.compare.changes import ChangedAnswer
+from sft_cli.compare.compare import RunComparison
+from sft_cli.compare.comparison import Cell
+from sft_cli.console import counted, say, table
+from sft_cli.scoring.statistics import ALPHA
+from sft_cli.utils.text import duration
+
+MAX_KEYS = 12
+"""Most keys of a config that are printed."""
+MAX_CHARACTERS = 400
+"""Most characters of a prompt or an answer that are printed."""
+
+
+def show_comparison(comparison: RunComparison, examples: int) -> None:
+    """Print the table of scores, the costs, what differs in settings and data, and answers that changed.
+
+    Args:
+        comparison: The comparison.
+        examples: Number of items lost, and of items won, to print for each run.
+    """
+    names = _labels(comparison)
+    for run, label in names.items():
+        say(f"{label:<9} {run}" + (" (reference)" if run == comparison.reference else ""))
+    columns = ("suite", "metric", "items", "run", "score, 95%", "difference, 95%", "verdict")
+    table(columns, list(_rows(comparison, names)))
+    tested = sum(cell.difference is not None for row in comparison.metrics for cell in row.cells)
+    if tested > 1:
+        say(f"verdicts  hold together for all {tested} differences at {ALPHA:.0%} (Holm)")
+    for note in (note for suite in comparison.suites for note in suite.notes):
+        say(f"note      {note}")
+    _show_costs(comparison, names)
+    _show_settings(comparison, names)
+    for run, changes in comparison.answers.items():
+        _show_answers(names[comparison.reference], names[run], changes, examples)
+
+
+def _labels(comparison: RunComparison) -> dict[str, str]:
+    """Return a short label of each run: A, B, …; more than 26 runs have numbers."""
+    runs = [comparison.reference, *(run for run in comparison.answers if run != comparison.reference)]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return {run: letters[place] if len(runs) <= len(letters) else str(place + 1) for place, run in enumerate(runs)}
+
+
+def _rows(comparison: RunComparison, names: dict[str, str]) -> Iterator[list[str | int | float | None]]:
+    """Yield the rows of the table: one for each metric and run."""
+    for row in comparison.metrics:
+        for place, cell in enumerate(row.cells):
+            head = [row.suite, row.metric] if place == 0 else ["", ""]
+            yield [*head, cell.estimate.n, names[cell.run], *_figures(cell), cell.verdict]
+
+
+def _figures(cell: Cell) -> list[str]:
+    """Return a score and a difference, each with its interval."""
+    estimate, difference = cell.estimate, cell.difference
+    score = "" if estimate.value is None else f"{estimate.value:.4g}"
+    if estimate.low is not None and estimate.high is not None:
+        score += f" [{estimate.low:.3g}, {estimate.high:.3g}]"
+    shown = "" if difference is None else f"{difference.value:+.3g}"
+    if difference is not None and difference.low is not None and difference.high is not None:
+        shown += f" [{difference.low:+.2g}, {difference.high:+.2g}]"
+    return [score, shown]
+
+
+def _show_costs(comparison: RunComparison, names: dict[str, str]) -> None:
+    """Print the tokens and the time of each suite and run, if any answer was generated or timed."""
+    rows = [
+        (
+            suite.suite,
+            names[run],
+            len(record.answers),
+            record.tokens,
+            round(record.tokens / len(record.answers), 1) if record.answers else None,
+            "" if record.seconds is None else duration(record.seconds),
+        )
+        for suite in comparison.suites
+        for run, record in suite.records.items()
+    ]
+    if any(tokens or seconds for *_, tokens, _, seconds in rows):
+        table(("suite", "run", "items", "tokens", "tokens/item", "time"), rows)
+
+
+def _show_settings(comparison: RunComparison, names: dict[str, str]) -> None:
+    """Print the settings and data in which the runs differ from the reference."""
+    for run, keys in comparison.config.items():
+        shown = [f"{key} {_short(old)} -> {_short(new)}" for key, (old, new) in list(keys.items())[:MAX_KEYS]]
+        more = f", and {counted(len(keys) - MAX_KEYS, 'more key')}" if len(keys) > MAX_KEYS else ""
+        pair = f"{names[comparison.reference]} -> {names[run]}"
+        say(f"config    {pair}: {', '.join(shown) + more if shown else 'no difference'}")
+    for run, changes in comparison.data.items():
+        if changes:
+            say(f"data      {names[comparison.reference]} -> {names[run]}: {', '.join(changes)}")
+
+
+def _short(value: object) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _show_answers(reference: str, run: str, changes: Sequence[ChangedAnswer], examples: int) -> None:
+    """Print items of which one run is right and the other wrong."""
+    lost, won = ([change for change in changes if change.right == right] for right in (False, True))
+    if not changes:
+        return
+    say(f"answers   {run} loses {counted(len(lost), 'item')} and wins {len(won):,} against {reference}")
+    for change in (*lost[:examples], *won[:examples]):
+        say()
+        say(f"{change.suite} {change.id}: {run} is {'right' if change.right else 'wrong'} ({change.metric})")
+        say(f"prompt    {_excerpt(change.prompt, end=True)}")
+        for label, answer in zip((reference, run), change.answers, strict=True):
+            say(f"{label:<9} {_excerpt(answer)}")
+        if change.reason:
+            say(f"reason    {_excerpt(change.reason)}")
+
+
+def _excerpt(text: str, *, end: bool = False) -> str:
+    """Return the start or the end of a text, its lines indented below a label."""
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS:
+        text = f"…{text[-MAX_CHARACTERS:]}" if end else f"{text[:MAX_CHARACTERS]}…"
+    return text.replace("\n", "\n          ")

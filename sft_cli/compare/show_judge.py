@@ -1,0 +1,43 @@
+"""Print the result of a judge."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from sft_cli.console import counted, say, table
+from sft_cli.scoring.judge.results import JudgeResult
+from sft_cli.scoring.statistics import Estimate
+
+
+def show_judgement(result: JudgeResult, directory: Path) -> None:
+    """Print the scores or why they are withheld, the audit, what was used, and where the verdicts are."""
+    if not result.withheld:
+        table(
+            ["metric", "n", "value", "95%"],
+            [[name, estimate.n, estimate.value, _interval(estimate)] for name, estimate in result.metrics.items()],
+        )
+    table(["audit of the judge", "value"], _audit_rows(result))
+    for reason in result.withheld:
+        say(f"withheld  {reason}")
+    usage = result.usage
+    tokens = f"{usage.input_tokens + usage.output_tokens:,} tokens"
+    journaled = f", {usage.from_journal:,} of them from the journal" if usage.from_journal else ""
+    cost = f", cost {usage.cost:.2f}" if usage.cost else ""
+    say(f"used      {counted(usage.requests, 'reply', 'replies')}{journaled}, {tokens}{cost}")
+    say(f"results   {directory}")
+
+
+def _audit_rows(result: JudgeResult) -> list[list[str | float]]:
+    """Return what the audit measured; values that it did not measure are left out."""
+    rows: list[list[str | float]] = []
+    for name, value in asdict(result.audit).items():
+        number = value["value"] if isinstance(value, dict) else value  # an estimate
+        if number is not None:
+            rows.append([name, number])
+    return rows
+
+
+def _interval(estimate: Estimate) -> str:
+    """Return an interval as text; empty if there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.4g} to {estimate.high:.4g}"

@@ -1,0 +1,298 @@
+"""``sft compare`` on results directories that are written here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sft_cli.cli import execute
+from sft_cli.compare.comparison import cannot_tell, smaller_is_better
+from sft_cli.errors import SftError
+from sft_cli.scoring.statistics import Difference
+
+CONFIG = "run_name: {name}\ntrainer:\n  lr: {lr}\nadapter:\n  rank: 8\n"
+DEFINITION = {"kind": "generate", "version": 1, "scorer": "exact", "path": "items.jsonl", "limit": None}
+
+
+def write_run(folder, name, *, lr=0.001, weight=1):
+    run = folder / name
+    run.mkdir()
+    (run / "config.yaml").write_text(CONFIG.format(name=name, lr=lr))
+    inputs = {"clean": [], "mix": {"sources": {"mine": {"weight": weight}}}}
+    (run / "manifest.json").write_text(json.dumps({"inputs": inputs}))
+    return run
+
+
+def write_suite(run, scores, suite="facts", *, digest="01234567", label="tuned", ids=None, clusters=None, **changed):
+    """Write the results of a suite: a list of scores per metric, whose first item has id q0."""
+    path = run / "eval" / f"{suite}-{digest}"
+    path.mkdir(parents=True)
+    record = {
+        "suite": suite,
+        "definition": {**DEFINITION, **changed.get("definition", {})},
+        "settings": {"dtype": "float32", "temperature": 0, **changed.get("settings", {})},
+        "data": {"fingerprint": changed.get("fingerprint", "f")},
+        "model": {"label": label, "weights": changed.get("weights", "w")},
+        "sft_cli": changed.get("version", "1"),
+    }
+    (path / "suite.json").write_text(json.dumps(record))
+    number = len(next(iter(scores.values())))
+    ids = ids or [f"q{index}" for index in range(number)]
+    answers, verdicts = [], []
+    for index, name in enumerate(ids):
+        for sample in range(changed.get("samples", 1)):
+            line = {"id": name, "sample": sample, "cluster": clusters[index] if clusters else "", "tags": {}}
+            answers.append({**line, "prompt": f"Question {name}", "answer": f"{run.name} says {name}", "num_tokens": 5})
+            values = {metric: values[index] for metric, values in scores.items() if values[index] is not None}
+            verdicts.append({"id": name, "sample": sample, "scores": values, "label": "", "reason": f"why {name}"})
+    (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    (path / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in verdicts))
+    (path / "scores.json").write_text(json.dumps({"metrics": changed.get("metrics", {}), "by_tag": {}, "counts": {}}))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pair(folder):
+    """Two runs; the second has 30 of 100 items more right, 2 less."""
+    a, b = write_run(folder, "a"), write_run(folder, "b", lr=0.002, weight=2)
+    write_suite(a, {"exact": [1] * 40 + [0] * 60})
+    write_suite(b, {"exact": [0] * 2 + [1] * 68 + [0] * 30})
+    return a, b
+
+
+def shown(capsys, *words):
+    assert execute(["compare", *words]) == 0
+    return capsys.readouterr().out
+
+
+def compared(capsys, *words):
+    return json.loads(shown(capsys, *words, "--json"))
+
+
+def fails(*words):
+    with pytest.raises(SftError) as caught:
+        execute(["compare", *words])
+    return caught.value
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_better_run_with_settings_data_and_answers(capsys):
+    text = shown(capsys, "a", "b", "-n", "1")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["A", "a", "(reference)"] in lines
+    assert ["facts", "exact", "100", "A", "0.4", "[0.309,", "0.498]"] in lines
+    assert ["100", "B", "0.68", "[0.583,", "0.763]", "+0.28", "[+0.18,", "+0.38]", "better"] in lines
+    assert "config    A -> B: trainer.lr 0.001 -> 0.002" in text
+    assert "data      A -> B: data.mix.mine.weight" in text
+    assert "answers   B loses 2 items and wins 30 against A" in text
+    example = "B is wrong (exact)\nprompt    Question q0\nA         a says q0\nB         b says q0\nreason    why q0\n"
+    assert f"facts q0: {example}" in text
+    assert text.count("prompt    ") == 2
+    assert ["facts", "A", "100", "500", "5"] in lines
+    assert "prompt" not in shown(capsys, "a", "b", "--examples", "0")
+
+
+@pytest.mark.usefixtures("pair")
+def test_json_holds_everything(capsys):
+    found = compared(capsys, "a", "b")
+    [row] = found["metrics"]
+    first, second = row["cells"]
+    assert (found["reference"], first["run"], first["difference"], second["verdict"]) == ("a", "a", None, "better")
+    assert second["difference"]["value"] == pytest.approx(0.28)
+    assert (second["difference"]["n"], second["p_value"]) == (100, second["difference"]["p_value"])
+    assert found["config"] == {"b": {"trainer.lr": [0.001, 0.002]}}
+    assert found["data"] == {"b": ["data.mix.mine.weight"]}
+    assert found["suites"][0]["runs"]["b"]["tokens"] == 500
+    assert len(found["answers"]["b"]) == 32
+
+
+@pytest.mark.usefixtures("pair")
+def test_the_order_of_the_runs_gives_the_sign(capsys):
+    assert compared(capsys, "b", "a")["metrics"][0]["cells"][1]["verdict"] == "worse"
+
+
+def test_noise_is_not_ranked(folder, capsys):
+    for name, scores in (("a", [1] * 50 + [0] * 50), ("b", [1] * 47 + [0] * 3 + [1] * 5 + [0] * 45)):
+        write_suite(write_run(folder, name), {"exact": scores})
+    cell = compared(capsys, "a", "b")["metrics"][0]["cells"][1]
+    assert cell["verdict"] == "cannot tell; about 1,600 items would"
+    assert cell["p_value"] > 0.5
+    write_suite(write_run(folder, "c"), {"exact": [1] * 50 + [0] * 50})
+    assert compared(capsys, "a", "c")["metrics"][0]["cells"][1]["verdict"] == "cannot tell: no difference"
+
+
+def test_clusters_are_used(folder, capsys):
+    """Twenty items more right are four conversations."""
+    clusters = [str(index // 5) for index in range(100)]
+    for name, right in (("a", 40), ("b", 60)):
+        run = write_run(folder, name)
+        write_suite(run, {"exact": [1] * right + [0] * (100 - right)}, clusters=clusters)
+        write_suite(run, {"exact": [1] * right + [0] * (100 - right)}, "single")
+    verdicts = {row["suite"]: row["cells"][1]["verdict"] for row in compared(capsys, "a", "b")["metrics"]}
+    assert verdicts["facts"].startswith("cannot tell; about ")
+    assert verdicts["single"] == "better"
+
+
+def test_several_comparisons_are_adjusted(folder, capsys):
+    """Of ten suites without a difference and one with p = 0.03, none is better."""
+    first = [0] * 100
+    better = [1] * 7 + [0] * 93
+    for name, scores in (("a", first), ("b", better)):
+        write_suite(write_run(folder, name), {"exact": scores})
+    assert compared(capsys, "a", "b")["metrics"][0]["cells"][1]["verdict"] == "better"
+    for name in ("a", "b"):
+        for number in range(10):
+            write_suite(folder / name, {"exact": first}, f"other{number}")
+    cells = [row["cells"][1] for row in compared(capsys, "a", "b")["metrics"]]
+    assert [cell["verdict"][:11] for cell in cells] == ["cannot tell"] * 11
+    assert cells[0]["p_value"] == pytest.approx(11 * 2 / 2**7)
+    assert "hold together for all 11 differences at 5% (Holm)" in shown(capsys, "a", "b")
+
+
+def test_smaller_losses_are_better(folder, capsys):
+    rng = np.random.default_rng(0)
+    loss = rng.random(50)
+    for name, values in (("a", loss), ("b", loss - 0.1 + 0.01 * rng.random(50))):
+        write_suite(write_run(folder, name), {"loss": list(values)})
+    assert compared(capsys, "a", "b")["metrics"][0]["cells"][1]["verdict"] == "better"
+    assert [smaller_is_better(name) for name in ("perplexity", "false_refusal", "exact", "closest")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_three_runs_and_samples(folder, capsys):
+    for place, name in enumerate("abc"):
+        write_suite(write_run(folder, name), {"exact": [1] * (30 + 20 * place) + [0] * (70 - 20 * place)}, samples=2)
+    [row] = compared(capsys, "a", "b", "c")["metrics"]
+    assert [cell["run"] for cell in row["cells"]] == ["a", "b", "c"]
+    assert [cell["estimate"]["n"] for cell in row["cells"]] == [100] * 3
+    assert [cell["verdict"] for cell in row["cells"]] == ["", "better", "better"]
+
+
+def test_the_base_model_as_reference(folder, capsys):
+    run = write_run(folder, "a")
+    write_suite(run, {"exact": [0] * 100}, digest="00000000", label="base", weights="b")
+    write_suite(run, {"exact": [1] * 50 + [0] * 50})
+    found = compared(capsys, "a", "--base")
+    assert (found["reference"], found["metrics"][0]["cells"][1]["verdict"]) == ("base", "better")
+    assert found["config"] == {}
+    other = write_run(folder, "b")
+    write_suite(other, {"exact": [1] * 50 + [0] * 50})
+    write_suite(other, {"exact": [0] * 100}, digest="00000000", label="base", weights="another")
+    assert fails("a", "b", "--base").problem == "the runs have different base models"
+
+
+def test_metrics_that_are_no_means_are_shown_without_a_test(folder, capsys):
+    for name, value in (("a", 20.0), ("b", 30.0)):
+        metrics = {"bleu": {"value": value, "low": None, "high": None, "n": 10, "clusters": None}}
+        write_suite(write_run(folder, name), {"exact": [1] * 10}, metrics=metrics)
+    rows = {row["metric"]: row["cells"][1] for row in compared(capsys, "a", "b")["metrics"]}
+    assert (rows["bleu"]["estimate"]["value"], rows["bleu"]["difference"]) == (30, None)
+    assert rows["bleu"]["verdict"] == "not tested: only its total is stored"
+
+
+def test_common_items_are_compared_and_others_counted(folder, capsys):
+    ids = [f"{index:012x}" for index in range(30)]
+    write_suite(write_run(folder, "a"), {"exact": [1] * 30}, ids=ids)
+    write_suite(write_run(folder, "b"), {"exact": [0] * 20}, ids=ids[:20], fingerprint="part", definition={"limit": 20})
+    found = compared(capsys, "a", "b")
+    assert [cell["estimate"]["n"] for cell in found["metrics"][0]["cells"]] == [20, 20]
+    assert found["suites"][0]["notes"] == ["facts: 20 of 30 items of a are compared, which all runs answered"]
+
+
+def test_items_without_a_metric_are_left_out_of_it(folder, capsys):
+    for name in "ab":
+        write_suite(write_run(folder, name), {"exact": [1] * 10, "strict": [1, None] * 5})
+    assert {row["metric"]: row["cells"][1]["estimate"]["n"] for row in compared(capsys, "a", "b")["metrics"]} == {
+        "exact": 10,
+        "strict": 5,
+    }
+
+
+RESCORE = "score both in the same manner: sft eval b --rescore eval=facts"
+EVALUATE = "evaluate both with the same settings: sft eval b eval=facts"
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem", "fix"),
+    [
+        ({"definition": {"scorer": "numeric"}}, "scorer is 'exact' and 'numeric'", RESCORE),
+        ({"definition": {"options": {"tolerance": 1}}}, "options.tolerance is None and 1", RESCORE),
+        ({"settings": {"temperature": 1}}, "temperature is 0 and 1", EVALUATE),
+        ({"fingerprint": "g"}, "data.fingerprint is 'f' and 'g'", EVALUATE),
+    ],
+)
+def test_other_suites_are_refused_with_the_key(folder, changed, problem, fix):
+    write_suite(write_run(folder, "a"), {"exact": [1] * 5})
+    write_suite(write_run(folder, "b"), {"exact": [1] * 5}, **changed)
+    error = fails("a", "b")
+    assert f"the results of facts are not of one suite: {problem} (" in error.problem
+    assert error.fix == fix
+
+
+def test_settings_of_models_may_differ_and_places_do_not_matter(folder, capsys):
+    write_suite(write_run(folder, "a"), {"exact": [1] * 5})
+    place = {"path": "/x/items.jsonl", "tags": {"a": "b"}}
+    write_suite(
+        write_run(folder, "b"), {"exact": [1] * 5}, settings={"dtype": "bfloat16"}, definition=place, version="2"
+    )
+    assert compared(capsys, "a", "b")["suites"][0]["notes"] == [
+        "facts: dtype of b and a differ",
+        "facts: sft_cli 1 and 2 scored the answers; --rescore makes them alike",
+    ]
+
+
+def test_results_of_the_same_definition_are_found_among_several(folder, capsys):
+    a, b = write_run(folder, "a"), write_run(folder, "b")
+    write_suite(a, {"exact": [1] * 40})
+    write_suite(b, {"exact": [1] * 40}, digest="00000000", settings={"temperature": 1})
+    write_suite(b, {"exact": [0] * 40}, digest="11111111")
+    [row] = compared(capsys, "a", "b")["metrics"]
+    assert row["cells"][1]["verdict"] == "worse"
+
+
+def test_mistakes(folder):
+    a, b = write_run(folder, "a"), write_run(folder, "b")
+    assert fails("a").fix == "name another run, or compare with the base model: sft compare a --base"
+    assert fails("a", "./a").problem == "a run is named twice"
+    assert fails("a", "b").fix == "evaluate it first: sft eval a eval=SUITE"
+    assert "there is no such directory" in fails("a", "c").problem
+    write_suite(a, {"exact": [1]})
+    write_suite(b, {"exact": [1]}, "others")
+    error = fails("a", "b")
+    assert error.problem == "the runs have no suite in common (a: facts; b: others)"
+    assert error.fix == "evaluate them on one suite: sft eval b eval=facts"
+    assert fails("a", "b", "--base").fix == "evaluate it: sft eval a --compare base eval=SUITE"
+    (b / "eval" / "others-01234567" / "verdicts.jsonl").write_text("no\n")
+    assert fails("a", "b").where.endswith("verdicts.jsonl:1")
+    assert "no run is named" in fails().problem
+
+
+def test_no_common_item(folder):
+    write_suite(write_run(folder, "a"), {"exact": [1]}, ids=["x"])
+    write_suite(write_run(folder, "b"), {"exact": [1]}, ids=["y"])
+    assert fails("a", "b").problem == "the results of facts have no item in common"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.0, 0.1, "cannot tell: no difference"),
+        (0.1, None, "cannot tell"),
+        (0.1, 0.1, "cannot tell; about 790 items would"),
+        (1e-6, 0.1, "cannot tell; more than 1,000,000 items would"),
+        (0.5, 0.01, "cannot tell; about 6 items would"),
+    ],
+)
+def test_verdicts_name_rounded_numbers_of_items(value, error, verdict):
+    difference = Difference(value, None, None, 1, error, 100, 100)
+    assert cannot_tell(difference, 1) == verdict
