@@ -41,8 +41,8 @@ LAYERS = {
     "compare": "errors utils run_dir console config scoring prepare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
-    "cli": "errors utils run_dir progress console config docs error_boundary distributed data report prepare merge"
-    " suites eval slurm train compare sweep check",
+    "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
+    " prepare merge suites eval slurm train compare sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sft_cli.scoring.judge.pairwise import judge_pairs
 from sft_cli.scoring.judge.ratings import Rubric, judge_ratings
 from sft_cli.scoring.judge.results import JudgeResult
 from sft_cli.scoring.judge.session import JudgeSession
-from sft_cli.scoring.judge.settings import JudgeLimits, JudgeSettings, ResponseFormat
+from sft_cli.scoring.judge.settings import JudgeLimits, JudgeSettings
 from sft_cli.scoring.types import Answer, Item
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
@@ -24,54 +24,6 @@ from sft_cli.utils.text import json_or_none
 
 BASE_LABEL = "base"
 """Word for the base model in place of a run."""
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeOptions:
-    """A judge, and what it is asked.
-
-    Attributes:
-        model: Name of the judge's model at its endpoint.
-        url: Address of the endpoint; empty is OpenAI's.
-        rubric: Text file that states what counts.
-        labels: JSONL file with labels of people.
-        concurrency: Most requests at the same time.
-        requests_per_minute: Most requests started within a minute; 0 is no limit.
-        timeout: Seconds until a request counts as failed.
-        response_format: How the endpoint is asked for JSON.
-        max_tokens: Tokens in all at which no request is sent any more; 0 is no limit.
-        price_input: Price of a million tokens of requests.
-        price_output: Price of a million tokens of replies.
-        max_cost: Cost at which no request is sent any more; 0 is no limit.
-    """
-
-    model: str
-    url: str = ""
-    rubric: Path | None = None
-    labels: Path | None = None
-    concurrency: int = 4
-    requests_per_minute: int = 0
-    timeout: float = 60.0
-    response_format: ResponseFormat = "json_schema"
-    max_tokens: int = 0
-    price_input: float = 0.0
-    price_output: float = 0.0
-    max_cost: float = 0.0
-
-    def settings(self) -> JudgeSettings:
-        """Return the settings of the judge."""
-        return JudgeSettings(
-            model=self.model,
-            base_url=self.url,
-            concurrency=self.concurrency,
-            requests_per_minute=self.requests_per_minute,
-            timeout=self.timeout,
-            response_format=self.response_format,
-            max_total_tokens=self.max_tokens,
-            price_input=self.price_input,
-            price_output=self.price_output,
-            max_cost=self.max_cost,
-        )
 
 
 def find_answers(run: RunDir, suite: str, *, base: bool = False) -> SuiteRecord:
@@ -147,14 +99,22 @@ def read_labels(file: Path | None) -> dict[str, str | float] | None:
 
 
 def judge_answers(
-    record: SuiteRecord, baseline: SuiteRecord | None, options: JudgeOptions, report: Callable[[str], None]
+    record: SuiteRecord,
+    baseline: SuiteRecord | None,
+    settings: JudgeSettings,
+    *,
+    rubric: Path | None,
+    labels: Path | None,
+    report: Callable[[str], None],
 ) -> tuple[JudgeResult, Path]:
     """Judge the answers of a suite, and write verdicts, audit and every reply below its results.
 
     Args:
         record: The results with the answers.
         baseline: Results of the model to compare with; None rates the answers by the rubric.
-        options: The judge and what it is asked.
+        settings: The judge.
+        rubric: Text file that states what counts; None takes the general criteria.
+        labels: JSONL file with labels of people.
         report: Called with a line of progress after each request.
 
     Returns:
@@ -163,9 +123,9 @@ def judge_answers(
     names = [name for name in record.answers if baseline is None or name in baseline.answers]
     if not names:
         raise SftError(where=str(record.path), problem="no item was answered by both models", fix="evaluate both again")
-    settings, rubric, labels = options.settings(), read_rubric(options.rubric), read_labels(options.labels)
+    scale, known = read_rubric(rubric), read_labels(labels)
     complete = endpoint(settings)
-    directory = record.path / f"judge-{_digest(baseline, settings, rubric)}"
+    directory = record.path / f"judge-{_digest(baseline, settings, scale)}"
     directory.mkdir(exist_ok=True)
     items, answers = _items(record, names), [_answer(record, name) for name in names]
     numbers = itertools.count(1)
@@ -173,13 +133,13 @@ def judge_answers(
         complete, settings, directory / "replies.jsonl", lambda: report(f"judge: {next(numbers):,} verdicts")
     ) as session:
         if baseline is None:
-            result = judge_ratings(session, items, answers, rubric, limits=JudgeLimits(), labels=labels)
+            result = judge_ratings(session, items, answers, scale, limits=JudgeLimits(), labels=known)
         else:
             others = [_answer(baseline, name).text for name in names]
             result = judge_pairs(
-                session, items, answers, others, limits=JudgeLimits(), labels=labels, criteria=rubric.text
+                session, items, answers, others, limits=JudgeLimits(), labels=known, criteria=scale.text
             )
-    _write(directory, names, result, settings, rubric, baseline)
+    _write(directory, names, result, settings, scale, baseline)
     return result, directory
 
 

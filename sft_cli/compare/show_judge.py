@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sft_cli.console import counted, say, table
 from sft_cli.scoring.judge.results import JudgeResult
-from sft_cli.scoring.statistics import Estimate
+from sft_cli.scoring.statistics import interval_text
 
 
 def show_judgement(result: JudgeResult, directory: Path) -> None:
@@ -13,7 +13,10 @@ def show_judgement(result: JudgeResult, directory: Path) -> None:
     if not result.withheld:
         table(
             ["metric", "n", "value", "95%"],
-            [[name, estimate.n, estimate.value, _interval(estimate)] for name, estimate in result.metrics.items()],
+            [
+                [name, estimate.n, estimate.value, interval_text(estimate.low, estimate.high)]
+                for name, estimate in result.metrics.items()
+            ],
         )
     table(["audit of the judge", "value"], _audit_rows(result))
     for reason in result.withheld:
@@ -34,10 +37,3 @@ def _audit_rows(result: JudgeResult) -> list[list[str | float]]:
         if number is not None:
             rows.append([name, number])
     return rows
-
-
-def _interval(estimate: Estimate) -> str:
-    """Return an interval as text; empty if there is none."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{estimate.low:.4g} to {estimate.high:.4g}"

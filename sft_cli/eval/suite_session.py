@@ -154,7 +154,9 @@ def print_outcomes(tuned: Sequence[SuiteOutcome], base: Sequence[SuiteOutcome] =
         counts = one.scores["counts"]
         if one.stopped:
             left = counted(counts["items"] - counts["answered"], "item")
-            say(f"stopped   {one.suite.name}: {one.stopped} is reached, {left} not answered; the same command goes on")
+            say(
+                f"stopped   {one.suite.name}: {one.stopped} is reached, {left} not answered; the same command continues"
+            )
         expected = one.suite.config.items
         if expected is not None and one.suite.total != expected:
             say(f"warning: {one.suite.origin} has {one.suite.total:,} items, the published data {expected:,}")

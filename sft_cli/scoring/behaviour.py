@@ -24,7 +24,7 @@ ROLE_TAG = re.compile(
     r"|^\s*(?:\*\*)?(?:Human|Assistant|User|System|AI|ASSISTANT|USER|HUMAN|SYSTEM)(?:\*\*)?:",
     re.MULTILINE,
 )
-"""Marks of turns, which an answer has if its model goes on as the user."""
+"""Marks of turns: an answer has them if its model also writes the next turn of the user."""
 OPENERS: Mapping[str, re.Pattern[str]] = {
     name: re.compile(rf"\W{{0,3}}(?:{pattern})", re.IGNORECASE)
     for name, pattern in {

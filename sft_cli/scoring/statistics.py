@@ -195,6 +195,11 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
 
 
+def interval_text(low: float | None, high: float | None) -> str:
+    """Return an interval as text; empty if there is none."""
+    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
 def cluster_codes(clusters: Sequence[str], n: int) -> NDArray[np.int64]:
     """Return the number of each item's cluster, from 0; items with an empty name are clusters of their own."""
     if not len(clusters):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sft_cli.scoring.statistics import interval_text
+
 Scores = Mapping[str, Any]
 
 
@@ -29,6 +31,4 @@ def metric_table(
 
 def _interval(figure: Scores | None) -> str:
     """Return an interval as text; empty for a figure without one."""
-    if figure is None or figure["low"] is None:
-        return ""
-    return f"{figure['low']:.4g} to {figure['high']:.4g}"
+    return "" if figure is None else interval_text(figure["low"], figure["high"])

@@ -69,9 +69,9 @@ class EvalConfig:
     limit: int | None = bounded(None, ge=1)
     """Use at most this many items of each suite, the first of its file; null for all."""
     max_tokens: int | None = bounded(None, ge=1)
-    """Stop after generating this many tokens; the same command goes on later. null for no limit."""
+    """Stop after generating this many tokens; the same command continues. null for no limit."""
     max_minutes: float | None = bounded(None, gt=0)
-    """Stop after this time; the same command goes on later. null for no limit."""
+    """Stop after this time; the same command continues. null for no limit."""
     suites: dict[str, SuiteConfig] = field(default_factory=dict)
     """Suites by name, of sft eval; none means heldout. eval=[heldout,gsm8k] chooses them."""
 

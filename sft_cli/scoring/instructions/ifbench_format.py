@@ -14,7 +14,7 @@ LABELS = ("My Answer:", "My Conclusion:", "Future Outlook:")
 
 
 def parentheses(answer: str) -> bool:
-    """Return whether brackets are nested five levels deep and the innermost is closed; a mismatch starts anew."""
+    """Return whether brackets are nested five levels deep and the innermost is closed; a mismatch resets the count."""
     open_brackets: list[str] = []
     deepest = 0
     for character in answer:

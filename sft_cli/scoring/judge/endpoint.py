@@ -58,6 +58,7 @@ def endpoint(settings: JudgeSettings) -> Complete:
     limiter = RateLimiter(settings.requests_per_minute)
 
     def complete(request: JudgeRequest) -> Completion:
+        """Return the reply to a request."""
         for _ in range(1 + MALFORMED_RETRIES):
             limiter.wait()
             began = time.monotonic()

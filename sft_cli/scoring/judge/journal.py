@@ -1,4 +1,4 @@
-"""The journal of a judge: every paid reply on its own line, so that a cut run goes on and pays nothing twice."""
+"""The journal of a judge: every paid reply on its own line, so that a cut run continues and pays nothing twice."""
 
 import json
 import os

@@ -143,6 +143,7 @@ def _probes(
     places = probe_items(items, session.settings.probes)
 
     def win_rate(first: Mapping[int, str], second: Sequence[str]) -> float | None:
+        """Return the win rate of answers by place against those of ``second``; None without verdicts."""
         chosen = list(first)
         pairs = compare_pairs(
             session, [items[p] for p in chosen], list(first.values()), [second[p] for p in chosen], criteria
