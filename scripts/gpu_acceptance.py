@@ -6,7 +6,7 @@
     python scripts/gpu_acceptance.py --dry               all of them on the simulated card, with small shapes
 
 Each check is a process group with a time limit. None stops the others: a JSON line before and after each goes to stdout
-and to ``results.jsonl`` in ``--out``, beside the logs. The exit code is 1 if a check failed or exceeded its limit.
+and to ``results.jsonl`` in ``--out``, next to the logs. The exit code is 1 if a check failed or exceeded its limit.
 ``sft docs contributing`` explains the lines.
 """
 

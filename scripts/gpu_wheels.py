@@ -67,7 +67,7 @@ def main() -> None:
     print(f"{total / 1e6:6.2f} MB  in all, {MOST / 1e6:.0f} allowed")
     print(USE.format(to=options.to))
     if total > MOST:
-        sys.exit("too large: name what the image has by --have, or leave out what --also adds")
+        sys.exit("too large: name what the image has by --have, or remove --also")
 
 
 def image(words: list[str]) -> dict[str, str]:

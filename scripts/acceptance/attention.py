@@ -78,7 +78,7 @@ def flex(check: Check) -> None:
 
 
 def flex_compile(check: Check) -> None:
-    """Compile what ``flex`` computes, beside the other checks: torch keeps the kernels on the disk."""
+    """Compile what ``flex`` computes, while other checks run: torch keeps the kernels on the disk."""
     if not check.dry:
         for _, *case in cases(check):
             compute(*case, "cuda")

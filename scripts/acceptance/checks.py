@@ -11,7 +11,7 @@ class Entry:
         place: Its module and function.
         limit: Most seconds on a card.
         requires: What must hold, in a sentence.
-        background: It runs beside those that follow it.
+        background: Whether it runs at the same time as the checks after it.
         needs: Checks in the background whose results it reads.
     """
 

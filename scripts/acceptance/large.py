@@ -27,10 +27,10 @@ SAME = {True: 1e-6, False: 1e-3}
 def qlora_8b(check: Check) -> None:
     """Train an 8B-shaped QLoRA on 8,192 tokens a step, and on 4,096 with every layer recomputed."""
     work, warm = Work(**check.sizes["work"]), check.sizes["warm"]
-    beside = [name for name in ("flex_compile", "quickstart_cpu") if is_running(check, name)]
+    background = [name for name in ("flex_compile", "quickstart_cpu") if is_running(check, name)]
     trained = train(check, "8k", work, "quant=nf4", *check.sizes["words"])
     compare_memory(check, "8k", trained)
-    check.found.number(plan=trained.plan, beside=beside)
+    check.found.number(plan=trained.plan, background=background)
     if not check.dry:
         rows = [[(work.length, work.length // 2)] * work.documents]
         flops = floor_flops(work.shape, rows) / work.tokens
@@ -47,7 +47,7 @@ def qlora_8b(check: Check) -> None:
 
 
 def is_running(check: Check, other: str) -> bool:
-    """Whether a check in the background still computes beside this one."""
+    """Whether a check in the background is still running."""
     place = check.directory.parent / other
     return place.is_dir() and not (place / "outcome.json").exists()
 

@@ -34,7 +34,7 @@ class Task:
     Attributes:
         name: Its name, also that of its directory.
         limit: Most seconds.
-        background: Runs beside those that follow it.
+        background: Whether it runs at the same time as the checks after it.
         needs: Checks in the background whose results it reads.
     """
 
@@ -68,7 +68,7 @@ class Runner:
         self._lines = (out / "results.jsonl").open("w", encoding="utf-8")
 
     def run(self, tasks: Sequence[Task]) -> int:
-        """Run the tasks in their order, those of the background beside those that follow them; return the exit code."""
+        """Run the tasks in order, background tasks at the same time as later ones; return the exit code."""
         lanes = list[threading.Thread]()
         try:
             for task in tasks:

@@ -27,11 +27,11 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    room = importlib.import_module(TARGETS[asked.target])
+    module = importlib.import_module(TARGETS[asked.target])
     if asked.target == "config":
-        room.remember()
+        module.remember()
     began = time.perf_counter()
-    found = watching.fuzz(room.INPUTS, room.target, asked.inputs, asked.seed, lambda line: print(line, flush=True))
+    found = watching.fuzz(module.INPUTS, module.target, asked.inputs, asked.seed, lambda line: print(line, flush=True))
     seconds = time.perf_counter() - began
     print(
         f"{asked.target}: {found.inputs:,} inputs in {seconds:,.0f} s, {dict(found.outcomes)},"

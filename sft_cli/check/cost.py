@@ -97,7 +97,7 @@ class MeasuredSpeed:
     device: str
 
     def on(self, card: Gpu | None) -> bool:
-        """Return whether the run used this kind of GPU; None stands for a CPU."""
+        """Return whether the run used this kind of GPU; None means a CPU."""
         if card is None or self.device == "cpu":
             return card is None and self.device == "cpu"
         own = gpu_from_driver_name(self.device)
@@ -115,7 +115,7 @@ def measured_speed(path: str) -> MeasuredSpeed:
     speeds = _speeds(file) if file.is_file() else []
     if not speeds:
         raise SftError(
-            where=f"like={path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
+            where=f"--like {path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
         )
     device = run.read_json(run.environment)["device"] if run.environment.is_file() else "cpu"
     return MeasuredSpeed(statistics.median(speeds[1:] or speeds), len(speeds), device)

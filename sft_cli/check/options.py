@@ -35,7 +35,7 @@ class CheckOptions:
             SftError: Both ``tokens_per_second`` and ``like`` are given.
         """
         if self.tokens_per_second is not None and self.like is not None:
-            fix = "leave out --tokens-per-second or --like"
+            fix = "remove --tokens-per-second or --like"
             raise SftError(where="--like", problem="the speed is given twice", fix=fix)
 
 

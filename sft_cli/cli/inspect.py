@@ -60,7 +60,7 @@ def inspect(
         problem, fix = f"{' and '.join(selecting)} both select rows", f"keep one of {', '.join(selecting)}"
         raise SftError(where="sft inspect", problem=problem, fix=fix)
     if row is not None and (unused := [name for name, value in (("--source", source), ("-n", n)) if value is not None]):
-        fix = f"leave out {' and '.join(unused)}"
+        fix = f"remove {' and '.join(unused)}"
         raise SftError(where=unused[0], problem="the option has no effect with --row, which selects one row", fix=fix)
     pattern = _pattern(text) if text is not None else None
     _print(directory.expanduser(), Selection(row, where, pattern, worst or "random", source, n or 3, split), plain)

@@ -137,7 +137,7 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
         problem = "the run is finished, its learning rate has ended; further training is a new run that starts from it"
         raise SftError(where=path, problem=problem, fix=continue_command(directory, original, overrides))
     if any(word.startswith("run_dir=") for word in overrides):
-        problem, fix = "run_dir cannot change on resuming", "leave run_dir out, or move the directory"
+        problem, fix = "run_dir cannot change on resuming", "remove run_dir, or move the directory"
         raise SftError(where=path, problem=problem, fix=fix)
     config = with_overrides(original, overrides, config_dirs) if overrides else original
     check_same_run(directory.path, fixed_settings(original), fixed_settings(config))

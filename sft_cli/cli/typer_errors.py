@@ -46,7 +46,7 @@ def _bad_value(message: str, parameter: Any, command: Command, words: Sequence[s
     elif known:
         fix = f"choose one of {', '.join(f'{name} {choice}' for choice in known)}"
     else:
-        fix = f"write {name} {parameter.metavar or 'VALUE'}, or leave it out"
+        fix = f"write {name} {parameter.metavar or 'VALUE'}, or remove it"
     return SftError(where=f"{name} {typed}".strip(), problem=problem, fix=fix)
 
 

@@ -173,7 +173,7 @@ def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftE
     elif part.name.startswith("--") and (similar := closest_name(part.name, list(command.options))):
         fix = f"did you mean {similar}?"
     elif not command.takes_keys:
-        fix = f"leave it out; sft {command.name} --help lists the options"
+        fix = f"remove it; sft {command.name} --help lists the options"
     else:
         fix = suggest_key(key, value)
     return SftError(where=WHERE, problem=_problem(command, [part]), fix=fix)
@@ -188,7 +188,7 @@ def _of_another(command: Command, others: Sequence[Command], part: Part) -> SftE
     if not with_it:
         return None
     commands = " and ".join(f"sft {other.name}" for other in with_it)
-    fix = f"leave it out: it is an option of {commands}, see sft {with_it[0].name} --help"
+    fix = f"remove it: it is an option of {commands}, see sft {with_it[0].name} --help"
     return SftError(where=WHERE, problem=_problem(command, [part]), fix=fix)
 
 
@@ -223,7 +223,7 @@ def _without_value(command: Command, parts: Sequence[Part], part: Part) -> SftEr
         words.insert(words.index(part.words[0]) + 1, paths[0])
         fix = f"type {' '.join(map(shlex.quote, ['sft', command.name, *words]))}"
     else:
-        fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or leave it out"
+        fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or remove it"
     return SftError(where=part.name, problem="the option has no value", fix=fix)
 
 
@@ -235,7 +235,7 @@ def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
     if command.free is None and len(words) > len(command.single):
         extra = words[len(command.single)]
         kept = " ".join(["sft", command.name, *map(shlex.quote, words[: len(command.single)])])
-        raise SftError(where=extra, problem=f"{kept} takes no further words", fix=f"leave it out: {kept}")
+        raise SftError(where=extra, problem=f"{kept} takes no further words", fix=f"remove it: {kept}")
 
 
 def _missing(command: Command, parts: Sequence[Part]) -> SftError:

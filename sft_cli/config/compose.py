@@ -230,7 +230,7 @@ def _compose_groups(
         mistakes.append(error)
     except Exception as error:  # Hydra also raises exceptions of other libraries for a malformed option file
         reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
-        fix = "correct the file of the option that was chosen last, or leave it out"
+        fix = "correct the file of the option that was chosen last, or remove it"
         where = " ".join(choices) or COMMAND_LINE
         mistakes.append(SftError(where=where, problem=f"cannot be composed: {reason}", fix=fix))
     else:

@@ -84,7 +84,7 @@ def check_secrets(config: Config) -> Iterator[ConfigError]:
     for key, text in _texts(to_plain(config), ""):
         if _TOKEN.search(text):
             problem = f"{key} holds what looks like an access token, which a run directory must not hold"
-            yield ConfigError(key, problem, "leave it out, and set its variable (HF_TOKEN, …) in the environment")
+            yield ConfigError(key, problem, "remove it, and set its variable (HF_TOKEN, …) in the environment")
     addresses = {
         f"clean.contamination.against.{name}": path for name, path in config.clean.contamination.against.items()
     }
@@ -101,7 +101,7 @@ def check_secrets(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(
                 key,
                 f"{key} is {masked!r}, with a user or password in it, which a run directory must not hold",
-                _KEPT.get(address.partition("://")[0].lower(), "leave it out of the address"),
+                _KEPT.get(address.partition("://")[0].lower(), "remove it from the address"),
             )
 
 
@@ -115,13 +115,13 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield from _texts(entry, f"{key}.{name}" if key else str(name))
 
 
-_NETRC = "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"
+_NETRC = "remove it, and write `machine HOST login USER password PASSWORD` into ~/.netrc"
 _KEPT = {
     "https": _NETRC,
     "http": _NETRC,
-    "s3": "leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    "gs": "leave it out, and run gcloud auth application-default login",
-    "hf": "leave it out, and run hf auth login",
+    "s3": "remove it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "remove it, and run gcloud auth application-default login",
+    "hf": "remove it, and run hf auth login",
 }
 """Scheme -> where its credentials belong."""
 

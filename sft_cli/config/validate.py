@@ -123,7 +123,7 @@ def _section_fix(section: type, name: str, value: Any) -> str:
     suited = [own for own, kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) and value in list(kind)]
     if suited:
         return f"did you mean {override_word(f'{name}.{suited[0]}', value)}?"
-    return f"set one of its keys (sft show --keys {name}), or leave {name} out"
+    return f"set one of its keys (sft show --keys {name}), or remove {name}"
 
 
 def _value(field: Field[Any], kind: Any, value: Any, key: str, errors: Errors) -> Any:
@@ -197,7 +197,7 @@ def _choice(field: Field[Any], kind: type[Enum], value: Any, key: str, errors: E
         f"{did_you_mean(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
     )
     problem = f"{key} is {format_value(value)}, which is not one of its values"
-    left_out = "" if meant else f", or leave {key} out{_default(field)}"
+    left_out = "" if meant else f", or remove {key}{_default(field)}"
     errors.append(ConfigError(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))
     return None
 
@@ -246,7 +246,7 @@ def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> 
     wanted = f"write {_noun(kind)}"
     if kind in (int, float) and (bounds := _bounds(field)):
         wanted += f" {bounds}" if bounds.startswith(("above", "below")) else f" of {bounds}"
-    return ConfigError(key, problem, f"{wanted}, or leave {key} out{_default(field)}")
+    return ConfigError(key, problem, f"{wanted}, or remove {key}{_default(field)}")
 
 
 def _inner(key: str, value: Mapping[Any, Any]) -> str:

@@ -110,5 +110,5 @@ def free_port() -> int:
         raise SftError(
             where="127.0.0.1",
             problem=f"the loopback interface cannot be used: {error.strerror}",
-            fix="allow connections on the loopback interface, or leave launcher.nproc out",
+            fix="allow connections on the loopback interface, or remove launcher.nproc",
         ) from error

@@ -74,7 +74,7 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
 
 
 def _continue(model: "ChatModel", messages: Messages, line: str, *, is_typed: bool) -> Messages:
-    """Answer a message; return the conversation with both, or as it was if there is no room for a typed message."""
+    """Answer a message; return the conversation with both, or as it was if a typed message does not fit."""
     asked = [*messages, {"role": "user", "content": line}]
     try:
         return [*asked, {"role": "assistant", "content": model.answer(asked, stop_on_ctrl_c=is_typed)}]

@@ -56,7 +56,7 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
         raise SftError(
             where="--into dequantized",
             problem="the run's base was not quantized",
-            fix="leave --into out: the adapter is added to the original base",
+            fix="remove --into: the adapter is added to the original base",
         )
     needed = (run.environment, run.manifest, run.metrics, run.probes, result / "generation_config.json")
     if missing := [file for file in needed if not file.is_file()]:

@@ -129,7 +129,7 @@ def _check_target(directory: Path, ours: bool) -> None:
     else:
         return
     raise SftError(
-        where=f"prepared_dir={directory}", problem=problem, fix="name another directory, or leave prepared_dir out"
+        where=f"prepared_dir={directory}", problem=problem, fix="name another directory, or remove prepared_dir"
     )
 
 

@@ -16,7 +16,7 @@ SETTINGS: Mapping[int, Mapping[str, str]] = {
 }
 """Version -> controller -> file of its limit."""
 PATIENCE = 5.0
-"""Seconds in which killed processes are gone; the kernel frees their memory meanwhile."""
+"""Seconds to wait for killed processes to exit; the kernel frees their memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ControlGroup:
             (folder / "cgroup.procs").write_text(str(pid))
 
     def kill(self) -> None:
-        """Kill all processes of the group and wait until they are gone."""
+        """Kill all processes of the group and wait until they have exited."""
         end = time.monotonic() + PATIENCE
         while (pids := self._pids()) and time.monotonic() < end:
             for pid in pids:

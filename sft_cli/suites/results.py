@@ -32,7 +32,7 @@ DIGEST_DIGITS = 8
 """Hexadecimal digits of the digest in the name of a directory."""
 NOT_IN_DIGEST = ("source", "licence", "items", "path", "file", "hub", "subset", "split", "revision", "answers",
                  "scorers", "options", "reduce", "tags", "cluster", "target", "version", "limit")  # fmt: skip
-"""Fields of a definition that no answer depends on; the fingerprint stands for the data."""
+"""Fields of a definition that no answer depends on; the fingerprint identifies the data."""
 
 Record = Mapping[str, Any]
 Place = tuple[str, int]

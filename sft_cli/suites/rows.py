@@ -124,7 +124,7 @@ def _with_answers(name: str, rows: Sequence[Row], file: Path) -> list[Row]:
     """Return the rows with the columns of those of a second file that have the same id."""
     key = f"eval.suites.{name}.answers"
     if not file.is_file():
-        fix = f"put it beside the items, or set {key}={shlex.quote('NAME')}"
+        fix = f"put it into the directory of the items, or set {key}={shlex.quote('NAME')}"
         raise SftError(where=key, problem=f"there is no file {file}", fix=fix)
     answers: dict[Any, Mapping[str, Any]] = {
         row.values.get("id"): row.values for row in _read(name, SourceConfig(path=str(file)), key)

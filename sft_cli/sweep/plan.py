@@ -116,13 +116,13 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
         yield SftError(
             where="run_dir",
             problem="each member of a sweep has its own directory",
-            fix="leave run_dir out, and name the sweep's directory with --out DIR",
+            fix="remove run_dir, and name the sweep's directory with --out DIR",
         )
     if configs[0].prepared_dir is not None and len({_data_settings(config) for config in configs}) > 1:
         yield SftError(
             where="prepared_dir",
             problem="the members need different prepared data, but one directory holds only one data set",
-            fix="leave prepared_dir out: each data set is then stored under its fingerprint",
+            fix="remove prepared_dir: each data set is then stored under its fingerprint",
         )
     if len({config.launcher.kind for config in configs}) > 1:
         problem = "some members would run in this shell and some as SLURM jobs"
@@ -138,7 +138,7 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
         if other is not values:
             first, second = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
             problem = f"two members would train the same: {first}, and {second}"
-            yield SftError(where=COMMAND_LINE, problem=problem, fix="leave one of them out")
+            yield SftError(where=COMMAND_LINE, problem=problem, fix="remove one of them")
 
 
 def _data_settings(config: Config) -> str:

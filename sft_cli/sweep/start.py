@@ -99,7 +99,7 @@ def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: 
         raise SftError(
             where=f"--parallel {parallel}",
             problem=f"job {record.job}, a SLURM array, keeps the number it was submitted with",
-            fix=f"leave it out; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
+            fix=f"remove it; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
         )
     configs = tuple(read_config(record.run(member).config) for member in record.members)
     if metric is not None or mode is not None:

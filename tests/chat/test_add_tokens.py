@@ -80,7 +80,7 @@ def test_known_tokens_are_rejected_all_at_once(tokenizer):
     ids = [tokenizer.backend.token_to_id(text) for text in ("<s>", "a")]
     with pytest.raises(SftError) as caught:
         add_tokens(tokenizer, ["<s>", "<x>", "a"])
-    fix = "fix: leave it out: it can be used and trained without being added"
+    fix = "fix: remove it: it can be used and trained without being added"
     assert f"model.add_tokens: '<s>' is already in the tokenizer, as token {ids[0]}\n  {fix}" in str(caught.value)
     assert f"model.add_tokens: 'a' is already in the tokenizer, as token {ids[1]}\n  {fix}" in str(caught.value)
     assert "<x>" not in str(caught.value)

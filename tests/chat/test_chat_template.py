@@ -44,14 +44,14 @@ def test_variables_reach_every_rendering(tokenizer, tmp_path):
         (
             {"enable_thinkng": False},
             "template mine.jinja reads no such variable (it reads: enable_thinking)",
-            "correct the name, or leave it out",
+            "correct the name, or remove it",
         ),
         (
             {"eos_token": "<s>"},
             "every template gets it from the conversation or the tokenizer",
-            "leave it out",
+            "remove it",
         ),
-        ({"messages": "no"}, "every template gets it from the conversation or the tokenizer", "leave it out"),
+        ({"messages": "no"}, "every template gets it from the conversation or the tokenizer", "remove it"),
     ],
 )
 def test_variables_without_effect_are_rejected(tokenizer, tmp_path, monkeypatch, variables, problem, fix):

@@ -133,7 +133,7 @@ def test_normalizing_twice_equals_once(turns, thinking, system, override):
         (
             {"override_system": True},
             "data.override_system=true: data.system is not set: there is nothing to put in place of the system messages"
-            "\n  fix: set data.system to the text (or to '' for none), or leave data.override_system out",
+            "\n  fix: set data.system to the text (or to '' for none), or remove data.override_system",
         ),
         (
             {"no_loss_patterns": ["ok", "a(b"]},
@@ -148,12 +148,12 @@ def test_normalizing_twice_equals_once(turns, thinking, system, override):
         (
             {"train_on": TrainOn.all, "train_on_reasoning": False},
             "data.train_on_reasoning=false: data.train_on=all trains the whole text, so that this has no effect"
-            "\n  fix: leave it out, or set data.train_on=assistant",
+            "\n  fix: remove it, or set data.train_on=assistant",
         ),
         (
             {"train_on": TrainOn.all, "train_on_tool_results": True},
             "data.train_on_tool_results=true: data.train_on=all trains the whole text, so that this has no effect"
-            "\n  fix: leave it out, or set data.train_on=assistant",
+            "\n  fix: remove it, or set data.train_on=assistant",
         ),
     ],
 )

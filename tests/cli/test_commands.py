@@ -79,7 +79,7 @@ def test_version_and_keys():
     [
         ("--lr", "did you mean trainer.lr=3?"),
         ("--learning-rate=3", "here it is called trainer.lr: write trainer.lr=3"),
-        ("--flubber", "leave it out; `sft show --keys` lists every key"),
+        ("--flubber", "remove it; `sft show --keys` lists every key"),
     ],
 )
 def test_a_flag_of_another_tool_is_translated(flag, fix):
@@ -95,7 +95,7 @@ def test_a_flag_of_another_tool_is_translated(flag, fix):
     ("options", "where", "fix"),
     [
         (["--row", "1", "--worst", "longest"], "sft inspect", "keep one of --row, --worst"),
-        (["--row", "1", "--source", "a", "-n", "2"], "--source", "leave out --source and -n"),
+        (["--row", "1", "--source", "a", "-n", "2"], "--source", "remove --source and -n"),
         (["--text", "("], "--text (", "to find the text literally: --text '\\('"),
     ],
 )

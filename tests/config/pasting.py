@@ -34,10 +34,10 @@ class Fix:
     """The words that a fix offers.
 
     Attributes:
-        commands: Whole command lines, ``sft`` left out.
+        commands: Whole command lines, without ``sft``.
         settings: Alternatives, each of one or several ``key=value`` words, or of an option with its value.
         lines: Lines of YAML.
-        leave: Whether leaving the mistake out is a fix.
+        leave: Whether removing the mistake is a fix.
     """
 
     commands: list[list[str]]
@@ -75,7 +75,7 @@ def read(fix: str) -> Fix:
                 settings.append(group)
                 group = []
         place += 1
-    return Fix(commands, settings, lines, re.search(r"\bleav(e|ing) (it|[\w.]+|both) out\b", fix) is not None)
+    return Fix(commands, settings, lines, re.search(r"\bremov(e|ing) (?!the\b|--)[\w.]+", fix) is not None)
 
 
 def _tokens(fix: str) -> Iterator[tuple[str, bool]]:
@@ -102,7 +102,7 @@ def _command(tokens: list[tuple[str, bool]]) -> list[str]:
     for word, ends in tokens:
         follows_option = bool(words) and _OPTION.fullmatch(words[-1]) is not None and words[-1] not in FLAGS
         if words and _PLAIN.fullmatch(word) and not follows_option:
-            break  # the sentence goes on
+            break  # the sentence continues
         words.append(_bare(word))
         if ends:
             break

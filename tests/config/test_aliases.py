@@ -14,7 +14,7 @@ KEYS_ELSEWHERE = [
     ("trainer.label_smoothing_factor=0.1", "here it is called loss.label_smoothing: write loss.label_smoothing=0.1"),
     ("router_aux_loss_coef=0.01", "here it is called loss.router: write loss.router=0.01"),
     ("use_rslora=true", "here it is called adapter=rslora"),
-    ("use_rslora=false", "leave it out; set to true, it is called adapter=rslora here"),
+    ("use_rslora=false", "remove it; set to true, it is called adapter=rslora here"),
     ("adapter.use_dora=true", "here it is called adapter=dora"),
     ("init_lora_weights=pissa", "here it is called adapter.init: write adapter.init=pissa"),
     ("loraplus_lr_ratio=16", "here it is called adapter.lr_ratio: write adapter.lr_ratio=16"),
@@ -50,11 +50,11 @@ KEYS_ELSEWHERE = [
     ("deepspeed=zero3.json", "here it is a choice: write distributed=fsdp"),
     ("datasets=[{path: a.jsonl, type: alpaca}]",
      "here it is called data.mix.<name>.path: write data.mix.local.path=a.jsonl"),
-    ("group_by_length=true", "leave it out: nothing is padded here, so lengths may differ"),
+    ("group_by_length=true", "remove it: nothing is padded here, so lengths may differ"),
     ("padding_free=true",
-     "leave it out: examples are always packed without padding, none attends to another, and"
+     "remove it: examples are always packed without padding, none attends to another, and"
      " speed.tokens_per_micro_batch sets how many tokens are computed at once"),
-    ("torch_compile=true", "leave it out: the operations that a compiler fuses are fused here already, without minutes of compiling"),
+    ("torch_compile=true", "remove it: the operations that a compiler fuses are fused here already, without minutes of compiling"),
     ("resume_from_checkpoint=runs/a/checkpoints/step-50", "resume a run by its directory: sft train --resume runs/a"),
     ("retention.stop=true", "did you mean trainer.retention.stop=true?"),
     ("trainer.retention.math.path=a.jsonl", "did you mean trainer.retention.probes.<name>.path?"),
@@ -90,7 +90,7 @@ def test_batch_keys_share_one_fix_with_the_product(words, arithmetic, examples):
 
     assert error.problem.count("no key") == len(words)
     assert f"over all GPUs: {arithmetic};" in error.fix
-    assert f"write trainer.examples_per_step={examples} and leave" in error.fix
+    assert f"write trainer.examples_per_step={examples} and remove" in error.fix
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_key_with_another_meaning_is_not_suggested(word, never):
     error = refusal(word)
 
     assert never not in error.fix
-    assert error.fix.startswith("leave it out")
+    assert error.fix.startswith("remove it")
 
 
 def test_unsupported_keys_give_the_reason():
     own = {key.rpartition(".")[2] for key in KEYS} - {"temperature", "top_p"}  # of the mix, and of suites
     assert not UNSUPPORTED.keys() & (KEY_ALIASES.keys() | own)
     for name, why in UNSUPPORTED.items():
-        assert why.startswith("leave it out")
+        assert why.startswith("remove it")
         assert suggest_key(name) == why

@@ -75,12 +75,12 @@ MISTAKES = [
     (
         ["adapter=eva", "adapter.rank_pattern={q_proj: 4}"],
         "adapter.rank_pattern is set with adapter.init eva, which gives layers with the same input equal ranks",
-        "leave adapter.rank_pattern out, or set adapter.init=default",
+        "remove adapter.rank_pattern, or set adapter.init=default",
     ),
     (
         ["adapter=pissa", "adapter.start_from=runs/a"],
         "adapter.init is pissa, but the weights come from adapter.start_from",
-        "leave one of them out",
+        "remove one of them",
     ),
     (
         ["adapter=none", "adapter.start_from=runs/a"],
@@ -100,22 +100,22 @@ MISTAKES = [
     (
         ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
         "adapter.dropout is 0.1 with adapter.target_parameters, whose update has no input to drop",
-        "set adapter.dropout=0, or leave adapter.target_parameters out",
+        "set adapter.dropout=0, or remove adapter.target_parameters",
     ),
     (
         ["adapter=pissa", "adapter.target_parameters=[experts.down_proj]"],
         "adapter.target_parameters is set with adapter.init pissa, which supports layers only",
-        "set adapter.init=default, or leave adapter.target_parameters out",
+        "set adapter.init=default, or remove adapter.target_parameters",
     ),
     (
         ["adapter=dora", "adapter.target_parameters=[experts.down_proj]"],
         "adapter.target_parameters is set with adapter.dora: PEFT supports DoRA for layers only",
-        "set adapter.dora=false, or leave adapter.target_parameters out",
+        "set adapter.dora=false, or remove adapter.target_parameters",
     ),
     (
         ["adapter.frozen_adapters=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
         "adapter.target_parameters is set with adapter.frozen_adapters, which supports layers only",
-        "leave one of them out, or merge the frozen adapters: sft merge RUN",
+        "remove one of them, or merge the frozen adapters: sft merge RUN",
     ),
     (
         ["adapter.target_modules=[]"],
@@ -156,52 +156,52 @@ MISTAKES = [
     (
         ["adapter=ia3", "adapter.rank=8"],
         "adapter.rank would have no effect: only LoRA reads it",
-        "choose adapter=lora, or leave adapter.rank out",
+        "choose adapter=lora, or remove adapter.rank",
     ),
     (
         ["adapter=vera", "adapter.dora=true"],
         "adapter.dora would have no effect: only LoRA reads it",
-        "choose adapter=lora, or leave adapter.dora out",
+        "choose adapter=lora, or remove adapter.dora",
     ),
     (
         ["adapter=oft", "adapter.lr_ratio=16"],
         "adapter.lr_ratio would have no effect: only LoRA reads it",
-        "choose adapter=lora, or leave adapter.lr_ratio out",
+        "choose adapter=lora, or remove adapter.lr_ratio",
     ),
     (
         ["adapter=oft", "adapter.dropout=0.1"],
         "adapter.dropout would have no effect: only LoRA and VeRA read it",
-        "choose adapter=lora, or leave adapter.dropout out",
+        "choose adapter=lora, or remove adapter.dropout",
     ),
     (
         ["adapter.vera.rank=8"],
         "adapter.vera.rank would have no effect: only VeRA reads it",
-        "choose adapter=vera, or leave adapter.vera.rank out",
+        "choose adapter=vera, or remove adapter.vera.rank",
     ),
     (
         ["adapter.oft.block_size=8"],
         "adapter.oft.block_size would have no effect: only OFT reads it",
-        "choose adapter=oft, or leave adapter.oft.block_size out",
+        "choose adapter=oft, or remove adapter.oft.block_size",
     ),
     (
         ["adapter.virtual.tokens=8"],
         "adapter.virtual.tokens would have no effect: only prefix, prompt and llama_adapter read it",
-        "choose adapter=prefix, or leave adapter.virtual.tokens out",
+        "choose adapter=prefix, or remove adapter.virtual.tokens",
     ),
     (
         ["adapter.kind=prefix", "adapter.target_modules=[q_proj]"],
         "adapter.target_modules would have no effect: this adapter kind is not attached to layers",
-        "choose adapter=lora, or leave adapter.target_modules out",
+        "choose adapter=lora, or remove adapter.target_modules",
     ),
     (
         ["adapter.freeze=[embed_tokens]"],
         "adapter.freeze would have no effect: only full fine-tuning trains the base's own weights",
-        "choose adapter=none, or leave adapter.freeze out",
+        "choose adapter=none, or remove adapter.freeze",
     ),
     (
         ["quant=int8", "quant.double_quant=false"],
         "quant.double_quant would have no effect: only 4-bit storage reads it",
-        "choose quant=nf4, or leave quant.double_quant out",
+        "choose quant=nf4, or remove quant.double_quant",
     ),
 ]
 

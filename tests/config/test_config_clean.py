@@ -20,12 +20,12 @@ MISTAKES = [
     (
         ["clean.near_duplicates.threshold=0.7"],
         "clean.near_duplicates.threshold would have no effect: near_duplicates is not one of clean.steps",
-        "set clean.steps=[leakage,near_duplicates], or leave clean.near_duplicates.threshold out",
+        "set clean.steps=[leakage,near_duplicates], or remove clean.near_duplicates.threshold",
     ),
     (
         ["clean.steps=[near_duplicates]", "clean.near_duplicates.method=rouge_l", "clean.near_duplicates.shingle=2"],
         "clean.near_duplicates.shingle would have no effect: only the method minhash reads it",
-        "set clean.near_duplicates.method=minhash, or leave clean.near_duplicates.shingle out",
+        "set clean.near_duplicates.method=minhash, or remove clean.near_duplicates.shingle",
     ),
     (
         ["clean.steps=[near_duplicates]", "clean.near_duplicates.threshold=0.01"],
@@ -49,17 +49,17 @@ MISTAKES = [
     (
         ["clean.steps=[heuristics]", "clean.heuristics.repetition=false", "clean.heuristics.max_repeated_share=0.3"],
         "clean.heuristics.max_repeated_share would have no effect: the rule repetition is switched off",
-        "set clean.heuristics.repetition=true, or leave clean.heuristics.max_repeated_share out",
+        "set clean.heuristics.repetition=true, or remove clean.heuristics.max_repeated_share",
     ),
     (
         ["clean.steps=[pii]", "clean.pii.kinds=[email]", "clean.pii.phone_regions=[DE]"],
         "clean.pii.phone_regions would have no effect: clean.pii.kinds has no phone",
-        "add phone to clean.pii.kinds, or leave clean.pii.phone_regions out",
+        "add phone to clean.pii.kinds, or remove clean.pii.phone_regions",
     ),
     (
         ["data.mix.a.path=a.jsonl", "data.mix.a.priority=2"],
         "data.mix.a.priority would have no effect: no step looks for duplicates across sources",
-        "add exact_duplicates or near_duplicates to clean.steps, or leave data.mix.a.priority out",
+        "add exact_duplicates or near_duplicates to clean.steps, or remove data.mix.a.priority",
     ),
 ]
 

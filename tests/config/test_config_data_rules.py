@@ -25,12 +25,12 @@ MISTAKES = [
     (
         ["data.total_rows=1000"],
         "data.total_rows is 1000, but data.stopping_strategy is first_exhausted: it would not be read",
-        "set data.stopping_strategy=total_rows, or leave data.total_rows out",
+        "set data.stopping_strategy=total_rows, or remove data.total_rows",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.stopping_strategy=total_rows", "data.total_rows=1000"],
         "data.stopping_strategy is total_rows, but every source has epochs, which already set the rows of an epoch",
-        "remove epochs from a source, or leave data.stopping_strategy out",
+        "remove epochs from a source, or remove data.stopping_strategy",
     ),
     (
         ["data.val_rows=100", "data.val_fraction=0.1"],
@@ -50,7 +50,7 @@ MISTAKES = [
     (
         [A, B, "data.stages=[{mix:{a:1.0,b:0.0}},{}]"],
         "data.stages.0.mix.b is 0; a weight must be above 0",
-        "leave b out of this stage's mix, or give it a weight such as 1.0",
+        "remove b from this stage's mix, or give it a weight such as 1.0",
     ),
     (
         [A, B, "data.stages=[{mix:{a:1.0}},{mix:{a:2.0}}]"],
@@ -60,48 +60,48 @@ MISTAKES = [
     (
         [A, "data.stages=[{order:by_length,difficulty:loss}]"],
         "data.stages.0.difficulty is 'loss', but the stage's order is by_length: it would not be read",
-        "set order: by_difficulty, or leave difficulty out",
+        "set order: by_difficulty, or remove difficulty",
     ),
     (
         ["data.temperature=3"],
         "data.temperature would have no effect: data.strategy is proportional",
-        "set data.strategy=temperature, or leave data.temperature out",
+        "set data.strategy=temperature, or remove data.temperature",
     ),
     (
         ["data.stopping_strategy=all_exhausted"],
         "data.stopping_strategy would have no effect: with data.strategy=proportional the weights are numbers of"
         " passes, which set the rows of an epoch",
-        "set data.strategy=equal, temperature or trained_tokens, or leave data.stopping_strategy out",
+        "set data.strategy=equal, temperature or trained_tokens, or remove data.stopping_strategy",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.strategy=equal"],
         "data.strategy would have no effect: every source has epochs, which take precedence",
-        "remove epochs from a source, or leave data.strategy out",
+        "remove epochs from a source, or remove data.strategy",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.mix.a.weight=2"],
         "data.mix.a.weight would have no effect: a has epochs, which set the number of passes",
-        "set data.mix.a.epochs=null, or leave data.mix.a.weight out",
+        "set data.mix.a.epochs=null, or remove data.mix.a.weight",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.mix.a.cap=2"],
         "data.mix.a.cap would have no effect: a has epochs, which set the number of passes",
-        "set data.mix.a.epochs=null, or leave data.mix.a.cap out",
+        "set data.mix.a.epochs=null, or remove data.mix.a.cap",
     ),
     (
         [A, B, "data.strategy=equal", "data.mix.a.cap=100"],
         "data.mix.a.cap would have no effect: with data.strategy=equal shares do not follow sizes",
-        "set data.strategy=proportional or temperature, or leave data.mix.a.cap out",
+        "set data.strategy=proportional or temperature, or remove data.mix.a.cap",
     ),
     (
         [A, "data.strategy=equal", "data.mix.a.weight=2", "data.stages=[{mix:{a:1.0}}]"],
         "data.mix.a.weight would have no effect: every stage of data.stages has its own weights",
-        "set the weight there, or leave data.mix.a.weight out",
+        "set the weight there, or remove data.mix.a.weight",
     ),
     (
         ["data=quickstart", "data.val_rows=10"],
         "data.val_rows would have no effect: every source has its own held-out rows",
-        "remove validation_path or validation_split of a source, or leave data.val_rows out",
+        "remove validation_path or validation_split of a source, or remove data.val_rows",
     ),
 ]
 

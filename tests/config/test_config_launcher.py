@@ -85,7 +85,7 @@ def test_chained_jobs_do_not_requeue_themselves():
         ("distributed=deepspeed", "write distributed=fsdp; "),
         ("distributed=zero2", "write distributed=fsdp_zero2; "),
         ("distributed.kind=deepspeed", "did you mean distributed.kind=fsdp? choose one of ddp, fsdp"),
-        ("launcher.nproc=many", "write a whole number of at least 1, or leave launcher.nproc out (default: 1)"),
+        ("launcher.nproc=many", "write a whole number of at least 1, or remove launcher.nproc (default: 1)"),
     ],
 )
 def test_launcher_keys_of_other_tools_suggest_ours(word, fix):

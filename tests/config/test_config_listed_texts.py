@@ -41,7 +41,7 @@ def test_patterns():
         pytest.param(
             ["model.add_tokens=[<a>]", "adapter=ia3"],
             "command line: model.add_tokens is set with adapter.kind ia3, which does not train the embeddings of new"
-            " tokens\n  fix: choose adapter=lora or adapter=none, or leave model.add_tokens out",
+            " tokens\n  fix: choose adapter=lora or adapter=none, or remove model.add_tokens",
             id="kind",
         ),
         pytest.param(

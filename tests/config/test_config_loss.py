@@ -25,18 +25,18 @@ MISTAKES = [
     (
         [A, B, "loss.replay=0.5"],
         "loss.replay is 0.5, but no source is replayed",
-        "set data.mix.a.role=replay, or leave loss.replay out",
+        "set data.mix.a.role=replay, or remove loss.replay",
     ),
     (
         [A, "data.mix.a.role=replay", "loss.replay=0.5"],
         "loss.replay is 0.5, but every source is replayed: there is nothing to add it to",
-        "leave loss.replay out",
+        "remove loss.replay",
     ),
     (
         [A, B, REPLAYED, "data.mix.b.loss_weight=0.2", "loss.replay=0.5"],
         "data.mix.b.loss_weight is 0.2, but with loss.replay it would have no effect: the loss of replayed tokens"
         " is a separate mean",
-        "leave data.mix.b.loss_weight out, or use it without loss.replay",
+        "remove data.mix.b.loss_weight, or use it without loss.replay",
     ),
     (["loss.label_smoothing=1"], "loss.label_smoothing is 1; it must be at least 0 and below 1",
      "did you mean loss.label_smoothing=1%?"),

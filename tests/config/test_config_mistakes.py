@@ -66,7 +66,7 @@ ERRORS_OF_ONE_WORD = [
     (
         "data.template=llama3",
         "there is no key data.template",
-        "leave it out: the tokenizer's own template is taken, or choose template= one of alpaca, auto, chatml, llama2, plain, vicuna",
+        "remove it: the tokenizer's own template is taken, or choose template= one of alpaca, auto, chatml, llama2, plain, vicuna",
     ),
     ("clean.dedup=true", "there is no key clean.dedup", "here it is called clean.steps=[leakage,exact_duplicates]"),
     ("data.stages=[{nam: a}]", "there is no key data.stages.0.nam", "did you mean data.stages.0.name?"),
@@ -83,7 +83,7 @@ ERRORS_OF_ONE_WORD = [
     (
         "data.stages=[{share: 0}]",
         "data.stages.0.share is 0; it must be above 0",
-        "write a number above 0, or leave data.stages.0.share out (default: 1)",
+        "write a number above 0, or remove data.stages.0.share (default: 1)",
     ),
     (
         "data.budget.dropped=5",
@@ -92,7 +92,7 @@ ERRORS_OF_ONE_WORD = [
     ),
     ("clean.steps=pii", "clean.steps is 'pii'; it must be a list", "did you mean clean.steps=[pii]?"),
     ("trainr.lr=1", "there is no key trainr.lr", "did you mean trainer.lr=1?"),
-    ("zzz=1", "there is no key zzz", "leave it out; `sft show --keys` lists every key"),
+    ("zzz=1", "there is no key zzz", "remove it; `sft show --keys` lists every key"),
     (
         "adapter=qlora",
         "adapter has no option 'qlora'",
@@ -114,11 +114,11 @@ ERRORS_OF_ONE_WORD = [
     ),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
     ("mine.yaml", "there is no recipe file mine.yaml", "check the path; `sft recipes` lists the recipes"),
-    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value with trainer.lr=, or leave it out"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value with trainer.lr=, or remove it"),
     (
         "trainer.lr =",
         "'trainer.lr =' is not of the form key=value",
-        "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4",
+        "remove it, or write key=value without spaces around =, for example trainer.lr=1e-4",
     ),
     ("+trainer.lr=1e-4", "'+trainer.lr=1e-4' begins with +, but a key can only be set", "write trainer.lr=1e-4"),
     ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but a key can only be set", "did you mean trainer.lr=1?"),
@@ -126,28 +126,28 @@ ERRORS_OF_ONE_WORD = [
     (
         "~data.mix",
         "'~data.mix' begins with ~, but a key can only be set",
-        "leave it out: a key without a value has its default (sft show --keys data.mix)",
+        "remove it: a key without a value has its default (sft show --keys data.mix)",
     ),
-    ("hydra.run.dir=x", "there is no key hydra.run.dir", "leave it out; `sft show --keys` lists every key"),
+    ("hydra.run.dir=x", "there is no key hydra.run.dir", "remove it; `sft show --keys` lists every key"),
     (
         "trainer.lr=fast",
         "trainer.lr is 'fast'; it must be a number, or auto",
-        "write a number above 0, or leave trainer.lr out (default: auto)",
+        "write a number above 0, or remove trainer.lr (default: auto)",
     ),
     (
         "trainer.lr=null",
         "trainer.lr is null; it must be a number, or auto",
-        "write a number above 0, or leave trainer.lr out (default: auto)",
+        "write a number above 0, or remove trainer.lr (default: auto)",
     ),
     (
         "trainer.lr=nan",
         "trainer.lr is nan; it must be above 0",
-        "write a number above 0, or leave trainer.lr out (default: auto)",
+        "write a number above 0, or remove trainer.lr (default: auto)",
     ),
     (
         "trainer.lr=inf",
         "trainer.lr is inf; it must be above 0",
-        "write a number above 0, or leave trainer.lr out (default: auto)",
+        "write a number above 0, or remove trainer.lr (default: auto)",
     ),
     ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "did you mean trainer.lr=1?"),
     (
@@ -158,12 +158,12 @@ ERRORS_OF_ONE_WORD = [
     (
         "trainer.seed=true",
         "trainer.seed is true; it must be a whole number",
-        "write a whole number of at least 0, or leave trainer.seed out (default: 42)",
+        "write a whole number of at least 0, or remove trainer.seed (default: 42)",
     ),
     (
         "adapter.rank=0",
         "adapter.rank is 0; it must be at least 1",
-        "write a whole number of at least 1, or leave adapter.rank out (default: 16)",
+        "write a whole number of at least 1, or remove adapter.rank (default: 16)",
     ),
     (
         "adapter.dropout=1",
@@ -188,12 +188,12 @@ ERRORS_OF_ONE_WORD = [
     (
         "trainer.betas=[0.9]",
         "trainer.betas is the list [0.9]; it must be a list of 2 values",
-        "write two numbers such as [0.9,0.95], or leave trainer.betas out (default: [0.9,0.999])",
+        "write two numbers such as [0.9,0.95], or remove trainer.betas (default: [0.9,0.999])",
     ),
     (
         "trainer.betas=[0.9,2]",
         "trainer.betas.1 is 2.0; it must be at least 0 and below 1",
-        "write two numbers of at least 0 and below 1, or leave trainer.betas out",
+        "write two numbers of at least 0 and below 1, or remove trainer.betas",
     ),
     (
         "adapter.target_modules=q_proj",
@@ -212,12 +212,12 @@ ERRORS_OF_ONE_WORD = [
     (
         "trainer.min_lr_ratio=0.2",
         "trainer.min_lr_ratio would have no effect: only the schedules cosine_with_min_lr, polynomial and wsd read it",
-        "set trainer.schedule=cosine_with_min_lr, polynomial or wsd, or leave trainer.min_lr_ratio out",
+        "set trainer.schedule=cosine_with_min_lr, polynomial or wsd, or remove trainer.min_lr_ratio",
     ),
     (
         "launcher.partition=gpu",
         "launcher.partition would have no effect: the job runs in this shell",
-        "choose launcher=slurm, or leave launcher.partition out",
+        "choose launcher=slurm, or remove launcher.partition",
     ),
 ]
 
@@ -252,7 +252,7 @@ TOGETHER = [
     (
         ["trainer.max_length=9000", "speed.tokens_per_micro_batch=8192"],
         "speed.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
-        "leave it out, set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
+        "remove it, set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
     ),
     (
         ["quant=nf4", "adapter=none"],
@@ -267,12 +267,12 @@ TOGETHER = [
     (
         ["adapter=none", "adapter.rank=8"],
         "adapter.rank would have no effect: there is no adapter",
-        "choose adapter=lora, or leave adapter.rank out",
+        "choose adapter=lora, or remove adapter.rank",
     ),
     (
         ["template=alpaca", "template.path=my.jinja"],
         "template.name would have no effect: template.path takes precedence",
-        "set one of them, or leave template.name out",
+        "set one of them, or remove template.name",
     ),
     (
         ["data.mix.a.path=x", "data.mix.a.validation_path=y", "data.mix.a.validation_split=z"],

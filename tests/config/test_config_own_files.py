@@ -80,7 +80,7 @@ def test_ambiguous_option_name_is_an_error(home):
         "command line: quant=nf4 is ambiguous: configs/quant/nf4.yaml (package) and configs/quant/nf4.yaml\n"
         "  fix: rename one of the files"
     )
-    assert compose([]).quant.kind is QuantKind.none, "a foreign ./configs does not stand in anybody's way"
+    assert compose([]).quant.kind is QuantKind.none, "a foreign ./configs has no effect"
 
 
 def test_recipes_lists_one_per_line_and_prints_one_with_its_header(home):

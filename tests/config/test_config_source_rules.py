@@ -37,8 +37,8 @@ def errors_of(words) -> list[tuple[str, str]]:
             "data.mix.a.tags.repaired is a tag set by sft prepare",
             "choose another name",
         ),
-        ("data.mix.a.format=''", "data.mix.a.format is empty", "write data.mix.a.format=auto, or leave it out"),
-        ("data.mix.a.format={}", "data.mix.a.format is empty", "write data.mix.a.format=auto, or leave it out"),
+        ("data.mix.a.format=''", "data.mix.a.format is empty", "write data.mix.a.format=auto, or remove it"),
+        ("data.mix.a.format={}", "data.mix.a.format is empty", "write data.mix.a.format=auto, or remove it"),
     ],
 )  # fmt: skip
 def test_mistakes(word, problem, fix):
@@ -55,7 +55,7 @@ def test_columns_with_a_custom_format_are_refused():
     assert errors_of(words) == [
         (
             "data.mix.a.columns would have no effect: the texts of data.mix.a.format name the columns themselves",
-            "leave columns out",
+            "remove data.mix.a.columns",
         )
     ]
 

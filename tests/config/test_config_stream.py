@@ -17,7 +17,7 @@ from sft_cli.errors import SftError
         (
             ["data.mix.a.shuffle_buffer=10"],
             "data.mix.a.shuffle_buffer would have no effect: a is not streamed",
-            "set data.mix.a.stream=true, or leave data.mix.a.shuffle_buffer out",
+            "set data.mix.a.stream=true, or remove data.mix.a.shuffle_buffer",
         ),
     ],
 )

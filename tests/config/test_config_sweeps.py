@@ -45,7 +45,7 @@ def test_values_of_one_word(text, values):
     ("text", "why"),
     [
         ("interval(1,2)", "interval() has no finite list of values; list them, or use range(start,stop,step)"),
-        ("shuffle(1,2)", "shuffle() would change the order, and the names of the members, each time; leave it out"),
+        ("shuffle(1,2)", "shuffle() would change the order, and the names of the members, each time; remove it"),
         ("1,,2", "cannot be read"),
         ("1" * 20_001, "the value has 20,001 characters, more than 20,000; write it into a recipe"),
     ],
@@ -117,7 +117,7 @@ def test_user_options_are_matched_by_glob(tmp_path):
         ),
         pytest.param(
             ["trainer.lr=1,2,1"],
-            "command line: trainer.lr=1,2,1 names 1 twice\n  fix: leave one of them out",
+            "command line: trainer.lr=1,2,1 names 1 twice\n  fix: remove one of them",
             id="twice",
         ),
         pytest.param(

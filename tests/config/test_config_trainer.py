@@ -29,7 +29,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.optimizer=lion", "trainer.lion_betas=[0.9,1]"],
             "trainer.lion_betas.1 is 1.0; it must be at least 0 and below 1",
-            "write two numbers of at least 0 and below 1, or leave trainer.lion_betas out",
+            "write two numbers of at least 0 and below 1, or remove trainer.lion_betas",
         ),
         (
             ["trainer.lr_factors={embed_tokens: -1}"],
@@ -39,12 +39,12 @@ from sft_cli.errors import SftError
         (
             ["trainer.lr_factors.embed_tokens=0"],
             "trainer.lr_factors.embed_tokens is 0; a factor on the learning rate must be above 0",
-            "leave it out, and freeze those parameters (adapter.freeze)",
+            "remove it, and freeze those parameters (adapter.freeze)",
         ),
         (
             ["trainer.lr_factors.embed_tokens=low"],
             "trainer.lr_factors.embed_tokens is 'low'; it must be a number",
-            "write a number, or leave trainer.lr_factors.embed_tokens out",
+            "write a number, or remove trainer.lr_factors.embed_tokens",
         ),
         (
             ["trainer.lr_factors=0.1"],
@@ -80,7 +80,7 @@ from sft_cli.errors import SftError
             ["trainer.retention.probes.math.path=https://me:pass@host/rows.jsonl"],
             "trainer.retention.probes.math.path is 'https://***@host/rows.jsonl', with a user or password in it, which"
             " a run directory must not hold",
-            "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc",
+            "remove it, and write `machine HOST login USER password PASSWORD` into ~/.netrc",
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_keys_without_effect_are_errors(words, key, why, fix):
         compose(words)
 
     assert refused.value.problem == f"{key} would have no effect: {why}"
-    assert refused.value.fix == f"{fix}, or leave {key} out"
+    assert refused.value.fix == f"{fix}, or remove {key}"
 
 
 @pytest.mark.parametrize(

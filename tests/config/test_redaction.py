@@ -86,13 +86,13 @@ def test_texts_that_are_not_addresses_are_dumped_unchanged():
     ("word", "key", "shown", "fix"),
     [
         ("data.mix.a.path=https://me:secret-word@h/r.jsonl", "data.mix.a.path", "https://***@h/r.jsonl",
-         "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
+         "remove it, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
         ("data.mix.a.validation_path=http://secret-word@h/r.jsonl", "data.mix.a.validation_path", "http://***@h/r.jsonl",
-         "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
+         "remove it, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
         ("data.mix.a.path=s3://me:secret-word@b/r.jsonl", "data.mix.a.path", "s3://***@b/r.jsonl",
-         "leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+         "remove it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
         ("clean.contamination.against.e=ftp://me:secret-word@h/r.jsonl", "clean.contamination.against.e",
-         "ftp://***@h/r.jsonl", "leave it out of the address"),
+         "ftp://***@h/r.jsonl", "remove it from the address"),
     ],
 )  # fmt: skip
 def test_password_in_an_address_is_refused_and_not_printed(word, key, shown, fix):

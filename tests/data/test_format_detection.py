@@ -19,7 +19,7 @@ from tests.data.format_helpers import convert, row
         pytest.param(
             {"instruction": "question", "output": "answer", "input": "context"},
             "rows.jsonl:7: there is no field 'context'; the row has question, answer\n"
-            "  fix: add 'context' to the row, or leave data.mix.mine.columns.input out",
+            "  fix: add 'context' to the row, or remove data.mix.mine.columns.input",
             id="optional-but-mapped",
         ),
         pytest.param(

@@ -226,7 +226,7 @@ def test_columns_with_a_template_are_refused():
         make_converter(config, "mine", "\n\n", ())
     assert str(caught.value) == (
         "data.mix.mine.columns: the key has no effect: the format jinja (text) does not read it\n"
-        "  fix: leave data.mix.mine.columns out"
+        "  fix: remove data.mix.mine.columns"
     )
 
 

@@ -204,7 +204,7 @@ def test_tree_settings_require_a_tree():
         convert(ROW, tree=TreeConfig(paths="all"))
     assert str(caught.value) == (
         "data.mix.mine.tree: the key has no effect: the format alpaca does not read it\n"
-        "  fix: leave data.mix.mine.tree out"
+        "  fix: remove data.mix.mine.tree"
     )
 
 

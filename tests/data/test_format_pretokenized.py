@@ -155,7 +155,7 @@ def test_variables_without_text_are_refused():
         tokens({"input_ids": IDS, "labels": IDS}, variables={"name": "x"})
     assert str(caught.value) == (
         "data.mix.mine.variables: the key has no effect: the format tokens does not read it\n"
-        "  fix: leave data.mix.mine.variables out"
+        "  fix: remove data.mix.mine.variables"
     )
 
 

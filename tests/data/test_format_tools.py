@@ -86,7 +86,7 @@ def test_two_spellings_of_a_call_are_refused():
     with pytest.raises(RowError) as caught:
         answered({"tool_calls": [call({})], "function_call": {"name": "f", "arguments": {}}})
     assert str(caught.value) == (
-        "rows.jsonl:7: field 'messages[1].tool_calls' is given beside a second spelling of tool calls\n"
+        "rows.jsonl:7: field 'messages[1].tool_calls' is a second spelling of the message's tool calls\n"
         "  fix: keep one of them"
     )
 
@@ -238,7 +238,7 @@ def test_weight_of_a_message_of_parts():
         ),
         pytest.param(
             {"role": "assistant", "content": [part("tool_call", CALL)], "tool_calls": [call({})]},
-            "field 'messages[0].tool_calls' is given beside a second spelling of tool calls\n  fix: keep one of them",
+            "field 'messages[0].tool_calls' is a second spelling of the message's tool calls\n  fix: keep one of them",
             id="calls-twice",
         ),
         pytest.param(

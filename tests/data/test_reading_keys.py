@@ -161,7 +161,7 @@ LEFT_OUT = "data.mix.mine.ignore leaves out 'x'"
 def test_keys_without_effect_are_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"a": 1}\n')
     assert refusal(path, delimiter=";") == (
-        "data.mix.mine.delimiter: the key has no effect on .jsonl files\n  fix: leave data.mix.mine.delimiter out"
+        "data.mix.mine.delimiter: the key has no effect on .jsonl files\n  fix: remove data.mix.mine.delimiter"
     )
 
 

@@ -114,7 +114,7 @@ def test_roles_without_effect_are_refused():
         make_converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
     assert str(caught.value) == (
         "data.mix.mine.roles: the key has no effect: the format text does not read it\n"
-        "  fix: leave data.mix.mine.roles out"
+        "  fix: remove data.mix.mine.roles"
     )
 
 

@@ -205,12 +205,12 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "empty.jsonl"},
-            "empty.jsonl: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "empty.jsonl: the source holds no rows\n  fix: write rows into it or remove it from the mix",
             id="empty",
         ),
         pytest.param(
             {"path": "header.csv"},
-            "header.csv: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "header.csv: the source holds no rows\n  fix: write rows into it or remove it from the mix",
             id="only-a-header",
         ),
         pytest.param(
@@ -222,7 +222,7 @@ def test_validation_path(tmp_path):
         pytest.param(
             {"path": "d/train.jsonl", "split": "test"},
             "data.mix.mine.path: split 'test' is set, but 'd/train.jsonl' has no splits\n"
-            "  fix: leave the split out, or set validation_path to the held-out file",
+            "  fix: remove the split, or set validation_path to the held-out file",
             id="split-of-a-file",
         ),
         pytest.param(
@@ -271,7 +271,7 @@ def test_split_of_a_single_saved_data_set_is_refused(tmp_path):
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
     assert message("validation", path="one", validation_split="test") == (
         "data.mix.mine.validation_split: split 'test' is set, but 'one' has no splits\n"
-        "  fix: leave the split out, or set validation_path to the held-out file"
+        "  fix: remove the split, or set validation_path to the held-out file"
     )
 
 

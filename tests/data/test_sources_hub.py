@@ -159,7 +159,7 @@ def test_online_then_offline(hub, tmp_path):
         (
             {"path": "owner/MyName", "revision": "e" * 40},
             f"data.mix.mine.path: the hub cannot be reached, and commit {'e' * 40} of 'owner/MyName' "
-            "is not the newest one in the cache\n  fix: run once with a network, or leave the revision out",
+            "is not the newest one in the cache\n  fix: run once with a network, or remove the revision",
         ),
         (
             {"path": "owner/other"},

@@ -249,7 +249,7 @@ def test_stream_inputs(site, tmp_path):
         (
             "rows.jsonl",
             "\n",
-            "rows.jsonl: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "rows.jsonl: the source holds no rows\n  fix: write rows into it or remove it from the mix",
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
     assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
     assert error.errors[0].problem == "sft eval does not read this key; it uses the value of the run"
     assert error.errors[0].fix == (
-        "leave it out; keys that can be set: data=FILE, model.path, model.revision, model.dtype,"
+        "remove it; keys that can be set: data=FILE, model.path, model.revision, model.dtype,"
         " model.trust_remote_code,"
         " trainer.device, trainer.dtype, trainer.max_length, speed.tokens_per_micro_batch, speed.logits_chunk,"
         " and the other keys of eval"
@@ -142,8 +142,8 @@ def test_another_base_is_refused(run_of, build, tmp_path):
     [
         ("data.mix.questions.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
         ("data.mix.capitals.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
-        ("data.mix.capitals.weight=2", "leave it out; keys that can be set: data=FILE"),
-        ("data.strategy=equal", "leave it out; keys that can be set: data=FILE"),
+        ("data.mix.capitals.weight=2", "remove it; keys that can be set: data=FILE"),
+        ("data.strategy=equal", "remove it; keys that can be set: data=FILE"),
     ],
 )
 def test_settings_of_training_rows_are_refused(run_of, word, fix):
@@ -159,7 +159,7 @@ def test_settings_of_training_rows_are_refused(run_of, word, fix):
 def test_a_suite_is_refused(run_of):
     error = refusal(str(run_of("lora")), "eval.suite=mmlu")
     assert error.problem == "there is no key eval.suite"
-    assert error.fix.startswith("leave it out: sft eval measures held-out rows, or those of data=FILE; ")
+    assert error.fix.startswith("remove it: sft eval measures held-out rows, or those of data=FILE; ")
 
 
 def test_the_fix_names_the_run_as_typed(run_of, tmp_path, monkeypatch):

@@ -149,23 +149,23 @@ def test_runs_that_cannot_be_merged_are_refused_before_weights_are_read(tmp_path
         "--into 4bit: '4bit' is not one of 'original', 'dequantized'\n"
         "  fix: choose one of --into original, --into dequantized"
     )
-    unknown = "write --max-kl NATS, or leave it out"
+    unknown = "write --max-kl NATS, or remove it"
     fixes = {"nan": unknown, "0": unknown, "inf": unknown, "much": unknown, "0,001": "did you mean --max-kl 0.001?"}
     for wrong, fix in fixes.items():
         message = merge_error([str(run.path), "--max-kl", wrong])
         assert message.startswith(f"--max-kl {wrong}: ")
         assert message.endswith(f"\n  fix: {fix}")
     assert merge_error([str(run.path), "trainer.lr=1"]) == (
-        "trainer.lr: sft merge does not read this key; it uses the value of the run\n  fix: leave it out; keys"
+        "trainer.lr: sft merge does not read this key; it uses the value of the run\n  fix: remove it; keys"
         " that can be set:"
         " model.path, model.revision, model.trust_remote_code, trainer.device"
     )
     assert merge_error([str(run.path), "--out", ""]) == (
-        "--out: the option has no value\n  fix: write --out DIR, or leave it out"
+        "--out: the option has no value\n  fix: write --out DIR, or remove it"
     )
     assert merge_error([str(run.path), "--into", "dequantized"]) == (
         "--into dequantized: the run's base was not quantized\n"
-        "  fix: leave --into out: the adapter is added to the original base"
+        "  fix: remove --into: the adapter is added to the original base"
     )
     run.probes.rename(tmp_path / "probes.json")
     assert merge_error([str(run.path)]) == (

@@ -29,20 +29,20 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
             AdapterConfig(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.always),
             "adapter.modules_to_save: rows [7] must be trained in embedding and head, which are one matrix in this"
             " model, but only lm_head would be fully trained\n"
-            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: then only the rows are trained",
+            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or remove it: then only the rows are trained",
         ),
         (
             True,
             AdapterConfig(target_modules=["q_proj", "lm_head"], train_stop_token=TrainStopToken.always),
             "adapter.target_modules: lm_head would get an adapter, but its rows [7] must be trained directly\n"
-            "  fix: leave it out of adapter.target_modules, or train it fully:"
+            "  fix: remove it from adapter.target_modules, or train it fully:"
             " adapter.modules_to_save=[embed_tokens,lm_head]",
         ),
         (
             False,
             AdapterConfig(target_modules=["q_proj", "embed_tokens"], train_stop_token=TrainStopToken.always),
             "adapter.target_modules: model.embed_tokens would get an adapter, but its rows [7] must be trained"
-            " directly\n  fix: leave it out of adapter.target_modules, or train it fully:"
+            " directly\n  fix: remove it from adapter.target_modules, or train it fully:"
             " adapter.modules_to_save=[embed_tokens]",
         ),
         (
@@ -120,7 +120,7 @@ def test_tied_matrices_without_an_adapter_stay_tied(capsys):
         ),
         (
             ["adapter=prompt", "adapter.virtual.text=' '"],
-            "adapter.virtual.text is empty\n  fix: write a text such as 'Answer briefly.', or leave it out",
+            "adapter.virtual.text is empty\n  fix: write a text such as 'Answer briefly.', or remove it",
         ),
     ],
 )

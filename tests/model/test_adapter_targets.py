@@ -122,7 +122,7 @@ def test_named_experts_are_adapted(tmp_path):
             "llama",
             AdapterConfig(target_parameters=["experts.down_proj"]),
             "adapter.target_parameters: 'experts.down_proj' matches no matrix of this model\n"
-            "  fix: leave it out: it has no experts",
+            "  fix: remove it: it has no experts",
         ),
         (
             "llama",

@@ -215,7 +215,7 @@ SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
             "llama",
             config(LLAMA, layers=3),
             "adapter.virtual.layers=3: the model has 2 layers\n"
-            "  fix: adapter.virtual.layers=2, or leave it out for all of them",
+            "  fix: adapter.virtual.layers=2, or remove it for all of them",
             id="layers",
         ),
         pytest.param(

@@ -301,5 +301,5 @@ def test_mistake_has_exit_code_2_and_no_traceback(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"error: wrst=longest: sft inspect {tmp_path} takes no further words\n"
-        f"  fix: leave it out: sft inspect {tmp_path}\n"
+        f"  fix: remove it: sft inspect {tmp_path}\n"
     )

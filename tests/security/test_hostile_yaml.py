@@ -31,7 +31,7 @@ FILES = [
     ("a: &a\n  <<: [*a, *a]\n", "it holds itself"),
     ("a: &a [*a]\n", "it holds itself"),
     ("a: " + "[" * 60 + "]" * 60, "it holds values 61 deep"),
-    ("a: " + "[" * 5000 + "]" * 5000, "values stand too deep in one another"),
+    ("a: " + "[" * 5000 + "]" * 5000, "values are nested too deeply"),
     ("trainer:\n  lr: 1\n  lr: 2\n", "lr is set twice"),
     ("? [a, b]\n: 1\n", "a list or mapping cannot be a key"),
     ("~: 1\n", "~ cannot be a key"),

@@ -42,7 +42,7 @@ def test_job_after_its_last_requeue_prints_how_to_resume(cluster, tmp_path):
         "saved after USR1",
         "slurm     stopped; requeued, time 1 of 1",
         "saved after USR1",
-        f"slurm     stopped, and not requeued (launcher.requeues); to go on: sbatch {run}/job.sbatch",
+        f"slurm     stopped, and not requeued (launcher.requeues); to resume: sbatch {run}/job.sbatch",
     ]
 
 
@@ -122,6 +122,6 @@ def test_next_job_of_a_chain_resumes(cluster, tmp_path):
     assert [cluster.wait(job, 60) for job in (first, second, third)] == ["FAILED", "COMPLETED", "COMPLETED"]
     assert messages(run, first) == [
         "saved after USR1",
-        f"slurm     stopped; the next job of the chain goes on; after the last: sbatch {run}/job.sbatch",
+        f"slurm     stopped; the next job of the chain resumes it; after the last one: sbatch {run}/job.sbatch",
     ]
     assert [log_of(run, job) for job in (second, third)] == ["finished\n"] * 2

@@ -55,7 +55,7 @@ def test_mistakes_of_members_are_reported_once():
     assert [str(error) for error in caught.value.errors] == [
         "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr=3?",
         "command line: trainer.lr is 'abc'; it must be a number, or auto\n  fix: write a number above 0,"
-        " or leave trainer.lr out (default: auto)",
+        " or remove trainer.lr (default: auto)",
         "command line: trainer.lr is -1; it must be above 0\n  fix: did you mean trainer.lr=1?",
     ]
 
@@ -66,19 +66,19 @@ def test_mistakes_of_members_are_reported_once():
         pytest.param(
             ["trainer.lr=1e-3,0.001"],
             "command line: two members would train the same: trainer.lr=1e-3, and trainer.lr=0.001\n"
-            "  fix: leave one of them out",
+            "  fix: remove one of them",
             id="the-same-twice",
         ),
         pytest.param(
             ["trainer.lr=1,2", "run_dir=x"],
             "run_dir: each member of a sweep has its own directory\n"
-            "  fix: leave run_dir out, and name the sweep's directory with --out DIR",
+            "  fix: remove run_dir, and name the sweep's directory with --out DIR",
             id="run-dir",
         ),
         pytest.param(
             ["trainer.max_length=128,256", "prepared_dir=x"],
             "prepared_dir: the members need different prepared data, but one directory holds only one data set\n"
-            "  fix: leave prepared_dir out: each data set is then stored under its fingerprint",
+            "  fix: remove prepared_dir: each data set is then stored under its fingerprint",
             id="prepared-dir",
         ),
         pytest.param(

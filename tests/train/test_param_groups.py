@@ -117,7 +117,7 @@ def test_every_schedule_keeps_the_ratio_of_the_groups(schedule):
             {"proj": 0.1, "up_proj": 0.5},
             "trainer.lr_factors.up_proj",
             "every trained parameter it matches (up_proj.weight, …) is matched by an earlier pattern",
-            "move it before the more general pattern, or leave it out",
+            "move it before the more general pattern, or remove it",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_pattern_of_frozen_parameters_is_refused(tuned):
 
     assert str(refused.value) == (
         "trainer.lr_factors.embed_tokens: it matches only parameters that are not trained (model.embed_tokens.weight)\n"
-        "  fix: train them (adapter.modules_to_save, or adapter=none), or leave it out"
+        "  fix: train them (adapter.modules_to_save, or adapter=none), or remove it"
     )
 
 

@@ -279,7 +279,7 @@ def test_too_long_probe_rows_are_dropped(retention_run):
     ("content", "words", "where", "problem", "fix"),
     [
         (None, [], ".path", "'{file}' does not exist", None),
-        ("", [], ": probe.jsonl", "the source holds no rows", "write rows into it or leave the probe out"),
+        ("", [], ": probe.jsonl", "the source holds no rows", "write rows into it or remove the probe"),
         (
             '{"foo": 1}\n',
             [],

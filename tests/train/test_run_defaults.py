@@ -29,7 +29,7 @@ def test_automatic_values_are_recorded_and_kept_on_resume(runs, more_rows, capsy
         "plan      2 steps: 3 epochs of 40 examples, 4 a step, ended by trainer.max_steps"
         " (chosen by size; trainer.epochs=N trainer.examples_per_step=N sets them)\n" in output
     )
-    assert "warning: 2 steps in all: the model will change little; leave trainer.max_steps out," in output
+    assert "warning: 2 steps in all: the model will change little; remove trainer.max_steps," in output
     assert f"next      sft chat {done.path}\n          sft eval {done.path} --compare base\n" in output
     shutil.rmtree(done.adapter)
     runs.resume("r")

@@ -25,7 +25,7 @@ def warnings(words, examples=1000, *, held_out=True, other_template=False):
         ([], 30, "24 steps", "trainer.epochs=7"),
         (["trainer.examples_per_step=128"], 100, "3 steps", "trainer.examples_per_step=4"),
         (["trainer.examples_per_step=128"], 30, "3 steps", "trainer.examples_per_step=4 trainer.epochs=7"),
-        (["trainer.max_steps=1"], 300, "1 step", "leave trainer.max_steps out, or set trainer.max_steps=50 or more"),
+        (["trainer.max_steps=1"], 300, "1 step", "remove trainer.max_steps, or set trainer.max_steps=50 or more"),
     ],
 )
 def test_step_warning(words, examples, text, fix):

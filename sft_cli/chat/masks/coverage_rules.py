@@ -109,9 +109,9 @@ class CoverageRules:
     def _fix(self, piece: TracedPiece) -> str:
         """Return the fix for a piece that the template cannot show."""
         if piece.message == TOOLS:
-            return "leave the tools out on purpose with 'data.mix.{source}.ignore=[tools]'"
+            return "ignore the tools with 'data.mix.{source}.ignore=[tools]'"
         if self._messages[piece.message]["role"] == "system":
-            return "leave system messages out with data.override_system=true data.system=''"
+            return "replace system messages with nothing: data.override_system=true data.system=''"
         return ""
 
     def _check_answers(self) -> None:

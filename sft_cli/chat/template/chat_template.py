@@ -155,7 +155,7 @@ class ChatTemplate:
                 raise SftError(
                     where=where,
                     problem="every template gets it from the conversation or the tokenizer",
-                    fix="leave it out",
+                    fix="remove it",
                 )
             if name not in read:
                 others = sorted(read - {*RENDER_VARIABLES, *SPECIAL_NAMES, *self.environment.globals})
@@ -163,7 +163,7 @@ class ChatTemplate:
                 raise SftError(
                     where=where,
                     problem=f"{self.label} reads no such variable ({known})",
-                    fix="correct the name, or leave it out",
+                    fix="correct the name, or remove it",
                 )
         return self
 

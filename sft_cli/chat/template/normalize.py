@@ -18,7 +18,7 @@ def rule_errors(data: DataConfig) -> list[SftError]:
             SftError(
                 where="data.override_system=true",
                 problem="data.system is not set: there is nothing to put in place of the system messages",
-                fix="set data.system to the text (or to '' for none), or leave data.override_system out",
+                fix="set data.system to the text (or to '' for none), or remove data.override_system",
             )
         )
     for i, pattern in enumerate(data.no_loss_patterns):
@@ -41,7 +41,7 @@ def rule_errors(data: DataConfig) -> list[SftError]:
             SftError(
                 where=name,
                 problem="data.train_on=all trains the whole text, so that this has no effect",
-                fix="leave it out, or set data.train_on=assistant",
+                fix="remove it, or set data.train_on=assistant",
             )
             for name, is_set in without_effect.items()
             if is_set

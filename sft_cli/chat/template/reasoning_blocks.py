@@ -1,6 +1,6 @@
 """The reasoning of an assistant message: ``<think>…</think>`` in its content, or a separate key.
 
-Some templates write the beginning of a reasoning block, or an empty block, into the prompt, and leave it out of
+Some templates write the beginning of a reasoning block, or an empty block, into the prompt, and remove it from
 completed turns. Such a turn is trained as it is served: the prompt that the server sends, then the model's output.
 """
 

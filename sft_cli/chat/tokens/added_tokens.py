@@ -39,7 +39,7 @@ def add_tokens(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
             SftError(
                 where="model.add_tokens",
                 problem=f"{text!r} is already in the tokenizer, as token {id}",
-                fix="leave it out: it can be used and trained without being added",
+                fix="remove it: it can be used and trained without being added",
             )
             for text, id in existing
             if id is not None

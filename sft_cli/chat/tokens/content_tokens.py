@@ -48,10 +48,10 @@ def _find_error(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) ->
         fix = "correct it, or add it to the vocabulary with model.add_tokens instead"
     elif token not in tokenizer.control_tokens:
         problem = f"{token!r} is an ordinary token, which is a single id in every text"
-        fix = "leave it out: it is trained like other text"
+        fix = "remove it: it is trained like other text"
     elif _is_written(tokenizer, template, token):
         problem = f"{token!r} is a token that the template or the tokenizer writes itself"
-        fix = "leave it out: in messages it is encoded as plain text"
+        fix = "remove it: in messages it is encoded as plain text"
     else:
         return None
     return SftError(where=CONTENT_TOKENS_KEY, problem=problem, fix=fix)

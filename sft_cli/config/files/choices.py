@@ -93,11 +93,11 @@ def _check_option(group: str, option: Any, places: SearchPath, where: str) -> Sf
     meant = known[0] if known else closest_name(text.lower(), places.options[group])
     hint = _value_hint(group, text) or (f"did you mean {group}={meant}? " if meant else "")
     if not hint and group == "template":
-        hint = f"leave it out: a model's own template comes with its tokenizer, {group}=auto; "
+        hint = f"remove it: a model's own template comes with its tokenizer, {group}=auto; "
     if where != COMMAND_LINE:  # in a file the same choice is a line
         hint = re.sub(r"(=\w+) (?=[a-z]+=)", r"\1 and ", hint)
         hint = re.sub(r"\b([a-z]+)=([\w.-]+)(?=[ ;?])", r"`\1: \2`", hint)
-    hint = hint or f"leave {group} out, or choose another; "
+    hint = hint or f"remove {group}, or choose another; "
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 
 
@@ -159,7 +159,7 @@ def _value_hint(group: str, option: str) -> str:
 
 
 def expand_choices(recipe: Mapping[Any, Any], places: SearchPath) -> dict[Any, Any]:
-    """The recipe, with ``quant: nf4`` and ``data: rows.jsonl`` as what they stand for.
+    """The recipe, with ``quant: nf4`` and ``data: rows.jsonl`` as the choices they mean.
 
     A name, or a list of names, in the place of a group's keys chooses options; a path goes to the key that takes it.
     """

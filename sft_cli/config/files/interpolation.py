@@ -23,7 +23,7 @@ _FIX = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sig
 
 
 def interpolate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[SftError]]:
-    """The values with every reference replaced by what it refers to; and what is wrong with references."""
+    """Return the values with every reference resolved, and the errors of references."""
     reading = _Resolver(values)
     try:
         return {
@@ -43,14 +43,14 @@ class _InvalidReference(Exception):
 
 
 class _Resolver:
-    """One pass over a config."""
+    """Resolves all references of one config."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values, self._spent = values, 0
         self.mistakes: list[SftError] = []
 
     def value_at(self, value: Any, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
-        """The value that stands at a key, its references replaced; ``chain`` are the keys that led here."""
+        """Return a key's value with its references resolved; ``chain`` holds the keys that referred to it."""
         if chain:
             self._spend(len(value) if isinstance(value, str) else 1)
         if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ class _Resolver:
             raise
 
     def _text(self, text: str, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
-        """A text with its references replaced; one that is nothing but a reference becomes the value itself."""
+        """Return a text with its references resolved; a text that is only a reference becomes the value itself."""
         whole = _REFERENCE.fullmatch(text)
         if whole is not None and not whole[1] and whole[3]:
             return self._target(whole[2].strip(), key, chain)
@@ -84,13 +84,13 @@ class _Resolver:
                 raise _InvalidReference(f"{found[0][:60]!r} is not closed, or holds another reference")
             value = self._target(found[2].strip(), key, chain)
             if isinstance(value, Mapping | list):
-                raise _InvalidReference(f"{found[2]!r} holds several values, which cannot stand inside a text")
+                raise _InvalidReference(f"{found[2]!r} holds several values, which cannot be part of a text")
             return kept + {None: "null", True: "true", False: "false"}.get(value, str(value))
 
         return _REFERENCE.sub(put, text)
 
     def _target(self, name: str, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
-        """What a reference stands for."""
+        """Return what a reference resolves to."""
         self._spend(1)
         kind, colon, rest = name.partition(":")
         if colon:
@@ -129,7 +129,7 @@ class _Resolver:
 
 
 def _absolute_path(name: str, key: Sequence[str]) -> tuple[str, ...]:
-    """The path of ``a.b[0]``, or of ``.b`` beside ``key`` and ``..b`` beside what holds it."""
+    """Return the path of ``a.b[0]``, of ``.b`` in the section of ``key``, or of ``..b`` one section above."""
     rest = name.lstrip(".")
     up = len(name) - len(rest)
     base = key[: max(0, len(key) - up)] if up else ()

@@ -1,4 +1,4 @@
-"""YAML as this project reads and writes it: 1e-4 is a number, a date and 24:00:00 are text, a key stands once."""
+"""Read and write YAML: 1e-4 is a number, a date and 24:00:00 are text, and a repeated key is an error."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _RESOLVERS = {
 MAX_BYTES = 1 << 20
 """Of a file: the largest recipe here has 3,000."""
 MAX_VALUES = 20_000
-"""In a file, those that aliases repeat counted again: nine lines can stand for a billion."""
+"""In a file, counted again for each alias: nine lines can expand to a billion."""
 MAX_DEPTH = 40
 """Values inside one another."""
 _KEYS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "merge"))
@@ -70,12 +70,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def _key(node: yaml.Node) -> str:
-    """A key as a message names it."""
+    """Return a key as messages show it."""
     return str(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 
 def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node stands for, itself among them, and how deep they lie; aliases count where they stand."""
+    """Return the number of values of a node with itself, and their depth; aliases are counted where they are used."""
     if id(node) in known:
         found = known[id(node)]
         if found is None:
@@ -97,7 +97,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Text, double-quoted where it holds line breaks that PyYAML writes bare and then reads as a space."""
+    """Represent text; in double quotes if PyYAML would write its line breaks bare and then read them as spaces."""
     style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -109,7 +109,7 @@ for _kind in (_Loader, _Dumper):
 
 
 def read_yaml(file: Path) -> dict[Any, Any]:
-    """The mapping a YAML file holds.
+    """Return the mapping in a YAML file.
 
     Raises:
         SftError: The file is not YAML, or holds something other than a mapping.
@@ -127,8 +127,8 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     except RecursionError as error:
         raise SftError(
             where=display_name(file),
-            problem="not valid YAML: values stand too deep in one another",
-            fix="write it flatter",
+            problem="not valid YAML: values are nested too deeply",
+            fix=f"nest at most {MAX_DEPTH} levels",
         ) from error
     except UnicodeDecodeError as error:
         raise SftError(where=display_name(file), problem="not a text file in UTF-8", fix="save it as UTF-8") from error
@@ -148,12 +148,12 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 
 
 def key_lines(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield each dotted key of a YAML file that ``read_yaml`` reads, and its line; ``defaults`` is left out."""
+    """Yield each dotted key of a YAML file that ``read_yaml`` reads, and its line except ``defaults``."""
     yield from _key_lines(yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader), "")
 
 
 def _key_lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    """The keys below a node."""
+    """Yield the keys below a node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = f"{prefix}{key.value}"
@@ -163,7 +163,7 @@ def _key_lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]
 
 
 def parse_yaml_value(text: str) -> Any:
-    """The value that a short text is in a file; the text itself where it is none."""
+    """Return a short text as a YAML value; the text itself if it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -171,7 +171,7 @@ def parse_yaml_value(text: str) -> Any:
 
 
 def write_yaml(content: Any, *, flow: bool = False) -> str:
-    """The content as YAML, keys in their order; with ``flow``, on one line."""
+    """Return the content as YAML, keys in their order; with ``flow``, on one line."""
     text = yaml.dump(
         content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=float("inf")
     )
@@ -179,7 +179,7 @@ def write_yaml(content: Any, *, flow: bool = False) -> str:
 
 
 def yaml_error(file: Path, error: yaml.YAMLError) -> SftError:
-    """The sentence for a file that is not YAML."""
+    """Return the error for a file that is not YAML."""
     where, problem = display_name(file), "not valid YAML"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where, problem = f"{where}:{error.problem_mark.line + 1}", f"not valid YAML: {error.problem}"

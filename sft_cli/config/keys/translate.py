@@ -40,7 +40,7 @@ def translate_batch_size(values: Mapping[str, Any]) -> str:
         return f"{rule}; memory is set by speed.tokens_per_micro_batch"
     both = "both" if len(values) > 1 else "it"
     assumed = "" if len(numbers) == 2 else f", with {'1 example a device' if micro is None else '1 step accumulated'}"
-    return f"{rule}; on one GPU{assumed} write trainer.examples_per_step={product} and leave {both} out"
+    return f"{rule}; on one GPU{assumed} write trainer.examples_per_step={product} and remove {both}"
 
 
 def translate_by_value(name: str, value: Any, source: str) -> str | None:
@@ -58,7 +58,7 @@ def translate_by_value(name: str, value: Any, source: str) -> str | None:
 def translate_constant(meant: str, value: Any) -> str:
     """Return the answer to a key whose counterpart includes the value: ``load_in_4bit`` is ``quant=nf4``, if true."""
     off = value in _OFF or (isinstance(value, str) and value.lower() in _OFF)
-    return f"leave it out; set to true, it is called {meant} here" if off else f"here it is called {meant}"
+    return f"remove it; set to true, it is called {meant} here" if off else f"here it is called {meant}"
 
 
 def _leaf(key: str) -> str:
@@ -92,7 +92,7 @@ def _truncation(value: Any, _: str) -> str:
 
 def _warmup(value: Any, _: str) -> str:
     return (
-        "the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is"
+        "the warm-up is a share of all steps: remove it for 3%, or divide, trainer.warmup_ratio is"
         f" {format_typed(value)} / (number of steps)"
     )
 
@@ -112,7 +112,7 @@ def _cadence(key: str) -> Callable[[Any, str], str]:
         """Return the advice for a key that counts steps."""
         if isinstance(value, int) and value > 0:
             return f"here it is called {key}: write {key}={value}"
-        return f"leave it out for the end of every epoch, or count in steps: {key}=N"
+        return f"remove it for the end of every epoch, or count in steps: {key}=N"
 
     return of
 
@@ -170,7 +170,7 @@ def _template(value: Any, _: str) -> str:
         return "write the template into a file and name it: template.path=FILE.jinja"
     if text in _options("template") and text != "auto":
         return f"here it is a choice: write template={text}"
-    return f"leave it out: the tokenizer's own template is taken, or choose template= one of {_listed('template')}"
+    return f"remove it: the tokenizer's own template is taken, or choose template= one of {_listed('template')}"
 
 
 def _data(value: Any, source: str) -> str:
@@ -195,12 +195,12 @@ def _columns(field: str) -> Callable[[Any, str], str]:
 
 def _stage(value: Any, _: str) -> str:
     if str(value).lower() in ("sft", "train"):
-        return "leave it out: supervised fine-tuning is what sft train does (data.stages is a curriculum)"
-    return f"leave it out: this is supervised fine-tuning only, no {value}"
+        return "remove it: supervised fine-tuning is what sft train does (data.stages is a curriculum)"
+    return f"remove it: this is supervised fine-tuning only, no {value}"
 
 
 def _order(_: Any, __: str) -> str:
-    return "leave it out: rows are in random order, set by trainer.seed; another order is a key of data.stages"
+    return "remove it: rows are in random order, set by trainer.seed; another order is a key of data.stages"
 
 
 def _weights(value: Any, source: str) -> str:

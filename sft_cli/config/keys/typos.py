@@ -268,4 +268,4 @@ def suggest_positive(name: str, text: str, *, whole: bool = False) -> str:
     """Return the fix for an option of a command that must be a number above 0."""
     suggestions = suggest_values(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
     noun = "a whole number of at least 1" if whole else "a number above 0"
-    return did_you_mean(name, suggestions) if suggestions else f"write {noun}, or leave {name} out"
+    return did_you_mean(name, suggestions) if suggestions else f"write {noun}, or remove {name}"

@@ -3,28 +3,28 @@
 import re
 
 _PACKED = (
-    "leave it out: examples are always packed without padding, none attends to another, and"
+    "remove it: examples are always packed without padding, none attends to another, and"
     " speed.tokens_per_micro_batch sets how many tokens are computed at once"
 )
-_BALANCED = "leave it out: nothing is padded here, so lengths may differ"
-_ATTENTION = "leave it out: attention over packed examples is chosen by device, and checked at the start of a run"
-_LOGGED = "leave it out: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
-_COMPILED = "leave it out: the operations that a compiler fuses are fused here already, without minutes of compiling"
+_BALANCED = "remove it: nothing is padded here, so lengths may differ"
+_ATTENTION = "remove it: attention over packed examples is chosen by device, and checked at the start of a run"
+_LOGGED = "remove it: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
+_COMPILED = "remove it: the operations that a compiler fuses are fused here already, without minutes of compiling"
 _TRACKED = (
-    "leave it out: there is no connection to a tracking service; every step is written to metrics.jsonl in the run"
+    "remove it: there is no connection to a tracking service; every step is written to metrics.jsonl in the run"
     " directory, and to tensorboard/ where tensorboard is installed"
 )
 _UPLOADED = (
-    "leave it out: nothing is uploaded; after training, sft merge RUN --out merged writes a plain transformers model,"
+    "remove it: nothing is uploaded; after training, sft merge RUN --out merged writes a plain transformers model,"
     " and hf upload NAME merged publishes it"
 )
-_FOUND_AGAIN = "leave it out: prepared data are reused as long as the content they were made from is unchanged"
-_NEVER_OVER = "leave it out: each new run gets its own directory, and nothing is overwritten"
-_ALWAYS = "leave it out: the command decides: sft train trains, sft eval evaluates"
-_PER_EPOCH = "leave it out, or count in steps: {key}=N; without it, this happens at the end of every epoch"
-_PROCESSES = "leave it out: the processes of a run connect without it; distributed=fsdp shards the model"
+_FOUND_AGAIN = "remove it: prepared data are reused as long as the content they were made from is unchanged"
+_NEVER_OVER = "remove it: each new run gets its own directory, and nothing is overwritten"
+_ALWAYS = "remove it: the command decides: sft train trains, sft eval evaluates"
+_PER_EPOCH = "remove it, or count in steps: {key}=N; without it, this happens at the end of every epoch"
+_PROCESSES = "remove it: the processes of a run connect without it; distributed=fsdp shards the model"
 _ONE_ROW = (
-    "leave it out: one process computes one row, because torch's ring attention does not support rows that hold several"
+    "remove it: one process computes one row, because torch's ring attention does not support rows that hold several"
     " examples; speed.gradient_checkpointing=offload and distributed=fsdp free memory for long rows"
 )
 
@@ -36,7 +36,7 @@ UNSUPPORTED = {
     **dict.fromkeys(("attn_implementation", "flash_attention", "flash_attn", "use_flash_attn"), _ATTENTION),
     **dict.fromkeys(("flash_attn_2", "sdp_attention", "xformers_attention", "eager_attention"), _ATTENTION),
     **dict.fromkeys(("logging_steps", "logging_strategy", "logging_dir", "log_every", "logging_first_step"), _LOGGED),
-    **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "leave it out: epsilon is 1e-8, the default of torch"),
+    **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "remove it: epsilon is 1e-8, the default of torch"),
     **dict.fromkeys(("compile", "torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILED),
     **dict.fromkeys(("report_to", "logger", "tracker", "use_wandb", "use_swanlab", "log_with"), _TRACKED),
     **dict.fromkeys(("push_to_hub", "upload", "huggingface_repo"), _UPLOADED),
@@ -45,38 +45,38 @@ UNSUPPORTED = {
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "predict_with_generate"), _ALWAYS),
     "evals_per_epoch": _PER_EPOCH.format(key="trainer.eval_every"),
     "saves_per_epoch": _PER_EPOCH.format(key="trainer.save_every"),
-    "use_cache": "leave it out: training never keeps a cache",
-    "remove_unused_columns": "leave it out: columns that no format reads are ignored",
-    "dataloader_num_workers": "leave it out: a worker of the run prepares batches ahead",
-    "dataloader_pin_memory": "leave it out: batches are copied from pinned memory if there is a GPU",
-    "dataloader_drop_last": "leave it out: every example of an epoch is trained on",
-    "tf32": "leave it out: float32 matrix products use TF32 on every CUDA GPU that supports it",
-    "strict": "leave it out: unknown keys are always refused",
-    "plot_loss": "leave it out: no plot is written; metrics.jsonl and tensorboard/ hold the loss of every step",
-    "special_tokens": "leave it out: the tokenizer's own special tokens are used; new ones: model.add_tokens=[TOKEN]",
-    "include_tokens_per_second": "leave it out: every step's line in metrics.jsonl has its tokens per second",
-    "include_num_input_tokens_seen": "leave it out: every step's line in metrics.jsonl has its tokens",
-    "disable_tqdm": "leave it out: the progress line is shown only on a terminal",
-    "low_cpu_mem_usage": "leave it out: weights are loaded directly to the device",
-    "is_llama_derived_model": "leave it out: the type is read from the model's config.json",
-    "model_type": "leave it out: the type is read from the model's config.json",
-    "tokenizer_type": "leave it out: the type is read from the tokenizer's files",
-    "use_fast_tokenizer": "leave it out: the fast tokenizer is always used",
-    "add_generation_prompt": "leave it out: the prompt ends as the template's generation prompt does",
-    "temperature": "leave it out: answers are generated greedily; a suite has eval.suites.<name>.temperature"
+    "use_cache": "remove it: training never keeps a cache",
+    "remove_unused_columns": "remove it: columns that no format reads are ignored",
+    "dataloader_num_workers": "remove it: a worker of the run prepares batches ahead",
+    "dataloader_pin_memory": "remove it: batches are copied from pinned memory if there is a GPU",
+    "dataloader_drop_last": "remove it: every example of an epoch is trained on",
+    "tf32": "remove it: float32 matrix products use TF32 on every CUDA GPU that supports it",
+    "strict": "remove it: unknown keys are always refused",
+    "plot_loss": "remove it: no plot is written; metrics.jsonl and tensorboard/ hold the loss of every step",
+    "special_tokens": "remove it: the tokenizer's own special tokens are used; new ones: model.add_tokens=[TOKEN]",
+    "include_tokens_per_second": "remove it: every step's line in metrics.jsonl has its tokens per second",
+    "include_num_input_tokens_seen": "remove it: every step's line in metrics.jsonl has its tokens",
+    "disable_tqdm": "remove it: the progress line is shown only on a terminal",
+    "low_cpu_mem_usage": "remove it: weights are loaded directly to the device",
+    "is_llama_derived_model": "remove it: the type is read from the model's config.json",
+    "model_type": "remove it: the type is read from the model's config.json",
+    "tokenizer_type": "remove it: the type is read from the tokenizer's files",
+    "use_fast_tokenizer": "remove it: the fast tokenizer is always used",
+    "add_generation_prompt": "remove it: the prompt ends as the template's generation prompt does",
+    "temperature": "remove it: answers are generated greedily; a suite has eval.suites.<name>.temperature"
     " (data.temperature is about mixing sources)",
-    "do_sample": "leave it out: answers are generated greedily",
-    "top_p": "leave it out: answers are generated greedily; a suite has eval.suites.<name>.top_p",
-    "dpo_beta": "leave it out: this is supervised fine-tuning only, no preference training",
-    "rl": "leave it out: this is supervised fine-tuning only, no preference training",
-    "reward_model": "leave it out: this is supervised fine-tuning only, no preference training",
+    "do_sample": "remove it: answers are generated greedily",
+    "top_p": "remove it: answers are generated greedily; a suite has eval.suites.<name>.top_p",
+    "dpo_beta": "remove it: this is supervised fine-tuning only, no preference training",
+    "rl": "remove it: this is supervised fine-tuning only, no preference training",
+    "reward_model": "remove it: this is supervised fine-tuning only, no preference training",
     **dict.fromkeys(
         ("suite", "task", "tasks", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
-        "leave it out: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
+        "remove it: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
         " transformers model, which lm-evaluation-harness measures on benchmarks",
     ),
     **dict.fromkeys(("context_parallel", "context_parallel_size", "cp_size", "sequence_parallel_size"), _ONE_ROW),
-    "max_new_seq_length": "leave it out: eval.max_new_tokens=N bounds the answers of an evaluation",
+    "max_new_seq_length": "remove it: eval.max_new_tokens=N bounds the answers of an evaluation",
 }
 """Key -> the reason it has no counterpart here, and what to write instead if anything."""
 
@@ -84,9 +84,9 @@ _FAMILIES = (
     (r"(wandb|mlflow|comet|swanlab|neptune|trackio|clearml)(_\w+)?", _TRACKED),
     (r"(hub|hf_hub|push_to_hub)_\w+", _UPLOADED),
     (r"(ddp|fsdp|deepspeed|accelerate)_\w+", _PROCESSES),
-    (r"dataloader_\w+", "leave it out: a worker of the run prepares batches ahead"),
+    (r"dataloader_\w+", "remove it: a worker of the run prepares batches ahead"),
     (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", UNSUPPORTED["rl"]),
-    (r"(vllm|sglang|infer)_\w+", "leave it out: the merged model (sft merge) can be served by inference servers"),
+    (r"(vllm|sglang|infer)_\w+", "remove it: the merged model (sft merge) can be served by inference servers"),
 )
 """Patterns of keys that share an answer."""
 

@@ -130,7 +130,7 @@ def _translate_alias(parts: list[str], value: Any, source: str) -> str | None:
     if (counterpart := RENAMED.get(".".join(parts)) or KEY_ALIASES.get(leaf)) is not None:
         key, equals, constant = _with_names_of(counterpart, parts, ANY_NAME).partition("=")
         if value is None and not equals:
-            return f"leave it out, since it has no value; here it is called {key}"
+            return f"remove it, since it has no value; here it is called {key}"
         if equals:
             return translate.translate_constant(f"{key}={constant}".replace(ANY_NAME, source), value)
         return f"here it is called {key}{_write_it(key.replace(ANY_NAME, source), value)}"
@@ -175,8 +175,8 @@ def _no_suggestion(name: str, parts: list[str], value: Any) -> str:
     if any(key.startswith(f"{name}.") for key in KEYS):
         return f"it is a section with keys: sft show --keys {name}"
     if len(parts) > 1 and any(key.startswith(f"{parts[0]}.") for key in KEYS):
-        return f"leave it out; list the keys of the section: sft show --keys {parts[0]}"
-    return "leave it out; `sft show --keys` lists every key"
+        return f"remove it; list the keys of the section: sft show --keys {parts[0]}"
+    return "remove it; `sft show --keys` lists every key"
 
 
 def _accepts(key: str, value: Any) -> bool:

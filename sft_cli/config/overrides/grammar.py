@@ -55,7 +55,7 @@ def parse_sweep(text: str, options: Collection[str], limit: int) -> list[str] | 
         return sweep.filter(sorted(options))
     assert isinstance(sweep, ChoiceSweep | RangeSweep)
     if sweep.shuffle:
-        raise OverrideError("shuffle() would change the order, and the names of the members, each time; leave it out")
+        raise OverrideError("shuffle() would change the order, and the names of the members, each time; remove it")
     if isinstance(sweep, RangeSweep):
         return _range(sweep, limit)
     values = list(override.sweep_string_iterator())

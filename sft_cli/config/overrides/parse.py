@@ -96,9 +96,7 @@ def parse_overrides(
             mistakes.append(
                 value_error(_shortened(word), key, text, str(error), words)
                 if text
-                else SftError(
-                    where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it a value, or leave {key} out"
-                )
+                else SftError(where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it a value, or remove {key}")
             )
     return ParsedOverrides(groups, values, tuple(mistakes))
 
@@ -159,7 +157,7 @@ def reject_unused(
             continue
         problem = f"{command} does not read this key; it uses the value of the run"
         mistakes.append(
-            SftError(where=key, problem=problem, fix=replacement or f"leave it out; keys that can be set: {settable}")
+            SftError(where=key, problem=problem, fix=replacement or f"remove it; keys that can be set: {settable}")
         )
     raise_all(mistakes)
 
@@ -201,16 +199,16 @@ def _shortened(word: str) -> str:
 def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
     """Return the error for a word that is not ``key=value``."""
     problem = f"{_shortened(word)!r} is not of the form key=value"
-    fix = "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4"
+    fix = "remove it, or write key=value without spaces around =, for example trainer.lr=1e-4"
     path = Path(word)
     if match is not None and match["mark"]:
         problem = f"{_shortened(word)!r} begins with {match['mark']}, but a key can only be set"
         is_known = find_key(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
         key, value = match["key"], match["value"]
-        known_fix = f"write {shell_quote(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
+        known_fix = f"write {shell_quote(f'{key}={value}')}" if value else f"remove it, or write {key}=VALUE"
         fix = known_fix if is_known else suggest_key(key, value or "")
         if match["mark"] == "~":
-            fix = f"leave it out: a key without a value has its default (sft show --keys {key})"
+            fix = f"remove it: a key without a value has its default (sft show --keys {key})"
     elif match is not None and match["value"] is not None:
         fix = suggest_key(match["key"], match["value"])
     elif word.endswith((".yaml", ".yml")) and not path.is_file():
@@ -220,7 +218,7 @@ def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection
     elif path.is_dir():
         fix = _directory(path)
     elif word in KEYS or word in GROUPS:
-        fix = f"give it a value with {word}=, or leave it out"
+        fix = f"give it a value with {word}=, or remove it"
     elif (similar := closest_name(word, recipes)) is not None:
         fix = f"did you mean recipe={similar}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)

@@ -108,7 +108,7 @@ def _bracket(key: str, parts: Sequence[str], opened: str) -> SftError:
     """Return the error for ``key=[a, b]`` in two words, or for brackets that are not closed."""
     text = " ".join(parts)
     if len(text) > SHOWN:
-        return _error(f"{key}={text}", f"does not close its {opened[-1]}", f"close its brackets, or leave {key} out")
+        return _error(f"{key}={text}", f"does not close its {opened[-1]}", f"close its brackets, or remove {key}")
     completed = text if len(parts) > 1 else text + "".join(_CLOSING[bracket] for bracket in reversed(opened))
     known = find_key(key)
     unquoted = completed.strip("'\"")
@@ -182,7 +182,7 @@ def value_error(typed: str, key: str, text: str, why: str, words: Sequence[str] 
     """
     known = find_key(key)
     if len(text) > SHOWN:
-        return _error(typed, why, f"write the value into a recipe, or leave {key} out")
+        return _error(typed, why, f"write the value into a recipe, or remove {key}")
     is_sweep = why == SEVERAL and (known is None or all(_is_complete_value(known, part) for part in text.split(",")))
     line = " ".join(map(shell_quote, words if len(words) <= MAX_SWEPT_WORDS else ())) or shell_quote(f"{key}={text}")
     sweep_fix = f"for one run with each value: sft sweep {line}" if is_sweep else ""
@@ -192,7 +192,7 @@ def value_error(typed: str, key: str, text: str, why: str, words: Sequence[str] 
     if key in GROUPS and sweep_fix:
         return _error(typed, why, sweep_fix)
     if known is not None and not is_text(known.kind):
-        return _error(typed, why, sweep_fix or f"leave {key} out; see its type: sft show --keys {key}")
+        return _error(typed, why, sweep_fix or f"remove {key}; see its type: sft show --keys {key}")
     escaped = text.replace("'", "\\'")
     return _error(typed, why, f"""quote it: "{key}='{escaped}'\"""")
 

@@ -116,7 +116,7 @@ def _check_values(word: str, values: Sequence[str]) -> list[SftError]:
         ]
     repeated = sorted({value for value in values if values.count(value) > 1})
     return [
-        SftError(where=COMMAND_LINE, problem=f"{word} names {value} twice", fix="leave one of them out")
+        SftError(where=COMMAND_LINE, problem=f"{word} names {value} twice", fix="remove one of them")
         for value in repeated
     ]
 

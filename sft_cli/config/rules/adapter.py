@@ -78,7 +78,7 @@ def _check_dora(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.dora: PEFT supports DoRA for layers only",
-            "set adapter.dora=false, or leave adapter.target_parameters out",
+            "set adapter.dora=false, or remove adapter.target_parameters",
             clash="adapter.dora",
         )
 
@@ -100,7 +100,7 @@ def _check_virtual(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.virtual.text",
             "adapter.virtual.text is empty",
-            "write a text such as 'Answer briefly.', or leave it out",
+            "write a text such as 'Answer briefly.', or remove it",
         )
 
 
@@ -121,21 +121,21 @@ def _check_init(config: Config) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.rank_pattern",
             "adapter.rank_pattern is set with adapter.init eva, which gives layers with the same input equal ranks",
-            "leave adapter.rank_pattern out, or set adapter.init=default",
+            "remove adapter.rank_pattern, or set adapter.init=default",
             clash="adapter.init",
         )
     if adapter.target_parameters and adapter.init is not Init.default:
         yield ConfigError(
             "adapter.target_parameters",
             f"adapter.target_parameters is set with adapter.init {adapter.init.value}, which supports layers only",
-            "set adapter.init=default, or leave adapter.target_parameters out",
+            "set adapter.init=default, or remove adapter.target_parameters",
             clash="adapter.init",
         )
     if adapter.target_parameters and adapter.dropout:
         yield ConfigError(
             "adapter.dropout",
             f"adapter.dropout is {adapter.dropout:g} with adapter.target_parameters, whose update has no input to drop",
-            "set adapter.dropout=0, or leave adapter.target_parameters out",
+            "set adapter.dropout=0, or remove adapter.target_parameters",
             clash="adapter.target_parameters",
         )
 
@@ -153,7 +153,7 @@ def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.init",
             f"adapter.init is {adapter.init.value}, but the weights come from adapter.start_from",
-            "leave one of them out",
+            "remove one of them",
             clash="adapter.start_from",
         )
     if adapter.frozen_adapters and adapter.kind is not AdapterKind.lora:
@@ -167,7 +167,7 @@ def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.frozen_adapters, which supports layers only",
-            "leave one of them out, or merge the frozen adapters: sft merge RUN",
+            "remove one of them, or merge the frozen adapters: sft merge RUN",
             clash="adapter.frozen_adapters",
         )
 

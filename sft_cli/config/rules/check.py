@@ -152,4 +152,4 @@ def _unused_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigEr
         for key in keys:
             if key in explicit and idle(config):
                 why, _, fix = reason.partition("; ")
-                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or remove {key}")

@@ -47,16 +47,16 @@ def unused_clean_keys(clean: CleanConfig, explicit: Collection[str]) -> Iterator
         parts = key.split(".")
         if parts[:2] == ["data", "mix"] and parts[3:] == ["priority"] and not set(_DUPLICATES) & set(clean.steps):
             problem = f"{key} would have no effect: no step looks for duplicates across sources"
-            yield ConfigError(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or leave {key} out")
+            yield ConfigError(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or remove {key}")
         if parts[0] != "clean" or len(parts) < 3:
             continue
         if parts[1] not in clean.steps:
             steps = ",".join([*clean.steps, parts[1]])
             problem = f"{key} would have no effect: {parts[1]} is not one of clean.steps"
-            yield ConfigError(key, problem, f"set clean.steps=[{steps}], or leave {key} out")
+            yield ConfigError(key, problem, f"set clean.steps=[{steps}], or remove {key}")
         for name, idle, reason, fix in _IDLE:
             if key == f"clean.{name}" and parts[1] in clean.steps and idle(clean):
-                yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or remove {key}")
 
 
 def _check_steps(clean: CleanConfig) -> Iterator[ConfigError]:

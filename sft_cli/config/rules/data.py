@@ -56,12 +56,12 @@ def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
             )
     yield from _check_reading(source, key)
     if not source.format:
-        yield ConfigError(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")
+        yield ConfigError(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or remove it")
     elif not isinstance(source.format, str) and source.columns:
         yield ConfigError(
             f"{key}.columns",
             f"{key}.columns would have no effect: the texts of {key}.format name the columns themselves",
-            "leave columns out",
+            f"remove {key}.columns",
             clash=f"{key}.format",
         )
 
@@ -137,7 +137,7 @@ def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
             "data.total_rows",
             f"data.total_rows is {data.total_rows}, but data.stopping_strategy is {data.stopping_strategy.value}:"
             " it would not be read",
-            "set data.stopping_strategy=total_rows, or leave data.total_rows out",
+            "set data.stopping_strategy=total_rows, or remove data.total_rows",
             clash="data.stopping_strategy",
         )
     if (
@@ -148,7 +148,7 @@ def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "data.stopping_strategy",
             "data.stopping_strategy is total_rows, but every source has epochs, which already set the rows of an epoch",
-            "remove epochs from a source, or leave data.stopping_strategy out",
+            "remove epochs from a source, or remove data.stopping_strategy",
         )
 
 
@@ -169,14 +169,14 @@ def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
                 yield ConfigError(
                     "data.stages",
                     f"{key}.mix.{name} is {weight:g}; a weight must be above 0",
-                    f"leave {name} out of this stage's mix, or give it a weight such as 1.0",
+                    f"remove {name} from this stage's mix, or give it a weight such as 1.0",
                 )
         if stage.difficulty != "difficulty" and stage.order is not Order.by_difficulty:
             yield ConfigError(
                 "data.stages",
                 f"{key}.difficulty is {stage.difficulty!r}, but the stage's order is {stage.order.value}: "
                 "it would not be read",
-                "set order: by_difficulty, or leave difficulty out",
+                "set order: by_difficulty, or remove difficulty",
             )
     if data.stages and all(stage.mix for stage in data.stages):
         for name in data.mix:
@@ -192,7 +192,7 @@ def unused_data_keys(data: DataConfig, explicit: Collection[str]) -> Iterator[Co
     """Yield an error for each key on the command line that has no effect."""
     for key, reason, fix in (*_unused_mix_keys(data), *_unused_source_keys(data)):
         if key in explicit:
-            yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
+            yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or remove {key}")
 
 
 def _unused_mix_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:

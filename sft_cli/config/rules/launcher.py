@@ -61,7 +61,7 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             f"launcher.env.{name}",
             f"launcher.env.{name} has a value, and launcher.pass_env also takes {name} from the submitting shell",
-            "leave one of the two out",
+            "remove one of the two",
             clash="launcher.pass_env",
         )
     container = launcher.container
@@ -71,7 +71,7 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             f"launcher.container.{missing}",
             f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
-            f"set {fix}, or leave both out",
+            f"set {fix}, or remove both",
         )
 
 
@@ -79,7 +79,7 @@ def _time_fix(text: str) -> str:
     """Return the fix for an invalid time limit; a number with a unit is converted."""
     match = re.fullmatch(r"(\d+)\s*(m|min|minutes?|h|hours?|hrs?|d|days?)", text.strip().lower())
     if match is None:
-        return "write minutes, HH:MM:SS or D-HH:MM:SS, or leave launcher.time out"
+        return "write minutes, HH:MM:SS or D-HH:MM:SS, or remove launcher.time"
     units = {"m": f"{match[1]}", "h": f"{match[1]}:00:00", "d": f"{match[1]}-00:00:00"}
     return f"did you mean launcher.time={units[match[2][0]]}?"
 
@@ -160,7 +160,7 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
         ("launcher.requeues",),
         lambda config: config.launcher.chain > 1,
         "the next job of launcher.chain continues",
-        "leave launcher.chain out",
+        "remove launcher.chain",
     ),
     (
         _SHARDED,
@@ -176,4 +176,4 @@ def unused_launcher_keys(config: Config, explicit: Collection[str]) -> Iterator[
     for keys, idle, why, fix in _IDLE:
         for key in sorted(explicit):
             if any(key == name or key.startswith(f"{name}.") for name in keys) and idle(config):
-                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or remove {key}")

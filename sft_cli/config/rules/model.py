@@ -38,7 +38,7 @@ def _check_embedding_training(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             _KEY,
             f"{_KEY} is set with adapter.kind {kind.value}, which does not train the embeddings of new tokens",
-            "choose adapter=lora or adapter=none, or leave model.add_tokens out",
+            "choose adapter=lora or adapter=none, or remove model.add_tokens",
             clash="adapter.kind",
         )
 

@@ -17,7 +17,7 @@ def check_speed_keys(config: Config) -> Iterator[ConfigError]:
             "speed.tokens_per_micro_batch",
             f"speed.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
             "the longest example would not fit",
-            f"leave it out, set speed.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
+            f"remove it, set speed.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
             clash="trainer.max_length",
         )
     if speed.gradient_checkpointing is Checkpointing.layers and speed.checkpointed_layers is None:
@@ -54,4 +54,4 @@ def unused_speed_keys(config: Config, explicit: Collection[str]) -> Iterator[Con
     """Yield an error for each key on the command line that has no effect."""
     for key, (idle, why, fix) in _UNUSED.items():
         if key in explicit and idle(config):
-            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or remove {key}")

@@ -60,9 +60,7 @@ def _check_samples(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
             clash=f"{key}.temperature",
         )
     if suite.compat is not Compat.none:
-        yield ConfigError(
-            f"{key}.compat", f"{key}.compat is read only with {key}.kind=choices", f"leave {key}.compat out"
-        )
+        yield ConfigError(f"{key}.compat", f"{key}.compat is read only with {key}.kind=choices", f"remove {key}.compat")
     for name in suite.reduce:
         match = REDUCER.fullmatch(name)
         if match is None:
@@ -92,5 +90,5 @@ def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator
                 yield ConfigError(
                     key,
                     f"{key} would have no effect: a suite of kind {suite.kind.value} does not read it",
-                    f"leave {key} out",
+                    f"remove {key}",
                 )

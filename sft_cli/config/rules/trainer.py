@@ -29,14 +29,14 @@ def check_loss_keys(config: Config) -> Iterator[ConfigError]:
         yield ConfigError(
             "loss.replay",
             f"loss.replay is {loss.replay:g}, but no source is replayed",
-            f"set data.mix.{next(iter(sources))}.role=replay, or leave loss.replay out",
+            f"set data.mix.{next(iter(sources))}.role=replay, or remove loss.replay",
             clash="data.mix",
         )
     if sources and len(replayed) == len(sources):
         yield ConfigError(
             "loss.replay",
             f"loss.replay is {loss.replay:g}, but every source is replayed: there is nothing to add it to",
-            "leave loss.replay out",
+            "remove loss.replay",
             clash="data.mix",
         )
     for name, source in replayed.items():
@@ -45,7 +45,7 @@ def check_loss_keys(config: Config) -> Iterator[ConfigError]:
                 f"data.mix.{name}.loss_weight",
                 f"data.mix.{name}.loss_weight is {source.loss_weight:g}, but with loss.replay it would have no "
                 "effect: the loss of replayed tokens is a separate mean",
-                f"leave data.mix.{name}.loss_weight out, or use it without loss.replay",
+                f"remove data.mix.{name}.loss_weight, or use it without loss.replay",
                 clash="loss.replay",
             )
 
@@ -78,7 +78,7 @@ def _check_betas(trainer: TrainerConfig) -> Iterator[ConfigError]:
                 yield ConfigError(
                     key,
                     f"{key}.{place} is {beta}; it must be at least 0 and below 1",
-                    f"write two numbers of at least 0 and below 1, or leave {key} out",
+                    f"write two numbers of at least 0 and below 1, or remove {key}",
                 )
 
 
@@ -95,7 +95,7 @@ def _check_lr_factors(trainer: TrainerConfig) -> Iterator[ConfigError]:
                 "write a part of parameter names, such as embed_tokens or layers\\.[0-3]\\.",
             )
         if factor <= 0:
-            fix = "leave it out, and freeze those parameters (adapter.freeze)" if factor == 0 else "write 0.1, or 10"
+            fix = "remove it, and freeze those parameters (adapter.freeze)" if factor == 0 else "write 0.1, or 10"
             yield ConfigError(key, f"{key} is {factor:g}; a factor on the learning rate must be above 0", fix)
 
 
@@ -181,4 +181,4 @@ def unused_trainer_keys(config: Config, explicit: Collection[str]) -> Iterator[C
     """Yield an error for each key on the command line that has no effect."""
     for key, (idle, why, fix) in _UNUSED.items():
         if key in explicit and idle(config.trainer):
-            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or remove {key}")

@@ -81,4 +81,4 @@ def unused_adapter_keys(config: Config, explicit: Collection[str]) -> Iterator[C
         why = "there is no adapter" if without else reason
         for key in sorted(explicit):
             if any(key == own or key.startswith(own if own.endswith(".") else f"{own}.") for own in keys):
-                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or remove {key}")

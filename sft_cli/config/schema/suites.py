@@ -71,7 +71,7 @@ class SuiteConfig:
     revision: str | None = None
     """Revision of the hub data set."""
     answers: str | None = None
-    """Name of a second file beside the first, whose columns are added to the items with the same id."""
+    """Name of a second file in the directory of the first, whose columns are added to the items with the same id."""
     format: SuiteFormat = SuiteFormat.chat
     """chat: the model's template, as served; text: the prompt alone, for base models."""
     system: str | None = None

@@ -129,7 +129,7 @@ def missing_column(
         is_required: Whether every row must have the column; otherwise it is missing because ``columns`` names it.
     """
     similar = similar_column(column, unread) or similar_column(name, unread)
-    otherwise = "remove the row" if is_required else f"leave data.mix.{row.source}.columns.{name} out"
+    otherwise = "remove the row" if is_required else f"remove data.mix.{row.source}.columns.{name}"
     fix = f"add {column!r} to the row, or {otherwise}"
     if similar is not None:
         fix = format_override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: similar})

@@ -192,7 +192,7 @@ def _build_message(
             raise RowError(
                 where=context.where,
                 reason="two spellings of tool calls",
-                problem=f"field '{field}.{key}' is given beside a second spelling of tool calls",
+                problem=f"field '{field}.{key}' is a second spelling of the message's tool calls",
                 fix="keep one of them",
             )
         calls = calls or found

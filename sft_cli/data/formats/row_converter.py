@@ -205,7 +205,7 @@ def _refuse_unused_keys(
             raise SftError(
                 where=f"{key}.{field_name}",
                 problem=f"the key has no effect: the format {label} does not read it",
-                fix=f"leave {key}.{field_name} out",
+                fix=f"remove {key}.{field_name}",
             )
     if config.role is Role.replay and row_format is not None and not row_format.document:
         raise SftError(

@@ -66,7 +66,7 @@ def load_table(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"
             where=key,
             problem=f"the hub cannot be reached, and commit {revision} of {config.path!r} "
             "is not the newest one in the cache",
-            fix="run once with a network, or leave the revision out",
+            fix="run once with a network, or remove the revision",
         )
     return _label(config, revision, split), loaded.data
 

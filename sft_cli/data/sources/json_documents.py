@@ -77,7 +77,7 @@ def _rows_of(document: Any, label: str, options: ReadOptions) -> list[Any]:
     if isinstance(document, list):
         if options.named:
             problem = f"split {options.split!r} is set, but {label} is a list of rows, without splits"
-            raise SftError(where=str(options.split_key), problem=problem, fix=f"leave {options.split_key} out")
+            raise SftError(where=str(options.split_key), problem=problem, fix=f"remove {options.split_key}")
         return document
     if not isinstance(document, dict):
         raise SftError(

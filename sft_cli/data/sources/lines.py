@@ -116,12 +116,12 @@ def _as_utf8(line: bytes, where: str, encoding: str, options: ReadOptions) -> by
             pass
         else:
             problem = f"the line is UTF-8, but {options.source}.encoding is {encoding}"
-            fix = f"leave {options.source}.encoding out, or write all lines in one encoding"
+            fix = f"remove {options.source}.encoding, or write all lines in one encoding"
             raise SftError(where=where, problem=problem, fix=fix)
     try:
         return line.decode(encoding).encode("utf-8")
     except UnicodeError as error:
-        fix = f"correct {options.source}.encoding, or save the file as UTF-8 and leave it out"
+        fix = f"correct {options.source}.encoding, or remove it and save the file as UTF-8"
         raise SftError(where=where, problem=f"the line is not {encoding}: {error}", fix=fix) from error
 
 
@@ -212,7 +212,7 @@ def _translate_errors(label: str, options: ReadOptions) -> Iterator[None]:
             where=label, problem=str(error), fix="decompress it yourself if you trust its content"
         ) from error
     except UnicodeError as error:
-        fix = f"correct {options.source}.encoding, or save the file as UTF-8 and leave it out"
+        fix = f"correct {options.source}.encoding, or remove it and save the file as UTF-8"
         raise SftError(where=label, problem=f"the file is not {options.encoding}: {error}", fix=fix) from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -75,7 +75,7 @@ def refuse_unused_keys(location: SourceLocation, kinds: set[str] | None) -> None
         if no_effect:
             files_text = "a hub data set" if kinds is None else f"{' and '.join(sorted(kinds))} files"
             key = f"{location.options.source}.{name}"
-            raise SftError(where=key, problem=f"the key has no effect on {files_text}", fix=f"leave {key} out")
+            raise SftError(where=key, problem=f"the key has no effect on {files_text}", fix=f"remove {key}")
 
 
 def _as_lines(group: FileGroup, location: SourceLocation) -> FileGroup:

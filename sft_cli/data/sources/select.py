@@ -163,7 +163,7 @@ def refuse_split(location: SourceLocation) -> None:
         raise SftError(
             where=location.key,
             problem=f"split {location.split!r} is set, but {display_path(location)!r} has no splits",
-            fix="leave the split out, or set validation_path to the held-out file",
+            fix="remove the split, or set validation_path to the held-out file",
         )
 
 
@@ -182,7 +182,7 @@ def not_text_file(name: str, location: SourceLocation) -> SftError:
     return SftError(
         where=location.key.rpartition(".")[0] + ".format",
         problem=f"the format lines reads text files with one document per line, and {name!r} is not a text file",
-        fix=f"use files that end in {' or '.join(DOCUMENTS)}, compressed or not, or leave the format out",
+        fix=f"use files that end in {' or '.join(DOCUMENTS)}, compressed or not, or remove the format",
     )
 
 

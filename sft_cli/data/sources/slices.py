@@ -157,9 +157,7 @@ def numbered_files(group: FileGroup) -> Iterator[tuple[Path, list[columnar.RowGr
 
 def no_rows_error(label: str) -> SftError:
     """Return the error for a file or data set without rows."""
-    return SftError(
-        where=label, problem="the source holds no rows", fix="write rows into it or leave it out of the mix"
-    )
+    return SftError(where=label, problem="the source holds no rows", fix="write rows into it or remove it from the mix")
 
 
 def _file_pieces(group: FileGroup) -> list[FilePiece]:

@@ -65,5 +65,5 @@ def cut_context(one: Continuation, limit: int | None) -> Continuation:
     """
     if limit is None:
         return one
-    room = max(1, limit + 1 - len(one.ids))
-    return one if len(one.context) <= room else Continuation(one.context[-room:], one.ids, one.merged)
+    space = max(1, limit + 1 - len(one.ids))
+    return one if len(one.context) <= space else Continuation(one.context[-space:], one.ids, one.merged)

@@ -109,7 +109,7 @@ def check_llama_adapter(original: PretrainedConfig, layers: int) -> None:
         raise SftError(
             where=f"adapter.virtual.layers={layers}",
             problem=f"the model has {text.num_hidden_layers} layers",
-            fix=f"adapter.virtual.layers={text.num_hidden_layers}, or leave it out for all of them",
+            fix=f"adapter.virtual.layers={text.num_hidden_layers}, or remove it for all of them",
         )
 
 

@@ -68,14 +68,14 @@ def check_trained_rows(model: PreTrainedModel, config: AdapterConfig, rows: Coll
             where="adapter.modules_to_save",
             problem=f"rows {list(rows)} must be trained in embedding and head, which are one matrix in this model, but"
             f" only {next(iter(pair & saved))} would be fully trained",
-            fix=f"adapter.modules_to_save=[{ends}], or leave it out: then only the rows are trained",
+            fix=f"adapter.modules_to_save=[{ends}], or remove it: then only the rows are trained",
         )
     if adapted := sorted((pair - saved) & set(adapted_layers(model, config))):
         whole = ends if tied else adapted[0].rsplit(".", 1)[-1]
         raise SftError(
             where="adapter.target_modules",
             problem=f"{adapted[0]} would get an adapter, but its rows {list(rows)} must be trained directly",
-            fix=f"leave it out of adapter.target_modules, or train it fully: adapter.modules_to_save=[{whole}]",
+            fix=f"remove it from adapter.target_modules, or train it fully: adapter.modules_to_save=[{whole}]",
         )
 
 

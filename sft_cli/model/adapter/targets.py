@@ -58,14 +58,14 @@ def check_target_modules(model: PreTrainedModel, config: AdapterConfig) -> None:
                 where="adapter.target_modules",
                 problem=f"{target!r} names {next(name for name in bypassed if matches_target(name, [target]))} of a"
                 " state-space layer, whose weight is used without calling the layer: an adapter would have no effect",
-                fix=f"leave {target} out; [{ALL_LINEAR}] selects every layer that can be adapted",
+                fix=f"remove {target}; [{ALL_LINEAR}] selects every layer that can be adapted",
             )
         if target_matches_any(target, mistaken):
             raise SftError(
                 where="adapter.target_modules",
                 problem=f"{target!r} is also PEFT's name for the experts of a {model.config.model_type}, which it"
                 " would adapt",
-                fix=f"leave {target} out, and adapt the experts by"
+                fix=f"remove {target}, and adapt the experts by"
                 f" adapter.target_parameters=[{','.join(stacked_expert_names(model))}] if you want them",
             )
 
@@ -81,7 +81,7 @@ def check_target_parameters(model: PreTrainedModel, targets: Sequence[str]) -> N
             raise SftError(
                 where="adapter.target_parameters",
                 problem=f"{target!r} matches no matrix of this model",
-                fix=f"its stacks of experts are [{', '.join(stacks)}]" if stacks else "leave it out: it has no experts",
+                fix=f"its stacks of experts are [{', '.join(stacks)}]" if stacks else "remove it: it has no experts",
             )
 
 
@@ -108,7 +108,7 @@ def refuse_tower_names(model: PreTrainedModel, names: Sequence[str], key: str, t
         raise SftError(
             where=key,
             problem=f"{target!r} names {inside[0]}, which text does not train: it is not part of the language model",
-            fix=f"{key}=[{','.join(remaining)}]" if remaining else f"leave {target} out",
+            fix=f"{key}=[{','.join(remaining)}]" if remaining else f"remove {target}",
         )
 
 

@@ -1,7 +1,7 @@
 """Read the final number of a worked solution in the two ways of GSM8K (Cobbe et al. 2021, arXiv:2110.14168).
 
 ``strict`` wants the form of the training data, ``#### 42``. ``flexible`` takes the last number of the answer, and so
-undercounts models that go on writing after it. They are two metrics: the difference shows a model that is right in
+undercounts models that continue writing after it. They are two metrics: the difference shows a model that is right in
 another form.
 """
 

@@ -99,7 +99,7 @@ class HeldOutEvaluator:
             raise SftError(
                 where="eval.compare_after_training",
                 problem="the run began without it, and the base model can no longer be evaluated in this run",
-                fix=f"leave it out, then compare with: sft eval {shlex.quote(str(directory.path))} --compare base",
+                fix=f"remove it, then compare with: sft eval {shlex.quote(str(directory.path))} --compare base",
             )
         return self.evaluate_base(directory)
 

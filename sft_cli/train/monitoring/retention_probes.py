@@ -101,6 +101,6 @@ def _reword_error(error: SftError, name: str, key: str) -> SftError:
     where, fix = error.where.replace(source, key), error.fix.replace(source, key)
     if where == error.where:
         where = f"{key}: {where}"
-    for phrase in ("leave it out of the mix", "take the source out of the mix"):
-        fix = fix.replace(phrase, "leave the probe out")
+    for phrase in ("remove it from the mix", "take the source out of the mix"):
+        fix = fix.replace(phrase, "remove the probe")
     return SftError(where=where, problem=error.problem, fix=fix)

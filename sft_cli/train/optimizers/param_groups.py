@@ -100,13 +100,13 @@ def _unmatched_pattern_error(pattern: str, trained: list[str], matched: list[str
         return SftError(
             where=where,
             problem=f"every trained parameter it matches ({overridden[0]}, …) is matched by an earlier pattern",
-            fix="move it before the more general pattern, or leave it out",
+            fix="move it before the more general pattern, or remove it",
         )
     if matched:
         return SftError(
             where=where,
             problem=f"it matches only parameters that are not trained ({matched[0]})",
-            fix="train them (adapter.modules_to_save, or adapter=none), or leave it out",
+            fix="train them (adapter.modules_to_save, or adapter=none), or remove it",
         )
     words = sorted({word for name in trained for word in name.split(".") if not word.isdigit()})
     suggestion = closest_name(pattern, words)

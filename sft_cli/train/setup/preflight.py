@@ -171,7 +171,7 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
         yield SftError(
             where="model.tokenizer",
             problem=f"the data hold token id {largest}, but the model has {vocabulary} tokens",
-            fix="use the model's own tokenizer: leave model.tokenizer out",
+            fix="use the model's own tokenizer: remove model.tokenizer",
         )
 
 

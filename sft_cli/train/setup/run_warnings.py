@@ -104,7 +104,7 @@ def _step_warnings(config: Config, examples: int) -> Iterator[RunWarning]:
     size = min(resolved(trainer.examples_per_step), automatic.examples_per_step(examples))
     epochs = max(resolved(trainer.epochs), min(-(-MIN_STEPS // -(-examples // size)), MAX_EPOCHS))
     if trainer.max_steps is not None:
-        fix = f"leave trainer.max_steps out, or set trainer.max_steps={MIN_STEPS} or more"
+        fix = f"remove trainer.max_steps, or set trainer.max_steps={MIN_STEPS} or more"
     else:
         proposed = {"trainer.examples_per_step": size, "trainer.epochs": epochs}
         current = {"trainer.examples_per_step": trainer.examples_per_step, "trainer.epochs": trainer.epochs}
