@@ -12,7 +12,7 @@ from typing import NoReturn
 from sft_cli import console, text_layout
 from sft_cli.errors import Elsewhere, Mistakes, SftError
 from sft_cli.escape import escape_control
-from sft_cli.progress import clear_progress
+from sft_cli.progress import clear_progress, has_terminal
 
 WRITTEN = {
     "train": "run_dir=DIR, prepared_dir=DIR",
@@ -33,6 +33,10 @@ ENVIRONMENT = {
     errno.ENOTDIR: "a file is where a directory is expected: choose another path",
 }
 """Number of an operating system error -> its fix; any other error is a bug."""
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: what a shell reports for a command that SIGINT ended."""
 
 
 @contextmanager
@@ -58,7 +62,10 @@ def exit_on_error() -> Iterator[None]:
     except Exception as error:
         _bug(error)
     except KeyboardInterrupt:
-        sys.exit(130)
+        clear_progress()
+        if "RANK" not in os.environ:  # else the process that started this one reports it
+            print("\ninterrupted" if has_terminal() else "interrupted", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
 
 
 def _remedy(number: int, where: str, words: Sequence[str]) -> str:

@@ -3,6 +3,9 @@
 ``KEY=VALUE`` words set keys of the config; all other words are Typer options or arguments.
 """
 
-from sft_cli.cli.program import app, execute, main
+from sft_cli.cli.interrupts import exit_on_interrupt
+
+with exit_on_interrupt():  # Typer and the commands take half a second on a cold disk
+    from sft_cli.cli.program import app, execute, main
 
 __all__ = ["app", "execute", "main"]

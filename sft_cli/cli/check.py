@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sft_cli.cli.completion import complete_gpu, complete_run
-from sft_cli.cli.loading import without_garbage_collection
+from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Overrides, above_zero
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _run_checks(overrides: Sequence[str], config_dirs: Sequence[str], options: "
         for warning in find_run_warnings(config, sample.prepared, examples=examples, held_out=held_out):
             report.add(warn(warning.name, warning.text, warning.fix))
         status("check: loading torch")
-        with without_garbage_collection():
+        with slow_imports():
             from sft_cli.check.torch_checks.run import run_model_checks
         run_model_checks(report, config, sample, options)
     return report.finish(f"checked in {time.perf_counter() - started:.0f} s", f"sft train {' '.join(overrides)}")

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Run, RunOverrides, Step
+from sft_cli.progress import status
 
 
 def evaluate(
@@ -53,7 +55,9 @@ def evaluate(
         return
     rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
     suites = chosen_suites(config.eval)
-    from sft_cli.eval.session import NamedRows, evaluate_run
+    status("loading   torch and the model's configuration")
+    with slow_imports():
+        from sft_cli.eval.session import NamedRows, evaluate_run
 
     heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
     evaluate_run(directory, config, heldout, suites, compare=compare is not None)

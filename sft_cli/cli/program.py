@@ -20,6 +20,7 @@ from sft_cli.cli.doctor import doctor
 from sft_cli.cli.eval import evaluate
 from sft_cli.cli.formats import formats
 from sft_cli.cli.inspect import inspect
+from sft_cli.cli.interrupts import exit_on_interrupt
 from sft_cli.cli.judge import judge
 from sft_cli.cli.merge import merge
 from sft_cli.cli.prepare import prepare
@@ -34,7 +35,7 @@ from sft_cli.cli.usage import HELP, refuse
 from sft_cli.cli.waiting_threads import set_waiting
 from sft_cli.console import recorded
 from sft_cli.distributed.rank_env import require_single_process
-from sft_cli.error_boundary import exit_on_error
+from sft_cli.error_boundary import INTERRUPTED, exit_on_error
 from sft_cli.progress import status
 
 app = typer.Typer(
@@ -146,10 +147,15 @@ def main() -> None:
     if VARIABLE in os.environ:
         _complete()
     words = sys.argv[1:]
-    if set(words[:1]) & set(COMPUTING):
-        set_waiting(os.environ)
-    with recorded(shlex.join(["sft", *words]), _without_secrets), exit_on_error():
-        sys.exit(execute(words))
+    with exit_on_interrupt():
+        if set(words[:1]) & set(COMPUTING):
+            set_waiting(os.environ)
+        typed = _without_secrets(shlex.join(["sft", *words]))  # the first call imports the schema of the settings
+    with recorded(typed, _without_secrets), exit_on_error():
+        code = execute(words)
+        if code == INTERRUPTED:  # Typer turns KeyboardInterrupt into this code
+            raise KeyboardInterrupt
+        sys.exit(code)
 
 
 def _complete() -> None:

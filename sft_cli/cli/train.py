@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sft_cli.cli.completion import complete_run
-from sft_cli.cli.loading import without_garbage_collection
+from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Overrides
 from sft_cli.console import say
 from sft_cli.distributed.rank_env import RankInfo, rank_from_env
@@ -53,11 +53,11 @@ def train(
         check_required(config)
         require_weights(config.model)
     if rank.world_size > 1:
-        with without_garbage_collection():
+        with slow_imports():
             from sft_cli.train.session import run_distributed_session
         run_distributed_session(absolute(config), directory, resumed=resume is not None)
         return
-    with without_garbage_collection():
+    with slow_imports():
         from sft_cli.prepare.prepare import prepare_data  # after the checks, which are fast
     prepared = prepare_data(config)
     if (
@@ -66,7 +66,7 @@ def train(
         resumed = ["--resume", resume] if resume else []
         raise typer.Exit(launch_processes([*words, *resumed, *_as_options(config_dirs)], size))
     say("loading   torch and the model's configuration")
-    with without_garbage_collection():
+    with slow_imports():
         from sft_cli.train.session import run_session as train_alone
 
     train_alone(absolute(config), prepared, directory, resumed=resume is not None)
