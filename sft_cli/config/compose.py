@@ -27,9 +27,9 @@ from sft_cli.config.overrides.parse import ParsedOverrides, parse_overrides
 from sft_cli.config.redaction import redact_values
 from sft_cli.config.rules.check import check_consistency
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import from_plain, merge_at, to_plain
+from sft_cli.config.validate import from_plain, to_plain
 from sft_cli.errors import SftError, raise_all
-from sft_cli.utils.mappings import flatten
+from sft_cli.utils.mappings import flatten, merge_at
 
 _CHOSEN = "chosen"
 _FORMER = (("eval", "suite"),)

@@ -1,6 +1,5 @@
 """Convert a plain mapping into a typed ``Config`` and back; report all unknown keys and invalid values at once."""
 
-import copy
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
@@ -286,16 +285,3 @@ def format_value(value: Any) -> str:
         return "a mapping"
     text = f"'{value}'" if isinstance(value, str) else f"the list {value}" if isinstance(value, list) else str(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-
-
-def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set a value at a dotted path; mappings are merged, other values are replaced."""
-    for name in path[:-1]:
-        if not isinstance(values.get(name), dict):
-            values[name] = {}
-        values = values[name]
-    if isinstance(value, dict) and isinstance(values.get(path[-1]), dict):
-        for name, entry in value.items():
-            merge_at(values[path[-1]], [str(name)], entry)
-    else:
-        values[path[-1]] = copy.deepcopy(value)

@@ -1,8 +1,7 @@
 """Load the base model and its configuration."""
 
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from transformers.utils.logging import disable_progress_bar
 from sft_cli.config import paths
 from sft_cli.config.model_files import context_window
 from sft_cli.config.model_files.not_found import suggest_directory, suggest_hub_fix
-from sft_cli.config.model_files.weights import CONVERT, require_weights
 from sft_cli.config.schema.adapter import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.trainer import Dtype
@@ -32,6 +30,7 @@ from sft_cli.model.language_model import (
     language_modules,
     non_language_modules,
 )
+from sft_cli.model.model_checks import check_weight_files, is_bidirectional, model_error, refuse_missing_weights
 from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.prequantized import (
     bitsandbytes_kind,
@@ -48,15 +47,6 @@ from sft_cli.progress import status
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 MISSING_LIBRARY = re.compile(r"requires the (\w+) library")
-ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
-"""Families that are causal although their configuration has ``is_decoder``, which has no effect there."""
-NEVER_CAUSAL = {"cpmant"}
-"""Families whose tokens attend to later ones, whatever the configuration says."""
-
-
-def model_error(config: ModelConfig, problem: str, fix: str) -> SftError:
-    """Build an error about model.path."""
-    return SftError(where=f"model.path={config.path}", problem=problem, fix=fix)
 
 
 def resolve_model(config: ModelConfig) -> str:
@@ -110,13 +100,6 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
     return model_config
 
 
-def is_bidirectional(config: PretrainedConfig) -> bool:
-    """Return whether tokens attend to later ones: always, or as configured (BERT, XLNet)."""
-    values, kind = config.to_dict(), config.model_type
-    unmasked = False in (values.get("is_decoder"), values.get("causal")) or values.get("attn_type") == "bi"
-    return kind in NEVER_CAUSAL or (unmasked and kind not in ALWAYS_CAUSAL)
-
-
 def load_failure(config: ModelConfig, error: Exception) -> SftError:
     """Turn an error of transformers into an SftError with its first line and a fix."""
     reason = str(error).splitlines()[0]
@@ -127,23 +110,6 @@ def load_failure(config: ModelConfig, error: Exception) -> SftError:
     if Path(paths.resolve(str(config.path))).is_dir():
         return model_error(config, reason, "repair the directory or download the model again")
     return model_error(config, reason, suggest_hub_fix(str(config.path), "model.path"))
-
-
-def check_weight_files(config: ModelConfig, directory: Path) -> None:
-    """Refuse a local model without complete safetensors weights; pickled weights are never read."""
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise model_error(config, f"{index.name} is not readable", "download the model again") from error
-        if other_files := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
-            raise model_error(
-                config, f"{other_files[0]!r} is not a safetensors file, and pickled weights are not read", CONVERT
-            )
-        if missing := [shard for shard in shards if not (directory / shard).is_file()]:
-            raise model_error(config, f"weight file {missing[0]} is missing", "download the model again")
-    require_weights(config)
 
 
 def load_model(
@@ -201,18 +167,6 @@ def load_model(
     replace_int8_products(model)
     add_token_rows(model, added_ids)
     return model.train()
-
-
-def refuse_missing_weights(config: ModelConfig, names: Collection[str]) -> None:
-    """Refuse a model whose files lack weights, which transformers replaces by random numbers."""
-    if names:
-        first, *others = sorted(names)
-        more = f" and {len(others)} more" if others else ""
-        raise model_error(
-            config,
-            f"its files have no weights for {first}{more}; they would be random numbers",
-            "download the model again, or save it again with save_pretrained of the installed transformers",
-        )
 
 
 def _check_loadable(

@@ -48,7 +48,7 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
         *((name, f"{number:,}", remark) for name, (number, remark) in rare.items() if number),
         ("training examples", f"{train['examples']:,}", f"in an epoch, from {counted(train['rows'], 'row')}"),
         ("training tokens", f"{train['tokens']:,}", f"{ratio(train['tokens'], train['examples']):,.0f} per example"),
-        ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
+        ("trained tokens", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
         ("held out", counted(validation["examples"], "example"), _held_out_remark(manifest)),
     ]
 
@@ -144,7 +144,7 @@ def mix(manifest: Json) -> list[dict[str, Any]]:
 def _realised_share(name: str, entry: Json, of: str) -> dict[str, Any]:
     """The intended and the realised share of a source, in the same unit."""
     unit, passes = "trained_tokens" if of == "trained tokens" else "rows", entry.get("intended_passes")
-    words = f"{entry['intended']:.1%} of {'tokens with loss' if unit == 'trained_tokens' else unit}"
+    words = f"{entry['intended']:.1%} of {'trained tokens' if unit == 'trained_tokens' else unit}"
     if passes is not None:
         words = f"{passes:g} pass{'es' * (passes != 1)}"
     cells = [

@@ -1,7 +1,8 @@
-"""Nested mappings: dotted keys, and values that JSON can represent."""
+"""Nested mappings: dotted keys, merging, and values that JSON can represent."""
 
+import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -19,3 +20,16 @@ def nan_to_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: nan_to_none(entry) for name, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value at a dotted path; mappings are merged, other values are replaced."""
+    for name in path[:-1]:
+        if not isinstance(values.get(name), dict):
+            values[name] = {}
+        values = values[name]
+    if isinstance(value, dict) and isinstance(values.get(path[-1]), dict):
+        for name, entry in value.items():
+            merge_at(values[path[-1]], [str(name)], entry)
+    else:
+        values[path[-1]] = copy.deepcopy(value)

@@ -219,7 +219,7 @@ def test_rows_dropped_for_personal_data_are_not_shown(tmp_path):
 
 def test_page_shows_intended_and_realised_shares(page):
     section = page.all("section", id="mix")[0]["text"]
-    for words in ("33.3% of tokens with loss", "2.5 passes", "35.0%", "65.0%", "95.0%"):
+    for words in ("33.3% of trained tokens", "2.5 passes", "35.0%", "65.0%", "95.0%"):
         assert words in section
     assert sum("aim" in element["attributes"].get("class", "") for element in page.elements) == 3 * 3
 

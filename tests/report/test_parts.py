@@ -208,7 +208,7 @@ def test_page_has_no_section_for_a_single_stage():
     ("of", "passes", "words", "column"),
     [
         ("rows", None, "50.0% of rows", 0),
-        ("trained tokens", None, "50.0% of tokens with loss", 2),
+        ("trained tokens", None, "50.0% of trained tokens", 2),
         ("passes", 1.0, "1 pass", 0),
         ("passes", 2.5, "2.5 passes", 0),
     ],

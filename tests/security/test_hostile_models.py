@@ -61,7 +61,7 @@ def quickstart(folder):
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
 def test_pickled_weights_are_refused_unread(name, tmp_path):
-    from sft_cli.model.load import check_weight_files
+    from sft_cli.model.model_checks import check_weight_files
 
     folder = quickstart(tmp_path / "model")
     (folder / "model.safetensors").unlink()
@@ -81,7 +81,7 @@ INDICES = [
 
 @pytest.mark.parametrize(("index", "problem"), INDICES, ids=["bin", "list", "none", "broken"])
 def test_index_with_other_files_than_safetensors_is_refused(index, problem, tmp_path):
-    from sft_cli.model.load import check_weight_files
+    from sft_cli.model.model_checks import check_weight_files
 
     text = index if isinstance(index, str) else json.dumps(index)
     (tmp_path / "model.safetensors.index.json").write_text(text)
