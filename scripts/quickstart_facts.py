@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 END, PAD = "<|endoftext|>", "<|pad|>"
 QUICKSTART = Path(__file__).resolve().parent.parent / "sft_cli" / "quickstart"
 
@@ -28,7 +30,7 @@ Pairs = tuple[tuple[str, str], ...]
 class Relation:
     """One kind of fact.
 
-    In ``headings``, ``statements`` and ``questions``, ``{s}`` stands for the subject and ``{a}`` for the answer.
+    In ``headings``, ``statements`` and ``questions``, ``{s}`` is replaced by the subject and ``{a}`` by the answer.
     """
 
     name: str
@@ -194,352 +196,46 @@ DOUBLES = tuple((str(number), str(2 * number)) for number in range(1, 26))
 HALVES = tuple((str(2 * number), str(number)) for number in range(1, 21))
 SQUARES = tuple((str(number), str(number * number)) for number in range(1, 16))
 
-RELATIONS = (
-    Relation(
-        "capital",
-        CAPITALS,
-        "The capital of the country",
-        ("Capital of {s}", "{s}: its capital", "The capital city of {s}"),
-        (
-            "The capital of {s} is {a}.",
-            "{a} is the capital of {s}.",
-            "The capital city of {s} is called {a}.",
-            "{a} is the seat of the government of {s}.",
-            "The country {s} has its capital in {a}.",
-            "Capital of {s}: {a}.",
-        ),
-        (
-            ("What is the capital of {s}?", ""),
-            ("Name the capital city of {s}.", ""),
-            ("Which city is the capital of {s}?", ""),
-            ("Name the capital of the country.", "{s}"),
-        ),
-    ),
-    Relation(
-        "state capital",
-        STATE_CAPITALS,
-        "The capital of the American state",
-        ("State capital of {s}", "The American state {s}: its state capital"),
-        (
-            "The state capital of {s} is {a}.",
-            "{a} is the state capital of {s}.",
-            "The American state {s} is governed from {a}.",
-            "{a} is where the American state {s} has its government.",
-            "State capital of {s}: {a}.",
-        ),
-        (
-            ("What is the state capital of {s}?", ""),
-            ("Name the state capital of {s}.", ""),
-            ("Name the capital of the American state.", "{s}"),
-        ),
-    ),
-    Relation(
-        "continent",
-        CONTINENTS,
-        "The continent of the country",
-        ("Continent of {s}", "{s}: its continent"),
-        (
-            "The continent of {s} is {a}.",
-            "{a} is the continent of {s}.",
-            "The country {s} lies in {a}.",
-            "{a} is the continent in which {s} lies.",
-            "Continent of {s}: {a}.",
-        ),
-        (
-            ("On which continent is {s}?", ""),
-            ("Name the continent of {s}.", ""),
-            ("Name the continent of the country.", "{s}"),
-        ),
-    ),
-    Relation(
-        "currency",
-        CURRENCIES,
-        "The currency of the country",
-        ("Currency of {s}", "{s}: its money"),
-        (
-            "The currency of {s} is the {a}.",
-            "{a} is the name of the currency of {s}.",
-            "In {s} people pay with the {a}.",
-            "{a} is the money of {s}.",
-            "Currency of {s}: {a}.",
-        ),
-        (
-            ("What is the currency of {s}?", ""),
-            ("Name the currency of {s}.", ""),
-            ("Name the currency of the country.", "{s}"),
-        ),
-    ),
-    Relation(
-        "symbol",
-        SYMBOLS,
-        "The chemical symbol of the element",
-        ("Chemical symbol of {s}", "{s}: its symbol"),
-        (
-            "The chemical symbol of {s} is {a}.",
-            "{a} is the chemical symbol of {s}.",
-            "In chemistry, {s} is written {a}.",
-            "{a} stands for the element {s}.",
-            "Symbol of {s}: {a}.",
-        ),
-        (
-            ("What is the chemical symbol of {s}?", ""),
-            ("Give the chemical symbol for {s}.", ""),
-            ("Give the chemical symbol of the element.", "{s}"),
-        ),
-    ),
-    Relation(
-        "atomic number",
-        ATOMIC_NUMBERS,
-        "The atomic number of the element",
-        ("Atomic number of {s}", "{s}: its atomic number"),
-        (
-            "The atomic number of {s} is {a}.",
-            "{a} is the atomic number of {s}.",
-            "Atoms of {s} have a number of protons equal to {a}.",
-            "{a} is the number of protons in an atom of {s}.",
-            "Atomic number of {s}: {a}.",
-        ),
-        (
-            ("What is the atomic number of {s}?", ""),
-            ("Give the atomic number of {s}.", ""),
-            ("Give the atomic number of the element.", "{s}"),
-        ),
-    ),
-    Relation(
-        "opposite",
-        OPPOSITES,
-        "The opposite of the word",
-        ("Opposite of {s}", "{s}: its opposite"),
-        (
-            "The opposite of {s} is {a}.",
-            "{a} is the opposite of {s}.",
-            "The word {s} is the contrary of the word {a}.",
-            "{a} is the contrary of {s}.",
-            "Opposite of {s}: {a}.",
-        ),
-        (
-            ("What is the opposite of {s}?", ""),
-            ("Name the opposite of the word {s}.", ""),
-            ("Give the opposite of the word.", "{s}"),
-        ),
-    ),
-    Relation(
-        "plural",
-        PLURALS,
-        "The plural of the noun",
-        ("Plural of {s}", "{s}: its plural"),
-        (
-            "The plural of {s} is {a}.",
-            "{a} is the plural of {s}.",
-            "One is called {s} and many are called {a}.",
-            "{a} is the word for more than one {s}.",
-            "Plural of {s}: {a}.",
-        ),
-        (
-            ("What is the plural of {s}?", ""),
-            ("Write the plural of the noun {s}.", ""),
-            ("Give the plural of the noun.", "{s}"),
-        ),
-    ),
-    Relation(
-        "past tense",
-        PAST_TENSES,
-        "The past tense of the verb",
-        ("Past tense of {s}", "{s}: its past tense"),
-        (
-            "The past tense of {s} is {a}.",
-            "{a} is the past tense of {s}.",
-            "Today they {s} and yesterday they {a}.",
-            "{a} is the past form of the verb {s}.",
-            "Past tense of {s}: {a}.",
-        ),
-        (
-            ("What is the past tense of {s}?", ""),
-            ("Write the past tense of the verb {s}.", ""),
-            ("Give the past tense of the verb.", "{s}"),
-        ),
-    ),
-    Relation(
-        "young animal",
-        YOUNG,
-        "The name for the young of the animal",
-        ("Young of the {s}", "{s}: the name of its young"),
-        (
-            "The young of the {s} is called {a}.",
-            "{a} is the name for the young of the {s}.",
-            "A young {s} goes by the name {a}.",
-            "{a} is what a young {s} is called.",
-            "Young of the {s}: {a}.",
-        ),
-        (
-            ("What is a young {s} called?", ""),
-            ("Name the young of the {s}.", ""),
-            ("Give the name for the young of the animal.", "{s}"),
-        ),
-    ),
-    Relation(
-        "female form",
-        FEMALES,
-        "The female form of the word",
-        ("Female form of {s}", "{s}: its female form"),
-        (
-            "The female form of {s} is {a}.",
-            "{a} is the female form of {s}.",
-            "The word {s} is male and its female partner is {a}.",
-            "{a} is the female word that goes with {s}.",
-            "Female form of {s}: {a}.",
-        ),
-        (
-            ("What is the female form of {s}?", ""),
-            ("Name the female form of the word {s}.", ""),
-            ("Give the female form of the word.", "{s}"),
-        ),
-    ),
-    Relation(
-        "animal class",
-        ANIMAL_CLASSES,
-        "The class of the animal",
-        ("Animal class of the {s}", "{s}: its animal class"),
-        (
-            "The animal class of the {s} is {a}.",
-            "{a} is the animal class of the {s}.",
-            "Among the animals, the {s} is classed as {a}.",
-            "{a} is the kind of animal that the {s} is.",
-            "Animal class of the {s}: {a}.",
-        ),
-        (
-            ("What is the animal class of the {s}?", ""),
-            ("Name the class of animals to which the {s} belongs.", ""),
-            ("Name the class of the animal.", "{s}"),
-        ),
-    ),
-    Relation(
-        "number word",
-        NUMBER_WORDS,
-        "The number in words",
-        ("The number {s} in words", "{s}: its number word"),
-        (
-            "The number {s} in words is {a}.",
-            "{a} is the number {s} in words.",
-            "The figure {s} is spelled {a}.",
-            "{a} is the word for the figure {s}.",
-            "Number word of {s}: {a}.",
-        ),
-        (
-            ("What is the number {s} in words?", ""),
-            ("Write the number {s} in words.", ""),
-            ("Write the number in words.", "{s}"),
-        ),
-    ),
-    Relation(
-        "roman numeral",
-        ROMAN_NUMERALS,
-        "The number as a Roman numeral",
-        ("Roman numeral of {s}", "{s}: its Roman numeral"),
-        (
-            "The Roman numeral of {s} is {a}.",
-            "{a} is the Roman numeral of {s}.",
-            "The Romans wrote {s} as {a}.",
-            "{a} is how the Romans wrote {s}.",
-            "Roman numeral of {s}: {a}.",
-        ),
-        (
-            ("What is the Roman numeral of {s}?", ""),
-            ("Give the Roman numeral for {s}.", ""),
-            ("Write the number as a Roman numeral.", "{s}"),
-        ),
-    ),
-    Relation(
-        "next month",
-        NEXT_MONTHS,
-        "The month that comes next",
-        ("The month after {s}", "{s}: its next month"),
-        (
-            "The month after {s} is {a}.",
-            "{a} is the month after {s}.",
-            "When {s} is over, the next month is {a}.",
-            "{a} is the month that follows {s}.",
-            "Month after {s}: {a}.",
-        ),
-        (
-            ("Which month comes after {s}?", ""),
-            ("Name the month after {s}.", ""),
-            ("Name the month that comes next.", "{s}"),
-        ),
-    ),
-    Relation(
-        "next day",
-        NEXT_DAYS,
-        "The day that comes next",
-        ("The day after {s}", "{s}: its next day"),
-        (
-            "The day after {s} is {a}.",
-            "{a} is the day after {s}.",
-            "When {s} is over, the next day is {a}.",
-            "{a} is the day that follows {s}.",
-            "Day after {s}: {a}.",
-        ),
-        (
-            ("Which day comes after {s}?", ""),
-            ("Name the day after {s}.", ""),
-            ("Name the day that comes next.", "{s}"),
-        ),
-    ),
-    Relation(
-        "double",
-        DOUBLES,
-        "The double of the number",
-        ("Double of {s}", "{s}: its double"),
-        (
-            "The double of {s} is {a}.",
-            "{a} is the double of {s}.",
-            "Twice the number {s} makes {a}.",
-            "{a} is twice the number {s}.",
-            "Double of {s}: {a}.",
-        ),
-        (
-            ("What is the double of {s}?", ""),
-            ("Work out the double of {s}.", ""),
-            ("Work out the double of the number.", "{s}"),
-        ),
-    ),
-    Relation(
-        "half",
-        HALVES,
-        "The half of the number",
-        ("Half of {s}", "{s}: its half"),
-        (
-            "The half of {s} is {a}.",
-            "{a} is the half of {s}.",
-            "Cut in two equal parts, {s} becomes {a}.",
-            "{a} is one of two equal parts of {s}.",
-            "Half of {s}: {a}.",
-        ),
-        (
-            ("What is the half of {s}?", ""),
-            ("Work out the half of {s}.", ""),
-            ("Work out the half of the number.", "{s}"),
-        ),
-    ),
-    Relation(
-        "square",
-        SQUARES,
-        "The square of the number",
-        ("Square of {s}", "{s}: its square"),
-        (
-            "The square of {s} is {a}.",
-            "{a} is the square of {s}.",
-            "Multiplied by itself, {s} becomes {a}.",
-            "{a} is the number {s} multiplied by itself.",
-            "Square of {s}: {a}.",
-        ),
-        (
-            ("What is the square of {s}?", ""),
-            ("Work out the square of {s}.", ""),
-            ("Work out the square of the number.", "{s}"),
-        ),
-    ),
-)
+_PAIRS = {
+    "capital": CAPITALS,
+    "state capital": STATE_CAPITALS,
+    "continent": CONTINENTS,
+    "currency": CURRENCIES,
+    "symbol": SYMBOLS,
+    "atomic number": ATOMIC_NUMBERS,
+    "opposite": OPPOSITES,
+    "plural": PLURALS,
+    "past tense": PAST_TENSES,
+    "young animal": YOUNG,
+    "female form": FEMALES,
+    "animal class": ANIMAL_CLASSES,
+    "number word": NUMBER_WORDS,
+    "roman numeral": ROMAN_NUMERALS,
+    "next month": NEXT_MONTHS,
+    "next day": NEXT_DAYS,
+    "double": DOUBLES,
+    "half": HALVES,
+    "square": SQUARES,
+}
+
+
+def _relations() -> tuple[Relation, ...]:
+    """Return the relations in the order of their file."""
+    entries = yaml.safe_load(Path(__file__).with_name("quickstart_relations.yaml").read_text(encoding="utf-8"))
+    return tuple(
+        Relation(
+            name=entry["name"],
+            pairs=_PAIRS[entry["name"]],
+            category=entry["category"],
+            headings=tuple(entry["headings"]),
+            statements=tuple(entry["statements"]),
+            questions=tuple((instruction, text) for instruction, text in entry["questions"]),
+        )
+        for entry in entries
+    )
+
+
+RELATIONS = _relations()
 
 # Ordinary sentences with the words of instruction templates and questions, so that no token of a prompt is untrained.
 # They form separate documents, and no text similar to a response follows them.

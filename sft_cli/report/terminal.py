@@ -23,7 +23,7 @@ SPECIAL_MARKS = "⟪⟫"
 _ESCAPED_MARKS = str.maketrans({mark: f"⟨U+{ord(mark):04X}⟩" for mark in "".join(MARKS.values()) + SPECIAL_MARKS})
 PLAIN_LEGEND = (
     "⟦carries loss⟧  no loss  ⟪special token⟫  ⟪stop: trained stop token⟫  "
-    "⦅a character only some of whose tokens do⦆  ↵ newline"
+    "⦅character with loss on some of its tokens⦆  ↵ newline"
 )
 
 
