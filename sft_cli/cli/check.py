@@ -47,7 +47,7 @@ def check(
     ] = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Try a run before paying for it: data, masks, a step of a small model, memory, disk, time. No weights, no GPU.
+    """Check a run before it starts: data, masks, a step of a small model, memory, disk, time. No weights, no GPU.
 
     The exit code is 1 if any check failed.
 

@@ -30,7 +30,7 @@ def evaluate(
     step: Step = None,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Measure a run on its held-out rows, on every row of data=FILE, or on suites: eval=[heldout,gsm8k].
+    """Measure a run on its held-out rows, on every row of data=FILE, or on suites such as eval=gsm8k.
 
     Config keys that can be set: data=FILE, eval=SUITES, all of eval, trainer.device and a few more.
 

@@ -15,7 +15,7 @@ def prepare(
     ] = False,
     config_dir: ConfigDirs = None,
 ) -> None:
-    """Turn rows into tokens with a proven mask, without training.
+    """Tokenize the data and verify the loss mask, without training.
 
     Example: sft prepare data=rows.jsonl model.tokenizer=Qwen/Qwen2.5-0.5B
     """

@@ -229,3 +229,12 @@ def test_options_of_the_same_name_are_written_and_shortened_alike():
             if one.param_type_name == "option":
                 spellings.setdefault(one.name, set()).add(tuple(one.opts))
     assert {name: found for name, found in spellings.items() if len(found) > 1} == {}
+
+
+def test_help_has_no_brackets_that_rich_would_remove():
+    """Rich reads ``[word]`` as a style, and prints nothing for it."""
+    from sft_cli.cli.program import _commands
+
+    texts = {name: command.help for name, command in _commands().commands.items()}
+    assert len(texts) > 10
+    assert [name for name, text in texts.items() if re.search(r"\[[a-z]", text)] == []
