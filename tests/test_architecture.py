@@ -33,6 +33,7 @@ LAYERS = {
     "clean": "errors types utils console config data chat batching model",
     "prepare": "errors types utils progress console config data chat report clean",
     "merge": "errors utils run_dir console config chat model",
+    "export": "errors utils run_dir console config chat model merge",
     "suites": "errors types utils run_dir console config scoring data",
     "eval": "errors types escape utils run_dir progress console config scoring distributed data chat batching"
     " model prepare suites",
@@ -42,11 +43,20 @@ LAYERS = {
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge suites eval slurm train compare sweep check",
+    " prepare merge export suites eval slurm train compare sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""
-MAY_IMPORT_TORCH = ("batching", "model", "merge", "eval", "train", "distributed.process_group", "check.torch_checks")
+MAY_IMPORT_TORCH = (
+    "batching",
+    "model",
+    "merge",
+    "export",
+    "eval",
+    "train",
+    "distributed.process_group",
+    "check.torch_checks",
+)
 """Where torch and its family may be imported at module level; elsewhere a function imports them when it runs."""
 MAY_IMPORT_HYDRA = ("config.compose", "config.overrides.grammar")
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}

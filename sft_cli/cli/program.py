@@ -18,6 +18,7 @@ from sft_cli.cli.completion import VARIABLE, answer_bash
 from sft_cli.cli.docs import docs
 from sft_cli.cli.doctor import doctor
 from sft_cli.cli.eval import evaluate
+from sft_cli.cli.export import export
 from sft_cli.cli.formats import formats
 from sft_cli.cli.inspect import inspect
 from sft_cli.cli.interrupts import exit_on_interrupt
@@ -43,9 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(HELP)},
 )
-SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "compare", "judge", "merge", "inspect")
+SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "compare", "judge", "merge", "export", "inspect")
 """Commands that take a moment until their first line of output."""
-COMPUTING = ("train", "check", "eval", "chat", "merge")
+COMPUTING = ("train", "check", "eval", "chat", "merge", "export")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
 SEVERAL_PROCESSES = ("train", "doctor")
 """Commands that a launcher may start in several processes."""
@@ -59,6 +60,7 @@ app.command()(compare)
 app.command()(judge)
 app.command()(chat)
 app.command()(merge)
+app.command()(export)
 app.command()(sweep)
 app.command()(submit)
 app.command()(runs)

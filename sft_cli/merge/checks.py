@@ -17,13 +17,15 @@ READ = ("model.path", "model.revision", "model.trust_remote_code", "trainer.devi
 """Keys that may differ from the run's config; anything else would have no effect."""
 
 
-def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """Return the run's config with the overrides of ``sft merge``.
+def merge_config(
+    run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str], command: str = "sft merge"
+) -> Config:
+    """Return the run's config with the overrides of a command that merges.
 
     Raises:
         SftError: An override would have no effect on a merge.
     """
-    reject_unused("sft merge", overrides, read=READ, not_read={}, settable=", ".join(READ))
+    reject_unused(command, overrides, read=READ, not_read={}, settable=", ".join(READ))
     config = read_config(run.config)
     return with_overrides(config, overrides, config_dirs) if overrides else config
 

@@ -12,21 +12,18 @@ import gc
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sft_cli.chat.template import server
-from sft_cli.chat.tokens.added_tokens import added_ids
-from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config, ModelConfig
-from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import gib, say, table
 from sft_cli.errors import SftError
 from sft_cli.merge.agreement import (
@@ -38,43 +35,18 @@ from sft_cli.merge.agreement import (
     trained_logits,
 )
 from sft_cli.merge.card import MergeResult, render_card
+from sft_cli.merge.plan import MergePlan, check_disk_space, make_merge_plan
 from sft_cli.model import export_files
 from sft_cli.model.adapter.add import load_adapter
-from sft_cli.model.device import DTYPES, choose_device
 from sft_cli.model.language_model import auto_class
-from sft_cli.model.load import empty_model, load_model, load_model_config
+from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, dequantize
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask
-from sft_cli.utils.disks import free_bytes, translate_disk_errors
+from sft_cli.utils.disks import translate_disk_errors
 
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
-
-
-@dataclass(frozen=True, slots=True)
-class MergePlan:
-    """The settings of a merge.
-
-    Attributes:
-        run: The run with the adapter.
-        model: Its base.
-        quant: Storage of the base in training.
-        into: ``original`` or ``dequantized``.
-        device: The device of the merge.
-        trained_dtype: The compute dtype of the run.
-        dtype: Dtype of the merged weights: that of the base, or (dequantized) the compute dtype of the run.
-        added_ids: Ids of the tokens that the run added.
-    """
-
-    run: RunDir
-    model: ModelConfig
-    quant: QuantConfig
-    into: str
-    device: torch.device
-    trained_dtype: torch.dtype
-    dtype: torch.dtype
-    added_ids: tuple[int, ...] = ()
 
 
 def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> MergeResult:
@@ -90,32 +62,48 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
     Raises:
         SftError: The model does not fit on the disk or the device, or differs from the adapter.
     """
-    probes, plan = read_comparison_rows(run.probes), make_merge_plan(run, config, into)
-    limit = MAX_KL[plan.dtype] if max_kl is None else max_kl
+    plan = make_merge_plan(run, config, into)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_disk_space(plan, out)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        export_files.copy_model_files(run, config.model, temporary)
-        tokenizer = server.load_server_tokenizer(temporary, None, trust_remote_code=config.model.trust_remote_code)
+        result = build_merged(plan, config, temporary, out=out, max_kl=max_kl)
+        apply_umask(temporary)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"merged    {out} ({gib(result.size)} in {result.dtype})")
+    say("next      it is a plain transformers model:")
+    for line in export_files.usage_example(load_model_config(config.model), str(out)):
+        say(f"          {line}")
+    return result
+
+
+def build_merged(plan: MergePlan, config: Config, directory: Path, *, out: Path, max_kl: float | None) -> MergeResult:
+    """Create ``directory`` with the merged model, its tokenizer and its card, and compare it with the adapter.
+
+    Args:
+        plan: The settings of the merge.
+        config: The run's config.
+        directory: A path that does not exist; the caller removes it if this raises.
+        out: Its final path, for errors.
+        max_kl: See ``merge_adapter``.
+
+    Raises:
+        SftError: The model does not fit on the disk or the device, or differs from the adapter.
+    """
+    run = plan.run
+    probes, limit = read_comparison_rows(run.probes), MAX_KL[plan.dtype] if max_kl is None else max_kl
+    try:
+        export_files.copy_model_files(run, config.model, directory)
+        tokenizer = server.load_server_tokenizer(directory, None, trust_remote_code=config.model.trust_remote_code)
         rows = [(probe.where, probe.input_ids) for probe in probes]
         server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else training_logits(plan, probes)
         with translate_disk_errors(out, "free disk space, or --out DIR on another disk; nothing was left there"):
-            adapter = write_merged(plan, temporary, probes)
-        merged = reloaded_logits(plan, temporary, probes)
-        quantization_shift = None if trained is None else compare_logits(trained, merged)
-        size = sum(file.stat().st_size for file in temporary.glob("*.safetensors"))
-        name = str(plan.dtype).removeprefix("torch.")
-        model_config = load_model_config(config.model)
-        usage = tuple(export_files.usage_example(model_config, "DIRECTORY_OR_HUB_ID"))
-        result = MergeResult(into, name, size, limit, compare_logits(adapter, merged), quantization_shift, usage)
-        print_agreement(result, config.quant)
-        check_agreement(result, run)
-        (temporary / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
-        apply_umask(temporary)
-        temporary.rename(out)
+            adapter = write_merged(plan, directory, probes)
+        merged = reloaded_logits(plan, directory, probes)
     except RuntimeError as error:
         if not is_out_of_memory(error) or not torch.cuda.is_available():
             raise
@@ -124,36 +112,15 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
             problem="the model does not fit into the memory of the GPU",
             fix="add trainer.device=cpu, which is slower and gives the same model",
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    say(f"merged    {out} ({gib(size)} in {name})")
-    say("next      it is a plain transformers model:")
-    for line in export_files.usage_example(model_config, str(out)):
-        say(f"          {line}")
+    quantization_shift = None if trained is None else compare_logits(trained, merged)
+    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    name = str(plan.dtype).removeprefix("torch.")
+    usage = tuple(export_files.usage_example(load_model_config(config.model), "DIRECTORY_OR_HUB_ID"))
+    result = MergeResult(plan.into, name, size, limit, compare_logits(adapter, merged), quantization_shift, usage)
+    print_agreement(result, config.quant)
+    check_agreement(result, run)
+    (directory / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
     return result
-
-
-def make_merge_plan(run: RunDir, config: Config, into: str) -> MergePlan:
-    """Resolve the device and the dtypes of the merge."""
-    trained = DTYPES[Dtype(run.read_json(run.environment)["dtype"])]
-    dtype = trained if into == "dequantized" else export_files.stored_dtype(config.model)
-    new_ids = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
-    device = choose_device(config.trainer.device)
-    return MergePlan(run, config.model, config.quant, into, device, trained, dtype, tuple(new_ids))
-
-
-def check_disk_space(plan: MergePlan, out: Path) -> None:
-    """Refuse a disk without space for the merged weights."""
-    empty = empty_model(load_model_config(plan.model), plan.model.trust_remote_code)
-    empty.tie_weights()
-    needed = sum(parameter.numel() for parameter in empty.parameters()) * plan.dtype.itemsize
-    free = free_bytes(out.parent)
-    if needed > free:
-        raise SftError(
-            where=f"--out {out}",
-            problem=f"the merged model needs {gib(needed)}, the disk has {gib(free)} free",
-            fix="--out DIR on another disk",
-        )
 
 
 def training_logits(plan: MergePlan, probes: Sequence[ComparisonRow]) -> list[Tensor]:
@@ -165,15 +132,30 @@ def training_logits(plan: MergePlan, probes: Sequence[ComparisonRow]) -> list[Te
     return logits
 
 
-def write_merged(plan: MergePlan, directory: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
-    """Merge and save the model; return the logits before merging."""
+def write_merged(
+    plan: MergePlan, directory: Path, probes: Sequence[ComparisonRow], *, without_lora: bool = False
+) -> list[Tensor]:
+    """Merge and save the model; return the logits before merging.
+
+    Args:
+        plan: The settings of the merge.
+        directory: The directory to save to.
+        probes: The rows of the logits.
+        without_lora: Whether to leave the LoRA matrices out: only trained token rows and whole modules are merged.
+    """
     model = load_adapted(load_base_to_merge(plan), plan)
     logits = trained_logits(model, probes)
+    if without_lora:
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer):
+                layer.scaling = dict.fromkeys(layer.scaling, 0.0)
     untie_embeddings(model)
     merged = model.merge_and_unload()
+    if plan.dtype != plan.sum_dtype:
+        merged.to(plan.dtype)
     merged.generation_config = export_files.make_generation_config(merged.generation_config, plan.run)
     export_files.set_eos_tokens(merged.config, export_files.run_stop_ids(plan.run))
-    merged.save_pretrained(directory, max_shard_size="5GB")
+    merged.save_pretrained(directory, max_shard_size=plan.shard_size)
     del model, merged
     release_memory()
     return logits
@@ -208,11 +190,11 @@ def load_base_to_merge(plan: MergePlan) -> PreTrainedModel:
             UNQUANTIZED,
             full=False,
             device=plan.device,
-            compute_dtype=plan.dtype,
+            compute_dtype=plan.sum_dtype,
             added_ids=plan.added_ids,
         )
     base = load_training_base(plan)
-    return dequantize(base, plan.dtype).to(plan.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return dequantize(base, plan.sum_dtype).to(plan.sum_dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def load_training_base(plan: MergePlan) -> PreTrainedModel:
