@@ -34,6 +34,7 @@ LAYERS = {
     "prepare": "errors types utils progress console config data chat report clean",
     "merge": "errors utils run_dir console config chat model",
     "export": "errors utils run_dir console config chat model merge",
+    "verify": "errors utils run_dir console config chat export",
     "suites": "errors types utils run_dir console config scoring data",
     "eval": "errors types escape utils run_dir progress console config scoring distributed data chat batching"
     " model prepare suites",
@@ -43,7 +44,7 @@ LAYERS = {
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge export suites eval slurm train compare sweep check",
+    " prepare merge export verify suites eval slurm train compare sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -33,6 +33,7 @@ from sft_cli.cli.sweep import sweep
 from sft_cli.cli.train import train
 from sft_cli.cli.typer_errors import as_sft_error
 from sft_cli.cli.usage import HELP, refuse
+from sft_cli.cli.verify import verify
 from sft_cli.cli.waiting_threads import set_waiting
 from sft_cli.console import recorded
 from sft_cli.distributed.rank_env import require_single_process
@@ -44,7 +45,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(HELP)},
 )
-SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "compare", "judge", "merge", "export", "inspect")
+SLOW = (
+    "prepare",
+    "train",
+    "check",
+    "doctor",
+    "sweep",
+    "eval",
+    "compare",
+    "judge",
+    "merge",
+    "export",
+    "verify",
+    "inspect",
+)
 """Commands that take a moment until their first line of output."""
 COMPUTING = ("train", "check", "eval", "chat", "merge", "export")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
@@ -61,6 +75,7 @@ app.command()(judge)
 app.command()(chat)
 app.command()(merge)
 app.command()(export)
+app.command()(verify)
 app.command()(sweep)
 app.command()(submit)
 app.command()(runs)

@@ -67,7 +67,7 @@ def _write(request: ExportRequest, model: Path, file: Path, dtype: str) -> None:
     kind = load_model_config(request.config.model).model_type
     if request.converter is None or kind in FAMILIES:
         merged = f"{request.command.rpartition(' --to ')[0]} --to merged"
-        write_gguf(model, file, dtype, f"--converter PATH/convert_hf_to_gguf.py of llama.cpp, or {merged}")
+        write_gguf(model, file, dtype, f"--converter PATH/convert_hf_to_gguf.py of llama.cpp\n{merged}")
         return
     words = [sys.executable, str(request.converter), str(model), "--outfile", str(file), "--outtype", dtype]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def _write(request: ExportRequest, model: Path, file: Path, dtype: str) -> None:
         raise SftError(
             where=f"--converter {request.converter}",
             problem=f"it failed with exit code {done.returncode}: {last}",
-            fix="use the converter of a llama.cpp that knows this model, or --to merged",
+            fix="use the converter of a llama.cpp that knows this model\n--to merged",
         )
 
 
@@ -90,9 +90,9 @@ def check_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) -> d
         say("verified  nothing: llama-cpp-python is not installed (pip install 'sft-cli[llama-cpp]')")
         return {}
     cases = run_cases(request.run)
-    opened = llama_cpp.open_gguf(file, vocabulary_only=True)
-    wrong, stress = llama_cpp.wrong_ids(opened, cases), llama_cpp.wrong_ids(opened, stress_cases(model))
-    endless = llama_cpp.ends_answer(opened, stop_ids(model))
+    opened = llama_cpp.GgufVocabulary(file)
+    wrong, stress = opened.wrong_ids(cases), opened.wrong_ids(stress_cases(model))
+    endless = [id for id in stop_ids(model) if not opened.is_end(id)]
     opened.close()
     merged = f"sft export {request.run.path} --to merged"
     if wrong:
@@ -116,9 +116,9 @@ def _check_answers(request: ExportRequest, file: Path, model: Path, dtype: str, 
     if report.equal + report.rounding < report.total:
         differing = report.total - report.equal - report.rounding
         raise _refused(
-            f"{differing} of {report.total} greedy answers differ from transformers by up to {report.worst_gap:.2g} nats,"
-            f" more than the rounding of {dtype}",
-            f"--dtype f16, or {merged}" if dtype == "q8_0" else merged,
+            f"{differing} of {report.total} greedy answers differ from transformers by up to"
+            f" {report.worst_gap:.2g} nats, more than the rounding of {dtype}",
+            f"--dtype f16\n{merged}" if dtype == "q8_0" else merged,
         )
     text = f"verified  {report.equal} of {counted(report.total, 'greedy answer')} equal those of transformers"
     say(

@@ -1,6 +1,8 @@
 """Check a GGUF file with llama-cpp-python: the ids of texts, and greedy answers against those of transformers."""
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,8 @@ from sft_cli.export.references import TextCase
 MAX_GAP = {"f32": 1e-3, "bf16": 0.15, "f16": 0.05, "q8_0": 0.5}
 """Largest difference, in nats, between two next tokens for which one answer may have the other's token."""
 NEW_TOKENS = 24
+ERROR_LEVEL = 4
+"""Level of errors in llama.cpp's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +44,78 @@ def is_installed() -> bool:
     return find_spec("llama_cpp") is not None
 
 
-def open_gguf(file: Path, *, vocabulary_only: bool, context: int = 0) -> Any:
-    """Return a GGUF file opened by llama.cpp.
+@contextmanager
+def collected_errors() -> Iterator[list[str]]:
+    """Collect the error messages of llama.cpp in the block instead of printing them."""
+    import llama_cpp as api
+    from llama_cpp._logger import llama_log_callback
 
-    Args:
-        file: The file.
-        vocabulary_only: Whether to load no weights.
-        context: Number of tokens of the context; 0 means that of the model.
+    messages: list[str] = []
+
+    @api.llama_log_callback
+    def collect(level: int, text: bytes, _: Any) -> None:
+        if level == ERROR_LEVEL:
+            messages.append(text.decode("utf-8", errors="replace").strip())
+
+    api.llama_log_set(collect, ctypes.c_void_p(0))
+    try:
+        yield messages
+    finally:
+        api.llama_log_set(llama_log_callback, ctypes.c_void_p(0))
+
+
+def _unreadable(file: Path, messages: Sequence[str]) -> SftError:
+    reason = f": {messages[0]}" if messages else ""
+    return SftError(
+        where=str(file),
+        problem=f"llama.cpp cannot open the file{reason}",
+        fix="export it again, or serve the merged model: sft export RUN --to merged",
+    )
+
+
+class GgufVocabulary:
+    """The vocabulary of a GGUF file, as llama.cpp reads it; no weights are loaded.
 
     Raises:
-        SftError: llama.cpp cannot open it.
+        SftError: llama.cpp cannot open the file.
     """
-    from llama_cpp import Llama
 
-    options = {"n_ctx": context, "n_threads": torch.get_num_threads(), "verbose": False}
-    try:
-        return Llama(str(file), vocab_only=vocabulary_only, **options)
-    except (ValueError, AssertionError) as error:
-        raise SftError(
-            where=str(file),
-            problem=f"llama.cpp cannot open the file: {error}",
-            fix="export it again, or serve the merged model: sft export RUN --to merged",
-        ) from error
+    def __init__(self, file: Path) -> None:
+        import llama_cpp
 
+        self._api: Any = llama_cpp
+        settings = self._api.llama_model_default_params()
+        settings.vocab_only = True
+        with collected_errors() as messages:
+            self._model = self._api.llama_model_load_from_file(str(file).encode(), settings)
+        if not self._model:
+            raise _unreadable(file, messages)
+        self._vocabulary = self._api.llama_model_get_vocab(self._model)
 
-def wrong_ids(opened: Any, cases: Sequence[TextCase]) -> list[str]:
-    """Return a sentence for each text that llama.cpp encodes to other ids."""
-    wrong = []
-    for case in cases:
-        ids = opened.tokenize(case.text.encode(), add_bos=False, special=True)
-        if ids != case.ids:
-            wrong.append(f"{case.where}: {first_difference(ids, case.ids)}")
-    return wrong
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, in which special tokens are read as such; none are added."""
+        data = text.encode()
+        size = len(data) + 16
+        ids = (self._api.llama_token * size)()
+        number = self._api.llama_tokenize(self._vocabulary, data, len(data), ids, size, False, True)
+        assert number >= 0, "a token has at least one byte"
+        return list(ids[:number])
 
+    def is_end(self, id: int) -> bool:
+        """Return whether llama.cpp ends an answer at a token."""
+        return bool(self._api.llama_vocab_is_eog(self._vocabulary, id))
 
-def ends_answer(opened: Any, ids: Sequence[int]) -> list[int]:
-    """Return the stop ids at which llama.cpp does not end an answer."""
-    import llama_cpp
+    def close(self) -> None:
+        """Free the model."""
+        self._api.llama_model_free(self._model)
 
-    vocabulary = llama_cpp.llama_model_get_vocab(opened.model)
-    return [id for id in ids if not llama_cpp.llama_vocab_is_eog(vocabulary, id)]
+    def wrong_ids(self, cases: Sequence[TextCase]) -> list[str]:
+        """Return a sentence for each text that llama.cpp encodes to other ids."""
+        return [
+            f"{case.where}: {first_difference(ids, case.ids)}"
+            for case in cases
+            if (ids := self.encode(case.text)) != case.ids
+        ]
 
 
 def compare_answers(file: Path, model: Any, prompts: Sequence[list[int]], stops: Sequence[int]) -> list[float | None]:
@@ -95,8 +131,14 @@ def compare_answers(file: Path, model: Any, prompts: Sequence[list[int]], stops:
         None for an answer that transformers gives too; otherwise the difference in nats, at the first token that
         differs, between the token of transformers and that of llama.cpp.
     """
+    from llama_cpp import Llama
+
     longest = max(map(len, prompts)) + NEW_TOKENS
-    opened = open_gguf(file, vocabulary_only=False, context=longest)
+    with collected_errors() as messages:
+        try:
+            opened = Llama(str(file), n_ctx=longest, n_threads=torch.get_num_threads(), verbose=False)
+        except (ValueError, AssertionError) as error:
+            raise _unreadable(file, messages) from error
     gaps: list[float | None] = []
     for prompt in prompts:
         answer = greedy(opened, prompt, stops)
@@ -117,7 +159,7 @@ def greedy(opened: Any, prompt: list[int], stops: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def first_gap(model: Any, prompt: list[int], answer: list[int]) -> float | None:
-    """Return how much more likely, in nats, transformers finds its own token where it first disagrees; None if never."""
+    """Return how much likelier, in nats, transformers finds its own token where it first disagrees; None if never."""
     row = torch.tensor([prompt + answer], device=model.device)
     logits: Tensor = model(row).logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)
     best = logits.max(dim=-1)

@@ -66,7 +66,7 @@ def stress_cases(directory: Path) -> list[TextCase]:
 
 
 def prompt_ids(run: RunDir, number: int) -> list[list[int]]:
-    """Return the ids of up to ``number`` different prompts: golden ones, then those of the rows for comparing models."""
+    """Return the ids of up to ``number`` different prompts: golden ones, then those of the comparison rows."""
     golden = load_golden_prompts(run.golden) if run.golden.is_file() else []
     prompts = [prompt.input_ids for prompt in golden]
     for entry in run.read_json(run.probes) if run.probes.is_file() else ():

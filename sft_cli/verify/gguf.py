@@ -1,0 +1,67 @@
+"""Checks of a GGUF file: its template, and ids and stops through llama-cpp-python."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sft_cli.errors import SftError
+from sft_cli.export import llama_cpp
+from sft_cli.export.references import run_cases
+from sft_cli.verify.artefact import Artefact
+from sft_cli.verify.finding import Finding
+
+
+def gguf_files(artefact: Artefact) -> list[Path]:
+    """Return the GGUF files of an artefact."""
+    return sorted(artefact.directory.glob("*.gguf"))
+
+
+def gguf_template(file: Path) -> str | None:
+    """Return the chat template in a GGUF file; None without one, or if the package gguf is not installed."""
+    try:
+        from gguf import GGUFReader, Keys
+    except ImportError:
+        return None
+    field = GGUFReader(file).fields.get(Keys.Tokenizer.CHAT_TEMPLATE)
+    return None if field is None else str(field.contents())
+
+
+def check_gguf(artefact: Artefact) -> Iterator[Finding]:
+    """Yield whether a GGUF file has the template, the ids and the stop tokens of training."""
+    for file in gguf_files(artefact):
+        yield from _check_template(artefact, file)
+        if not llama_cpp.is_installed():
+            text = f"{file.name} was not opened: llama-cpp-python is not installed"
+            yield Finding("llama.cpp ids", "skipped", text, "pip install 'sft-cli[llama-cpp]'")
+            continue
+        try:
+            yield from _check_ids(artefact, file)
+        except SftError as error:
+            yield Finding("llama.cpp ids", "failed", error.problem, artefact.export_fix("gguf"))
+
+
+def _check_template(artefact: Artefact, file: Path) -> Iterator[Finding]:
+    trained = None if artefact.run is None else artefact.run.tokenizer / "chat_template.jinja"
+    if trained is None or not trained.is_file():
+        return
+    same = gguf_template(file) == trained.read_text(encoding="utf-8")
+    text = "identical to that of training" if same else f"the template in {file.name} differs from the trained one"
+    yield Finding("template", "ok" if same else "failed", text, "" if same else artefact.export_fix("gguf"))
+
+
+def _check_ids(artefact: Artefact, file: Path) -> Iterator[Finding]:
+    opened = llama_cpp.GgufVocabulary(file)
+    run = artefact.run
+    cases = [] if run is None else run_cases(run)
+    wrong = opened.wrong_ids(cases)
+    stops = [] if run is None else run.read_json(run.result / "generation_config.json")["eos_token_id"]
+    endless = [id for id in (stops if isinstance(stops, list) else [stops]) if not opened.is_end(id)]
+    opened.close()
+    if not cases:
+        yield Finding("llama.cpp ids", "skipped", "the run is unknown: add --run RUN")
+    elif wrong:
+        text = f"{len(wrong)} of {len(cases)} texts have other ids in {file.name}; {wrong[0]}"
+        yield Finding("llama.cpp ids", "failed", text, artefact.export_fix("gguf"))
+    else:
+        yield Finding("llama.cpp ids", "ok", f"{len(cases)} have the ids of training")
+    if endless:
+        yield Finding("stops", "failed", f"llama.cpp does not stop at {endless}", artefact.export_fix("gguf"))
