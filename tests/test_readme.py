@@ -166,7 +166,11 @@ def test_readme_commands_print_the_shown_output(folder):
     assert (folder[0] / "merged" / "model.safetensors").is_file()
 
 
-OF_RUNS = [words for _, words in ALL_COMMANDS if words[0] in ("eval", "chat", "inspect", "runs", "train", "merge")]
+OF_RUNS = [
+    words
+    for _, words in ALL_COMMANDS
+    if words[0] in ("eval", "chat", "inspect", "runs", "train", "merge", "export", "verify")
+]
 OF_RUNS = [words for words in OF_RUNS if {"RUN", "DIR", "runs"} & {*words}]
 OF_RUNS = [words for words in OF_RUNS if not {"dequantized", "launcher.nproc=2"} & {*words}]
 """Commands of the pages on a run or prepared data, which one run can serve."""

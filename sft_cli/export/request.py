@@ -5,7 +5,6 @@ import re
 import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,7 +12,7 @@ from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.console import gib, say
 from sft_cli.errors import SftError
-from sft_cli.merge.checks import check_mergeable
+from sft_cli.merge.checks import check_mergeable, unused_path
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.disks import free_bytes
 
@@ -128,11 +127,10 @@ def _check_new(request: ExportRequest) -> None:
     """Refuse a directory that exists."""
     out = request.out
     if os.path.lexists(out):
-        unused = next(path for n in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{n}")))
         raise SftError(
             where=f"--out {out}",
             problem="it already exists, and nothing is overwritten",
-            fix=f"choose another directory: --out {shlex.quote(str(unused))}",
+            fix=f"choose another directory: --out {shlex.quote(str(unused_path(out)))}",
         )
 
 

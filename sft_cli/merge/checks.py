@@ -71,10 +71,11 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
         raise SftError(
             where=f"--out {out}",
             problem="it already exists, and nothing is overwritten",
-            fix=f"choose another directory: --out {shlex.quote(str(_unused_path(out)))}",
+            fix=f"choose another directory: --out {shlex.quote(str(unused_path(out)))}",
         )
 
 
-def _unused_path(out: Path) -> Path:
+def unused_path(out: Path) -> Path:
     """Return the first of the paths ``out-2``, ``out-3``, … that does not exist."""
+    out = out if out.name else out.absolute()
     return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))
