@@ -19,6 +19,7 @@ TOPICS = {
     "sweeps": "several values at once, ranked in one table",
     "comparing": "runs compared on suites: intervals, verdicts, judges and their audit",
     "checks": "what `sft check` and `sft doctor` test before a run",
+    "export": "merged models, adapters, GGUF, Ollama; checks before a model is served",
     "recovery": "what happens when a run is killed, a disk fills up or a loss is not finite",
     "security": "threats, defences and the tests that try them",
     "run-directory": "every file of a run and its units",
