@@ -50,14 +50,14 @@ def write_gguf(directory: Path, file: Path, dtype: str, fix: str) -> Vocabulary:
     _add_vocabulary(writer, vocabulary, directory)
     names = gguf.get_tensor_name_map(_arch(family), config.num_hidden_layers)
     places = list(_tensor_places(directory, tied=config.tie_word_embeddings))
-    extra = list(rope_tensors(config))
+    extra, kinds = list(rope_tensors(config)), dict[str, Any]()
     for name, tensor in extra:
         writer.add_tensor_info(name, tensor.shape, tensor.dtype, tensor.nbytes)
     for name, (_, shape) in places:
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise SftError(where="--to gguf", problem=f"llama.cpp has no tensor for {name}", fix=fix)
-        kind = storage_type(target, shape, dtype)
+        kind = kinds[name] = storage_type(target, shape, dtype)
         size = gguf.quant_shape_to_byte_shape(shape, kind)
         writer.add_tensor_info(target, shape, np.dtype(np.float32), int(np.prod(size)), raw_dtype=kind)
     writer.write_header_to_file(file)
@@ -65,10 +65,9 @@ def write_gguf(directory: Path, file: Path, dtype: str, fix: str) -> Vocabulary:
     writer.write_ti_data_to_file()
     for _, tensor in extra:
         writer.write_tensor_data(tensor)
-    for name, (source, shape) in places:
-        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    for name, (source, _) in places:
         tensor = convert_tensor(name, _read(source, name), config, family)
-        writer.write_tensor_data(_encode(name, tensor, storage_type(target, shape, dtype)))
+        writer.write_tensor_data(_encode(name, tensor, kinds[name]))
     writer.close()
     return vocabulary
 

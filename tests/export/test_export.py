@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sft_cli.cli import execute
-from sft_cli.config.schema.adapter import TrainStopToken
+from sft_cli.config.compose import dump_config, read_config
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, TrainStopToken
 from sft_cli.errors import SftError
 from sft_cli.export import llama_cpp, request
 from sft_cli.export.record import read_record
@@ -105,6 +108,25 @@ def test_a_gguf_file_is_compared_with_transformers(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "verified  ids of 11 texts are equal in llama.cpp" in printed
     assert "verified  8 of 8 greedy answers equal those of transformers" in printed
+
+
+@pytest.mark.slow
+def test_the_model_of_a_full_fine_tuning_is_exported(tmp_path, capsys):
+    saved = save_run(tmp_path)
+    execute(["export", str(saved.path), "--out", str(saved.path / "model"), "--dtype", "float32"])
+    (saved.path / "model" / "export.json").unlink()
+    shutil.rmtree(saved.adapter)
+    config = read_config(saved.config)
+    saved.config.write_text(dump_config(replace(config, adapter=AdapterConfig(kind=AdapterKind.none))))
+
+    execute(["export", str(saved.path), "--out", f"{tmp_path}/half", "--dtype", "float16"])
+    assert "the run trained the model's own weights and has no adapter" in error_of(saved.path, "--to", "adapter")
+    execute(["export", str(saved.path), "--to", "gguf", "--dtype", "f32", "--out", f"{tmp_path}/gguf"])
+
+    whole, half = (load_file(place / "model.safetensors") for place in (saved.path / "model", tmp_path / "half"))
+    assert all(torch.equal(whole[name].half(), half[name]) for name in whole)
+    assert os.listdir(tmp_path / "gguf") != []
+    assert execute(["verify", f"{tmp_path}/half", "--run", str(saved.path)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.
                                (under FSDP one file per process, <name>.0-of-4.safetensors; see sharded_tensors.py)
 step-N/rng.safetensors         states of the random generators
 step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
+step-N/adapter_config.json     and adapter_model.safetensors: the adapter for PEFT (not under FSDP)
 step-N/manifest.json           sha256 of the files above; written last
 """
 
@@ -27,6 +28,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from sft_cli.distributed.process_group import World
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint_dir
+from sft_cli.train.checkpoints.checkpoint_adapter import write_adapter
 from sft_cli.train.checkpoints.optimizer_state import optimizer_from_tensors, optimizer_to_tensors
 from sft_cli.train.checkpoints.resume_check import check_same_run
 from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader, save_tensors
@@ -112,7 +114,9 @@ def save_checkpoint(
             "identity": dict(fingerprint),
         }
         (temporary / "state.json").write_text(json.dumps(saved), encoding="utf-8")
-        own_hashes = {name: sha256_of_file(temporary / name) for name in ("rng.safetensors", "state.json")}
+        names = ["rng.safetensors", "state.json"]
+        names += [file.name for file in write_adapter(state.model, state.average, temporary)]
+        own_hashes = {name: sha256_of_file(temporary / name) for name in names}
         manifest = {name: digest for process in (*hashes, own_hashes) for name, digest in process.items()}
         (temporary / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
         apply_umask(temporary)
