@@ -102,7 +102,7 @@ def _check_portable(request: ExportRequest, settings: dict[str, Any]) -> None:
         raise SftError(
             where="--portable",
             problem=f"the adapter is {name}, which servers of plain LoRA do not load",
-            fix=f"{request.command.rpartition(' --to ')[0]} --to merged",
+            fix=request.merged_command,
         )
 
 
@@ -118,7 +118,7 @@ def _check_same(request: ExportRequest, plan: MergePlan, base: Path, adapter: Pa
         raise SftError(
             where="--portable",
             problem=f"base and adapter differ from the run's adapter: KL {agreement.kl:.2g} nats; nothing was written",
-            fix=f"{request.command.rpartition(' --to ')[0]} --to merged",
+            fix=request.merged_command,
         )
     say(f"verified  KL {agreement.kl:.2g} nats from the run's adapter over {agreement.positions} positions")
 

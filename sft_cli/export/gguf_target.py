@@ -1,6 +1,7 @@
 """``--to gguf`` and ``--to ollama``: the merged model as one GGUF file, checked by llama.cpp."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def export_gguf(request: ExportRequest) -> None:
         write_record(directory, request.run, request.config, request.target, dtype, checked=checked)
     say(f"exported  {request.out / file.name} ({gib((request.out / file.name).stat().st_size)} in {dtype})")
     if request.target == "ollama":
-        say(f"next      ollama create {file.stem.lower()} -f {request.out / 'Modelfile'}")
+        say(f"next      ollama create {file.stem.lower()} -f {shlex.quote(str(request.out / 'Modelfile'))}")
 
 
 def slug(name: str) -> str:
@@ -66,8 +67,8 @@ def _write(request: ExportRequest, model: Path, file: Path, dtype: str) -> None:
     """Write the file here, or with llama.cpp's converter where the family is not written here."""
     kind = load_model_config(request.config.model).model_type
     if request.converter is None or kind in FAMILIES:
-        merged = f"{request.command.rpartition(' --to ')[0]} --to merged"
-        write_gguf(model, file, dtype, f"--converter PATH/convert_hf_to_gguf.py of llama.cpp\n{merged}")
+        fix = f"--converter PATH/convert_hf_to_gguf.py of llama.cpp\n{request.merged_command}"
+        write_gguf(model, file, dtype, fix)
         return
     words = [sys.executable, str(request.converter), str(model), "--outfile", str(file), "--outtype", dtype]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -94,7 +95,7 @@ def check_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) -> d
     wrong, stress = opened.wrong_ids(cases), opened.wrong_ids(stress_cases(model))
     endless = [id for id in stop_ids(model) if not opened.is_end(id)]
     opened.close()
-    merged = f"sft export {request.run.path} --to merged"
+    merged = request.merged_command
     if wrong:
         raise _refused(f"llama.cpp encodes {len(wrong)} of {len(cases)} texts to other ids: {wrong[0]}", merged)
     if endless:

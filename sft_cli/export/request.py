@@ -56,6 +56,11 @@ class ExportRequest:
         return f"sft export {shlex.quote(str(self.run.path))} --to {self.target}"
 
     @property
+    def merged_command(self) -> str:
+        """The command that writes the merged model instead."""
+        return f"sft export {shlex.quote(str(self.run.path))} --to merged"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the run trained the model's own weights, so that there is no adapter."""
         return self.config.adapter.kind in WHOLE
@@ -117,7 +122,7 @@ def _check_adapter(request: ExportRequest) -> None:
         raise SftError(
             where=str(request.run.path),
             problem="the run trained the model's own weights and has no adapter",
-            fix=f"sft export {shlex.quote(str(request.run.path))} --to merged",
+            fix=request.merged_command,
         )
     _ = request.run.result
     _check_new(request)

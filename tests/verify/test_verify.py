@@ -182,6 +182,7 @@ def test_a_broken_adapter_is_named(run, tmp_path, break_it, check, text):
     assert all(finding.fix for finding in named)
 
 
+@pytest.mark.slow
 def test_a_trained_stop_row_is_refused_by_vllm_and_portable_passes(tmp_path):
     saved = save_run(tmp_path, stop=TrainStopToken.always)
     found = findings(saved, saved.adapter, "vllm")

@@ -114,8 +114,7 @@ def save_checkpoint(
             "identity": dict(fingerprint),
         }
         (temporary / "state.json").write_text(json.dumps(saved), encoding="utf-8")
-        names = ["rng.safetensors", "state.json"]
-        names += [file.name for file in write_adapter(state.model, state.average, temporary)]
+        names = ("rng.safetensors", "state.json", *write_adapter(state.model, state.average, temporary))
         own_hashes = {name: sha256_of_file(temporary / name) for name in names}
         manifest = {name: digest for process in (*hashes, own_hashes) for name, digest in process.items()}
         (temporary / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")

@@ -14,8 +14,8 @@ from sft_cli.train.optimizers.weight_average import WeightAverage
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def write_adapter(model: nn.Module, average: WeightAverage | None, directory: Path) -> list[Path]:
-    """Write the adapter, with the averaged weights if there are any, and return its files.
+def write_adapter(model: nn.Module, average: WeightAverage | None, directory: Path) -> list[str]:
+    """Write the adapter, with the averaged weights if there are any, and return the names of its files.
 
     Return no files for a model without an adapter, and under FSDP, where no process has all of it: ``--step N`` exports
     such a step.
@@ -25,4 +25,4 @@ def write_adapter(model: nn.Module, average: WeightAverage | None, directory: Pa
         return []
     with nullcontext() if average is None or not average.steps else average.swapped_in(model):
         save_adapter(adapted, directory)
-    return [file for name in FILES if (file := directory / name).is_file()]
+    return [name for name in FILES if (directory / name).is_file()]
