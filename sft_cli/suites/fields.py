@@ -1,6 +1,7 @@
 """The texts of a suite, Jinja over the columns of a row."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import UndefinedError
@@ -11,7 +12,7 @@ from sft_cli.data.row_errors import format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.types import Row
 
-CONSTANT = ("system", "choices", "tools", "cluster", "target")
+CONSTANT = ("system", "choices", "tools", "cluster", "target", "second_prompt", "second_target")
 """Fields that may be the same for every row."""
 
 
@@ -33,6 +34,9 @@ class SuiteFields:
         is_choices = suite.kind is SuiteKind.choices
         texts |= {"choices": suite.choices, "gold": suite.gold} if is_choices else {"target": suite.target}
         self._fields = compile_fields({n: text for n, text in texts.items() if text is not None}, self._key, CONSTANT)
+        second = {"second_prompt": suite.second_prompt, "second_target": suite.second_target}
+        self._second = compile_fields({n: text for n, text in second.items() if text is not None}, self._key, CONSTANT)
+        self._phrasings = compile_fields(suite.variants.prompts, f"{self._key}.variants.prompts")
         self._tags = compile_fields(suite.tags, f"{self._key}.tags")
         self._answer = (
             compile_fields({"answer": suite.shots.answer}, f"{self._key}.shots")["answer"]
@@ -47,6 +51,24 @@ class SuiteFields:
             SftError: A column is missing, or a text fails.
         """
         return {name: self._value(name, expression, row) for name, expression in self._fields.items()}
+
+    def id(self, row: Row) -> str:
+        """Return the id of a row; empty if the suite gives none."""
+        return str(self._value("id", self._fields["id"], row)).strip() if "id" in self._fields else ""
+
+    def second_turn(self, row: Row, other: Row) -> dict[str, Any]:
+        """Return ``second_prompt`` and ``second_target`` of a row.
+
+        Args:
+            row: The row.
+            other: A row with another answer, the variable ``other`` of the texts.
+        """
+        whole = replace(row, values={"other": dict(other.values), **row.values})
+        return {name: self._value(name, expression, whole) for name, expression in self._second.items()}
+
+    def phrasing(self, variant: str, row: Row) -> Any:
+        """Return the prompt of a variant that has one of its own."""
+        return self._value(f"variants.prompts.{variant}", self._phrasings[variant], row)
 
     def tags(self, row: Row) -> dict[str, str]:
         """Return the tags of a row."""

@@ -12,6 +12,7 @@ from sft_cli.suites.items import LoadedSuite, load_suite
 from sft_cli.suites.results import SuiteResults
 from sft_cli.suites.score_table import metric_table
 from sft_cli.suites.scores import score_suite
+from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
 from sft_cli.utils.hashing import json_digest
 
 
@@ -41,6 +42,8 @@ def rescore_run(run: RunDir, config: Config) -> None:
             fix=f"evaluate first: sft eval {run.path} eval=SUITE",
         )
     table(*metric_table(scores["tuned"] or scores["base"], scores["base"] if scores["tuned"] else {}))
+    if rows := variant_rows(scores["tuned"] or scores["base"]):
+        table(VARIANT_COLUMNS, rows)
     for path in written:
         say(f"results   {path}")
 
@@ -55,7 +58,7 @@ def _stored(run: RunDir, config: Config) -> Iterator[tuple[SuiteResults, str, st
         definition = chosen.get(name) if chosen else _definition(record, results)
         if definition is None:
             continue
-        suite = load_suite(name, definition, config.eval.data_dir, record["data"]["items"])
+        suite = load_suite(name, definition, config.eval.data_dir, record["data"]["rows"])
         ids = json_digest([entry.item.id for entry in suite.items])
         if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):
             raise SftError(

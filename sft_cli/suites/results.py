@@ -24,6 +24,7 @@ from sft_cli.config.schema.suites import SuiteConfig
 from sft_cli.config.validate import to_plain
 from sft_cli.errors import SftError
 from sft_cli.suites.items import LoadedSuite
+from sft_cli.suites.rows import shipped_file
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
 from sft_cli.utils.mappings import nan_to_none
@@ -155,19 +156,20 @@ def open_results(
     ids = [item.item.id for item in suite.items]
     identity = {
         "settings": {**answer_settings(suite.config), **settings},
-        "data": {"fingerprint": suite.fingerprint, "items": len(ids), "ids": json_digest(ids)},
+        "data": {"fingerprint": suite.fingerprint, "rows": suite.rows, "items": len(ids), "ids": json_digest(ids)},
         "model": dict(model),
     }
     digest = json_digest(identity)
     results = SuiteResults(directory / f"{suite.name}-{digest[:DIGEST_DIGITS]}")
     results.path.mkdir(parents=True, exist_ok=True)
-    on_hub = suite.origin == suite.config.hub
+    shipped = shipped_file(suite.config)
+    is_found = suite.origin in (suite.config.hub, str(shipped))  # without a path
     record = {
         "suite": suite.name,
         "digest": digest,
         "sft_cli": __version__,
         **identity,
-        "definition": redact_values(to_plain(suite.config) | ({} if on_hub else {"path": suite.origin})),
+        "definition": redact_values(to_plain(suite.config) | ({} if is_found else {"path": suite.origin})),
         "origin": redact_values(suite.origin),
         "total": suite.total,
     }

@@ -14,6 +14,9 @@ from sft_cli.errors import SftError
 from sft_cli.types import Row
 from sft_cli.utils.hashing import json_digest
 
+SHIPPED = Path(__file__).parent / "shipped"
+"""Directory of the items of the package's own suites."""
+
 
 @dataclass(frozen=True, slots=True)
 class SuiteRows:
@@ -71,6 +74,12 @@ def read_shot_rows(name: str, suite: SuiteConfig, data_dir: str | None) -> list[
     return _read(name, replace(_hub_source(suite), split=shots.split), f"{key}.split")
 
 
+def read_variant_rows(name: str, file: str, key: str, data_dir: str | None) -> list[Row]:
+    """Return the rows of a file of variants: a path, or the name of a file in ``eval.data_dir``."""
+    inside = Path(data_dir or "") / file
+    return _read(name, SourceConfig(path=str(inside) if inside.is_file() else file), key)
+
+
 def _source(name: str, suite: SuiteConfig, data_dir: str | None) -> SourceConfig:
     """Return the source of a suite's rows."""
     key = f"eval.suites.{name}"
@@ -78,16 +87,25 @@ def _source(name: str, suite: SuiteConfig, data_dir: str | None) -> SourceConfig
         return SourceConfig(path=suite.path)
     if suite.path is not None:
         return SourceConfig(path=suite.path, split=suite.split, name=suite.subset, revision=suite.revision)
+    shipped = shipped_file(suite)
     if data_dir is not None and suite.file is not None:
         file = Path(data_dir) / suite.file
-        if not file.is_file():
+        if not file.is_file() and shipped is None:
             fix = f"write the items there ({suite.source}), or name another file: {key}.path=FILE"
             raise SftError(where=key, problem=f"there is no file {file}", fix=fix)
-        return SourceConfig(path=str(file))
+        return SourceConfig(path=str(file if file.is_file() else shipped))
+    if shipped is not None:
+        return SourceConfig(path=str(shipped))
     if suite.hub is None:
         choices = [f"{key}.path=FILE", *([f"eval.data_dir=DIR, with the file {suite.file}"] if suite.file else [])]
         raise SftError(where=key, problem="no file of items is named", fix="add " + "\nadd ".join(choices))
     return _hub_source(suite)
+
+
+def shipped_file(suite: SuiteConfig) -> Path | None:
+    """Return the file of items of the package; None if the suite's items are elsewhere."""
+    file = SHIPPED / (suite.file or "")
+    return file if file.is_file() else None
 
 
 def _hub_source(suite: SuiteConfig) -> SourceConfig:

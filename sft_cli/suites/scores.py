@@ -13,6 +13,7 @@ from sft_cli.scoring.types import Answer, Item, Scorer, Verdict
 from sft_cli.suites.choices import score_choices
 from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.scorers import suite_scorer
+from sft_cli.suites.variant_scores import variant_scores
 
 COMPLETE = 1.0
 """The score of an answer that pass@k counts as right."""
@@ -52,6 +53,8 @@ def score_suite(suite: LoadedSuite, records: Sequence[Mapping[str, Any]]) -> Sco
         "by_tag": _by_tag(chosen, values),
         "counts": _counts(suite, records, verdicts, len(values)),
     }
+    if variants := variant_scores([items[id] for id in values], values):
+        scores["variants"] = variants
     if scorer is not None:
         answers = answered_items(suite, records)
         scores["behaviour"] = behaviour_card([item for item, _ in answers], [answer for _, answer in answers])

@@ -191,3 +191,33 @@ def test_mistakes_end_before_the_model_is_loaded(run_of, folder, monkeypatch):
         evaluate(run, folder, "eval=cities", "eval.suites.cities.file=none.jsonl")
     with pytest.raises(SftError, match="there is no such file"):
         execute(["eval", str(run), "--questions", str(folder / "none.jsonl")])
+
+
+def test_a_second_turn_follows_the_models_own_answer_and_goes_on_after_an_interruption(run_of, folder, capsys):
+    run = run_of("lora")
+    words = ("eval=cities", "eval.suites.cities.second_prompt=Are you sure?", "eval.suites.cities.samples=2",
+             "eval.suites.cities.temperature=1.2", "eval.limit=2",
+             "eval.suites.cities.variants.kinds=[upper]")  # fmt: skip
+    evaluate(run, folder, *words)
+    directory = results(run, "cities")
+    whole = contents(directory)
+    answers = lines(directory / "answers.jsonl")
+    ids = [answer["id"] for answer in answers[::2]]
+    first, second = ids[0], ids[1]
+    assert ids[:4] == [first, f"{first}.2", f"{first}:upper", f"{first}:upper.2"]
+    assert second == f"{first}.2"
+    own = {(answer["id"], answer["sample"]): answer for answer in answers}
+    for sample in (0, 1):
+        prompt = own[second, sample]["prompt"]
+        assert own[first, sample]["answer"] in prompt
+        assert prompt.index("capital of France?") < prompt.rindex("Are you sure?")
+    assert own[f"{first}:upper", 0]["prompt"].count("CAPITAL OF FRANCE?") == 1
+    assert "drop" in json.loads((directory / "scores.json").read_text())["variants"]["upper"]["exact_match"]
+    assert "drop is the score of the plain questions" in capsys.readouterr().out
+    kept = whole["answers.jsonl"].splitlines(keepends=True)
+    (directory / "answers.jsonl").write_text(kept[1] + kept[2])  # a first turn, and a second one without it
+    evaluate(run, folder, *words)
+    assert contents(directory) == whole
+    (directory / "scores.json").unlink()
+    execute(["eval", str(run), "--rescore", f"eval.data_dir={folder}"])
+    assert contents(directory) == whole

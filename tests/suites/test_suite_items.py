@@ -9,10 +9,12 @@ from sft_cli.config.compose import compose
 from sft_cli.config.schema.suites import ShotsConfig, SuiteConfig, SuiteFormat, SuiteKind
 from sft_cli.errors import SftError
 from sft_cli.suites.items import choice_index, load_suite
+from sft_cli.suites.rows import shipped_file
+from sft_cli.suites.scorers import suite_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = {"quick", "standard", "full"}
-OWN_FILES = {"summarise", "translate", "classify"}
+OWN_FILES = {"summarise", "translate", "classify", "arena"}
 """Examples over a user's files."""
 NAMED = sorted(file.stem for file in (ROOT / "configs/eval").glob("*.yaml"))
 
@@ -177,7 +179,7 @@ def test_a_shipped_suite_names_its_source_and_licence(name):
     assert len(config.suites) == 1 or name in LISTS
     for own in config.suites.values():
         if own.kind is not SuiteKind.heldout and name not in OWN_FILES:
-            assert own.source.startswith("https://")
+            assert own.source.startswith("https://") or shipped_file(own)
             assert own.licence
             assert own.items
             assert own.file
@@ -187,6 +189,14 @@ def test_the_lists_name_every_published_suite():
     full = compose(["eval=full"]).eval.suites
     assert set(full) == set(NAMED) - LISTS - OWN_FILES
     assert set(compose(["eval=quick"]).eval.suites) < set(compose(["eval=standard"]).eval.suites) < set(full)
+
+
+def test_the_quick_suites_need_neither_a_file_nor_a_network():
+    for name, config in compose(["eval=quick"]).eval.suites.items():
+        if config.kind is not SuiteKind.heldout:
+            loaded = load_suite(name, config)
+            assert loaded.total == config.items
+            suite_scorer(name, config).check_items(entry.item for entry in loaded.items)
 
 
 SMALL_FILES = {"hellaswag": "hellaswag_small.jsonl", "mmlu": "zero_shot_mmlu_val.json"}
@@ -202,7 +212,8 @@ def test_the_items_of_a_shipped_suite_render(name, material_dir):
         config.path = str(folder / SMALL_FILES[name])
     loaded = load_suite(name, config, str(folder), limit=40)
     assert loaded.total == config.items or name in SMALL_FILES
-    assert len(loaded.items) == min(40, loaded.total)
+    assert loaded.rows == min(40, loaded.total)
+    assert len(loaded.items) >= loaded.rows
     assert all(entry.item.messages[-1]["content"].strip() for entry in loaded.items)
     assert all(entry.tools for entry in loaded.items) == name.startswith("bfcl")
     if config.kind is SuiteKind.choices:

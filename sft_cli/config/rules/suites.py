@@ -2,18 +2,25 @@
 
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import fields
 
 from sft_cli.config.keys.typos import override_word
 from sft_cli.config.schema.config import EvalConfig
-from sft_cli.config.schema.suites import Compat, SuiteConfig, SuiteKind
+from sft_cli.config.schema.suites import Compat, SuiteConfig, SuiteFormat, SuiteKind, VariantsConfig
 from sft_cli.config.validate import ConfigError
+from sft_cli.utils.similar import closest_name
 
 _NAME = re.compile(r"[\w-]+")
 REDUCER = re.compile(r"mean|majority|pass@([1-9]\d*)")
 """Names of reducers."""
 _OF_GENERATION = ("samples", "temperature", "top_p", "seed", "max_new_tokens", "stop", "reduce", "target", "scorers",
-                  "options")  # fmt: skip
+                  "options", "second_prompt", "second_target")  # fmt: skip
 _OF_CHOICES = ("choices", "gold", "compat")
+_OF_VARIANTS = tuple(f"variants.{field.name}" for field in fields(VariantsConfig))
+PLAIN = "plain"
+"""Name of the unchanged question among its variants."""
+VARIANT_KINDS = ("typos", "upper", "lower", "distractor")
+"""Changes of a question that need no other text."""
 
 
 def check_suite_keys(config: EvalConfig) -> Iterator[ConfigError]:
@@ -28,6 +35,8 @@ def check_suite_keys(config: EvalConfig) -> Iterator[ConfigError]:
             yield from _check_choices(suite, key)
         else:
             yield from _check_samples(suite, key)
+        yield from _check_variants(suite, key)
+        yield from _check_second_turn(suite, key)
         if suite.options and len(suite.scorers) != 1:
             yield ConfigError(
                 f"{key}.options",
@@ -48,6 +57,54 @@ def _check_choices(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
                 f"{key}.kind is choices, but it has no {field}",
                 f"set {override_word(f'{key}.{field}', f'{{{{ {example} }}}}')}",
             )
+
+
+def _check_variants(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
+    """Yield errors in the names of variants, and for variants that have nothing to replace."""
+    variants, key = suite.variants, f"{key}.variants"
+    for name in variants.kinds:
+        if name not in VARIANT_KINDS:
+            near = closest_name(name, VARIANT_KINDS)
+            yield ConfigError(
+                f"{key}.kinds",
+                f"{key}.kinds names {name!r}, which is no change of a question",
+                f"did you mean {near}?" if near else f"choose from {', '.join(VARIANT_KINDS)}",
+            )
+    names = [*variants.kinds, *variants.prompts, *variants.files]
+    for name in dict.fromkeys(names):
+        if name == PLAIN or not _NAME.fullmatch(name) or names.count(name) > 1:
+            problem = "is used twice" if names.count(name) > 1 else "cannot be a variant's"
+            yield ConfigError(key, f"{key}: the name {name!r} {problem}", "choose another name")
+    if variants.prompts and suite.messages is not None:
+        yield ConfigError(
+            f"{key}.prompts",
+            f"{key}.prompts are set, but the suite asks messages, not a prompt",
+            f"set {key}.files, with rows that have other messages",
+        )
+    if variants.files and suite.id is None:
+        owner = key.removesuffix(".variants")
+        yield ConfigError(
+            f"{key}.files",
+            f"{key}.files are set, but {owner}.id is not, by which their rows are found",
+            f"set {override_word(f'{owner}.id', '{{ id }}')}",
+        )
+
+
+def _check_second_turn(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
+    """Yield errors in the keys of a second turn."""
+    if suite.second_target is not None and suite.second_prompt is None:
+        yield ConfigError(
+            f"{key}.second_target",
+            f"{key}.second_target is set, but there is no {key}.second_prompt",
+            f"set {key}.second_prompt, or leave {key}.second_target out",
+        )
+    if suite.second_prompt is not None and suite.format is SuiteFormat.text:
+        yield ConfigError(
+            f"{key}.second_prompt",
+            f"{key}.second_prompt needs a conversation, but {key}.format is text",
+            f"set {key}.format=chat",
+            clash=f"{key}.format",
+        )
 
 
 def _check_samples(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
@@ -83,7 +140,7 @@ def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator
     for name, suite in config.suites.items():
         others = _OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES
         if suite.kind is SuiteKind.heldout:
-            others = (*_OF_CHOICES, *_OF_GENERATION, "path", "prompt", "limit")
+            others = (*_OF_CHOICES, *_OF_GENERATION, "path", "prompt", "limit", *_OF_VARIANTS)
         for field in others:
             key = f"eval.suites.{name}.{field}"
             if key in explicit:

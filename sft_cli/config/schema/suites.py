@@ -45,6 +45,25 @@ class ShotsConfig:
 
 
 @dataclass(kw_only=True)
+class VariantsConfig:
+    """Variants of each question, beside the plain one; an item and its variants are one cluster."""
+
+    kinds: list[str] = field(default_factory=list)
+    """Changes of the question: typos, upper, lower, distractor (a long unrelated text before it)."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Variant -> Jinja text in place of prompt, such as {phrasing: "{{ paraphrase }}"}."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Variant -> file, or name of one in eval.data_dir, whose columns replace those of the item with the same id:
+    paraphrases, or another language."""
+    typos: float = bounded(0.2, gt=0, le=1)
+    """Share of the words of four or more letters that get a typo; at least one word does."""
+    distractor_words: int = bounded(200, ge=1)
+    """Smallest number of words of the distractor."""
+    seed: int = 0
+    """Seed of typos and distractors."""
+
+
+@dataclass(kw_only=True)
 class SuiteConfig:
     """A suite: its items, how they are asked, and how the answers are scored. Texts with {{ }} are Jinja over a row."""
 
@@ -61,7 +80,7 @@ class SuiteConfig:
     path: str | None = None
     """File of items, of any kind that data.mix takes; it takes precedence over file and hub."""
     file: str | None = None
-    """Name of the file of items in eval.data_dir."""
+    """Name of the file of items in eval.data_dir, or of one in the package."""
     hub: str | None = None
     """Id of the data set on the hub, where neither path nor eval.data_dir is set."""
     subset: str | None = None
@@ -78,6 +97,8 @@ class SuiteConfig:
     """System message."""
     prompt: str = "{{ prompt }}"
     """User message; with format=text, the whole text."""
+    second_prompt: str | None = None
+    """Second user message, after the model's own answer to the first; other.COLUMN is a column of another row."""
     messages: str | None = None
     """A whole conversation up to the answer, such as {{ messages }}, in place of system and prompt."""
     tools: str | None = None
@@ -90,12 +111,16 @@ class SuiteConfig:
     """Tag -> its value, such as {subject: "{{ subject }}"}; scores are also given by tag."""
     target: str | None = None
     """The expected answer, or a list of accepted ones."""
+    second_target: str | None = None
+    """The expected answer to second_prompt; null: that of the first."""
     choices: str | None = None
     """List of the choices."""
     gold: str | None = None
     """The correct choice: its index from 0, its letter, or its text."""
     shots: ShotsConfig = field(default_factory=ShotsConfig)
     """Solved examples before each item."""
+    variants: VariantsConfig = field(default_factory=VariantsConfig)
+    """Variants of each question, to measure how much a score drops."""
     scorers: list[str] = field(default_factory=lambda: ["exact_match"])
     """Names of the metrics; none only shows the answers."""
     options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)

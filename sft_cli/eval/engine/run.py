@@ -22,6 +22,7 @@ from sft_cli.suites.choices import LM_EVAL
 from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.limits import EvalLimits
 from sft_cli.suites.results import Place, SuiteResults, place_of
+from sft_cli.suites.turns import with_own_answers
 
 ITEMS_PER_PLAN = 128
 """Items of choices that are packed together, and after which their answers are written."""
@@ -72,7 +73,7 @@ def run_suite(
     batches = (
         _choice_batches(engine, suite, [entries[id] for id, _ in missing])
         if suite.config.kind is SuiteKind.choices
-        else _answer_batches(engine, suite, [(entries[id], sample) for id, sample in missing])
+        else _turn_batches(engine, suite, results, [(entries[id], sample) for id, sample in missing])
     )
     stopped = limits.reached() if missing else ""
     while not stopped and (records := next(batches, None)) is not None:
@@ -86,13 +87,28 @@ def run_suite(
     return stopped
 
 
+def _turn_batches(
+    engine: EngineModel, suite: LoadedSuite, results: SuiteResults, pending: Sequence[tuple[SuiteItem, int]]
+) -> Generator[list[dict[str, Any]], None, None]:
+    """Yield the lines of first turns, which the caller writes, and then those of second turns with their answers."""
+    yield from _answer_batches(engine, suite, [place for place in pending if not place[0].after])
+    if second := [place for place in pending if place[0].after]:
+        answers = {place_of(record): str(record["answer"]) for record in results.read_answers()}
+        yield from _answer_batches(engine, suite, with_own_answers(second, answers))
+
+
 def _answer_batches(
     engine: EngineModel, suite: LoadedSuite, pending: Sequence[tuple[SuiteItem, int]]
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Yield the lines of each batch of generated answers."""
     config = suite.config
-    ids = {entry.item.id: engine.prompts.prompt_ids(entry, config.format) for entry, _ in pending}
-    texts = {entry.item.id: engine.prompts.prompt_text(entry, config.format) for entry, _ in pending}
+    if not pending:
+        return
+    # The samples of an item have one prompt, unless it continues their own answers.
+    keys = [(entry.item.id, sample if entry.after else 0) for entry, sample in pending]
+    entries = {key: entry for key, (entry, _) in zip(keys, pending, strict=True)}
+    ids = {key: engine.prompts.prompt_ids(entry, config.format) for key, entry in entries.items()}
+    texts = {key: engine.prompts.prompt_text(entry, config.format) for key, entry in entries.items()}
     settings = GenerationSettings(
         stop_ids=engine.stop_ids,
         max_new_tokens=config.max_new_tokens or engine.max_new_tokens,
@@ -102,11 +118,11 @@ def _answer_batches(
         tokenizer=engine.prompts.tokenizer,
     )
     seeds = [answer_seed(config.seed, entry.item.id, sample) for entry, sample in pending]
-    prompts = [ids[entry.item.id] for entry, _ in pending]
+    prompts = [ids[key] for key in keys]
     batches = answer_batches(engine.model, prompts, settings, seeds=seeds, pad_id=engine.stop_ids[0], world=World())
     for batch, generated in batches:
         yield [
-            _answer_record(engine, suite, pending[index], texts[pending[index][0].item.id], answer)
+            _answer_record(engine, suite, pending[index], texts[keys[index]], answer)
             for index, answer in zip(batch, generated, strict=True)
         ]
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sft_cli.scoring.base import require_packages
 from sft_cli.scoring.instructions.base import Instruction
 from sft_cli.scoring.instructions.read import check_items, may_differ, read_instructions
 from sft_cli.scoring.instructions.tables import Form
-from sft_cli.scoring.instructions.text import require_libraries
+from sft_cli.scoring.instructions.text import LIBRARIES
 from sft_cli.scoring.types import Answer, Item, Verdict
 
 DIFFERS = "differs_from_ifeval"
@@ -39,7 +40,7 @@ class InstructionScorer:
     form: Form
 
     def __post_init__(self) -> None:
-        require_libraries(self.form)
+        require_packages(self.form, *LIBRARIES)
 
     def check_items(self, items: Iterable[Item]) -> None:
         """Refuse items with unknown instructions or wrong arguments; called before any answer is generated."""

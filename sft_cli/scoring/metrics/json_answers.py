@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sft_cli.scoring.base import MeanScorer, OptionError, item_error, require_package
+from sft_cli.scoring.base import MeanScorer, OptionError, item_error, require_packages
 from sft_cli.scoring.bounded import call_bounded
 from sft_cli.scoring.types import Answer, Item, Verdict
 from sft_cli.utils.text import parse_json
@@ -68,7 +68,7 @@ class JsonSchemaMatch(MeanScorer):
     fenced: bool = True
 
     def __post_init__(self) -> None:
-        require_package("jsonschema", "json_schema")
+        require_packages("json_schema", "jsonschema")
         if self.schema is not None and (problem := _invalid_schema(self.schema)):
             raise OptionError("schema", problem, "correct the schema")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sft_cli.scoring.base import MeanScorer, OptionError, require_package, require_target
+from sft_cli.scoring.base import MeanScorer, OptionError, require_packages, require_target
 from sft_cli.scoring.bounded import call_bounded
 from sft_cli.scoring.metrics.gsm8k import parse_number
 from sft_cli.scoring.types import Answer, Item, Verdict
@@ -28,7 +28,7 @@ class NumericMatch(MeanScorer):
             raise OptionError("decimals", f"{self.decimals} is below 0", "decimals: 6")
         if self.seconds <= 0:
             raise OptionError("seconds", f"{self.seconds} is not above 0", "seconds: 5")
-        require_package("math_verify", "numeric")
+        require_packages("numeric", "math_verify")
 
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return 1 if the values are equal; an expression that takes too long to compare scores 0."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from sft_cli.scoring.base import AnyItems, MeanScorer, require_package, require_target
+from sft_cli.scoring.base import AnyItems, MeanScorer, require_packages, require_target
 from sft_cli.scoring.types import Answer, Item, Verdict
 from sft_cli.utils.words import normalized_words
 
@@ -58,7 +58,7 @@ class RougeOverlap(MeanScorer):
     stem: bool = False
 
     def __post_init__(self) -> None:
-        require_package("rouge_score", "rouge")
+        require_packages("rouge", "rouge_score")
 
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return the three F-measures."""
@@ -100,7 +100,7 @@ class BleuOverlap(AnyItems):
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
 
     def __post_init__(self) -> None:
-        require_package("sacrebleu", "bleu")
+        require_packages("bleu", "sacrebleu")
 
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return the BLEU of one answer."""
@@ -123,7 +123,7 @@ class ChrfOverlap(AnyItems):
     word_order: Literal[0, 1, 2] = 0
 
     def __post_init__(self) -> None:
-        require_package("sacrebleu", "chrf")
+        require_packages("chrf", "sacrebleu")
 
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return the chrF of one answer."""
