@@ -40,7 +40,7 @@ LAYERS = {
     " model prepare suites",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare eval",
-    "compare": "errors utils run_dir console config scoring prepare",
+    "compare": "errors utils run_dir console config scoring prepare suites",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"

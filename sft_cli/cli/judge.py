@@ -33,6 +33,10 @@ LabelsFile = Annotated[
     Path | None,
     typer.Option("--labels", metavar="FILE", help='Labels of people, lines such as {"id": "7", "label": "win"}.'),
 ]
+ReferencesFile = Annotated[
+    Path | None,
+    typer.Option("--references", metavar="FILE", help="Rate also by MT-Bench's separate file of references."),
+]
 Concurrency = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once.")]
 RequestsPerMinute = Annotated[
     int, typer.Option("--requests-per-minute", metavar="N", min=0, help="Most requests a minute; 0: no limit.")
@@ -64,6 +68,7 @@ def judge(
     against: Against = None,
     rubric: RubricFile = None,
     labels: LabelsFile = None,
+    references: ReferencesFile = None,
     concurrency: Concurrency = 4,
     requests_per_minute: RequestsPerMinute = 0,
     timeout: Timeout = 60.0,
@@ -104,6 +109,8 @@ def judge(
         price_output=price_output,
         max_cost=max_cost,
     )
-    result, written = judge_answers(record, baseline, settings, rubric=rubric, labels=labels, report=status)
+    result, written = judge_answers(
+        record, baseline, settings, rubric=rubric, labels=labels, references=references, report=status
+    )
     show_judgement(result, written)
     raise typer.Exit(WITHHELD if result.withheld else 0)

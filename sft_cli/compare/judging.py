@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,17 @@ from sft_cli.compare.results import SuiteRecord, read_results
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.scoring.judge.endpoint import endpoint
+from sft_cli.scoring.judge.mt_bench import read_references
 from sft_cli.scoring.judge.pairwise import judge_pairs
-from sft_cli.scoring.judge.ratings import Rubric, judge_ratings
+from sft_cli.scoring.judge.ratings import Rubric, judge_ratings, rate_by_references
 from sft_cli.scoring.judge.results import JudgeResult
 from sft_cli.scoring.judge.session import JudgeSession
 from sft_cli.scoring.judge.settings import JudgeLimits, JudgeSettings
 from sft_cli.scoring.types import Answer, Item
+from sft_cli.suites.items import second_id
+from sft_cli.suites.rescore import load_answered, stored_definition
+from sft_cli.suites.results import SuiteResults
+from sft_cli.suites.turns import with_own_answers
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
 from sft_cli.utils.similar import closest_name
@@ -105,6 +110,7 @@ def judge_answers(
     *,
     rubric: Path | None,
     labels: Path | None,
+    references: Path | None = None,
     report: Callable[[str], None],
 ) -> tuple[JudgeResult, Path]:
     """Judge the answers of a suite, and write verdicts, audit and every reply below its results.
@@ -115,6 +121,7 @@ def judge_answers(
         settings: The judge.
         rubric: Text file that states what counts; None takes the general criteria.
         labels: JSONL file with labels of people.
+        references: The separate file of references of MT-Bench; the ratings by both are given.
         report: Called with a line of progress after each request.
 
     Returns:
@@ -124,20 +131,24 @@ def judge_answers(
     if not names:
         raise SftError(where=str(record.path), problem="no item was answered by both models", fix="evaluate both again")
     scale, known = read_rubric(rubric), read_labels(labels)
+    others = None if references is None else _item_references(read_references(references))
     complete = endpoint(settings)
     directory = record.path / f"judge-{_digest(baseline, settings, scale)}"
     directory.mkdir(exist_ok=True)
-    items, answers = _items(record, names), [_answer(record, name) for name in names]
+    items, answers = judged_items(record, names), [_answer(record, name) for name in names]
     numbers = itertools.count(1)
     with JudgeSession(
         complete, settings, directory / "replies.jsonl", lambda: report(f"judge: {next(numbers):,} verdicts")
     ) as session:
         if baseline is None:
             result = judge_ratings(session, items, answers, scale, limits=JudgeLimits(), labels=known)
+            if others is not None:
+                by_both = rate_by_references(session, items, answers, others, scale)
+                result = replace(result, measured={**result.measured, **by_both}, usage=session.usage)
         else:
-            others = [_answer(baseline, name).text for name in names]
+            texts = [_answer(baseline, name).text for name in names]
             result = judge_pairs(
-                session, items, answers, others, limits=JudgeLimits(), labels=known, criteria=scale.text
+                session, items, answers, texts, limits=JudgeLimits(), labels=known, criteria=scale.text
             )
     _write(directory, names, result, settings, scale, baseline)
     return result, directory
@@ -149,16 +160,36 @@ def _digest(baseline: SuiteRecord | None, settings: JudgeSettings, rubric: Rubri
     return json_digest([settings.model, settings.base_url, settings.temperature, against, asdict(rubric)])[:8]
 
 
-def _items(record: SuiteRecord, names: Sequence[str]) -> list[Item]:
-    """Return the items with the prompts that the model received."""
-    return [
-        Item(
-            name,
-            ({"role": "user", "content": str(record.answers[name].get("prompt", ""))},),
-            cluster=record.clusters.get(name, ""),
-        )
-        for name in names
-    ]
+def judged_items(record: SuiteRecord, names: Sequence[str]) -> list[Item]:
+    """Return the items with the prompts that the model received.
+
+    Those of a suite with two turns are read from its file, with the model's own answers and the references.
+
+    Raises:
+        SftError: The file of such a suite is gone or has other items.
+    """
+    definition: Mapping[str, Any] = record.definition.get("definition", {})
+    if definition.get("second_prompt") is None:
+        return [
+            Item(
+                name,
+                ({"role": "user", "content": str(record.answers[name].get("prompt", ""))},),
+                cluster=record.clusters.get(name, ""),
+            )
+            for name in names
+        ]
+    results, values = SuiteResults(record.path), dict(record.definition)
+    suite = load_answered(results, values, stored_definition(values, results))
+    answers = {(name, 0): _answer(record, name).text for name in record.answers}
+    entries = {entry.item.id: (entry, 0) for entry in suite.items}
+    return [entry.item for entry, _ in with_own_answers([entries[name] for name in names], answers)]
+
+
+def _item_references(references: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the references of two turns by the ids of the items."""
+    return {
+        name: text for id, turns in references.items() for name, text in zip((id, second_id(id)), turns, strict=True)
+    }
 
 
 def _answer(record: SuiteRecord, name: str) -> Answer:

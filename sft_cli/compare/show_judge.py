@@ -18,6 +18,10 @@ def show_judgement(result: JudgeResult, directory: Path) -> None:
                 for name, estimate in result.metrics.items()
             ],
         )
+        if "rating_file_references" in result.metrics:
+            say(
+                "note      the separate file of references of MT-Bench is wrong in 13 of its 30 questions; prefer the own"
+            )
     table(["audit of the judge", "value"], _audit_rows(result))
     for reason in result.withheld:
         say(f"withheld  {reason}")

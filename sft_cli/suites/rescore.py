@@ -1,6 +1,7 @@
 """Score stored answers again, without the model."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from sft_cli.config.schema.config import Config, EvalConfig
 from sft_cli.config.schema.suites import SuiteConfig, SuiteKind
@@ -55,21 +56,40 @@ def _stored(run: RunDir, config: Config) -> Iterator[tuple[SuiteResults, str, st
         results = SuiteResults(file.parent)
         record = results.read_definition()
         name = record["suite"]
-        definition = chosen.get(name) if chosen else _definition(record, results)
+        definition = chosen.get(name) if chosen else stored_definition(record, results)
         if definition is None:
             continue
-        suite = load_suite(name, definition, config.eval.data_dir, record["data"]["rows"])
-        ids = json_digest([entry.item.id for entry in suite.items])
-        if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):
-            raise SftError(
-                where=str(file),
-                problem=f"the items of {suite.origin} are not those that were answered",
-                fix=f"name the file of the answered items: eval.suites.{name}.path=FILE",
-            )
+        suite = load_answered(results, record, definition, config.eval.data_dir)
         yield results, name, record["model"]["label"], suite
 
 
-def _definition(record: dict[str, dict[str, object]], results: SuiteResults) -> SuiteConfig:
+def load_answered(
+    results: SuiteResults, record: dict[str, Any], definition: SuiteConfig, data_dir: str | None = None
+) -> LoadedSuite:
+    """Return a suite with the items that were answered.
+
+    Args:
+        results: The results.
+        record: Content of their suite.json.
+        definition: The definition of the suite.
+        data_dir: ``eval.data_dir``.
+
+    Raises:
+        SftError: The items are not found, or they are other ones.
+    """
+    name = str(record["suite"])
+    suite = load_suite(name, definition, data_dir, record["data"]["rows"])
+    ids = json_digest([entry.item.id for entry in suite.items])
+    if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):
+        raise SftError(
+            where=str(results.definition),
+            problem=f"the items of {suite.origin} are not those that were answered",
+            fix=f"name the file of the answered items: eval.suites.{name}.path=FILE",
+        )
+    return suite
+
+
+def stored_definition(record: dict[str, Any], results: SuiteResults) -> SuiteConfig:
     """Return the definition in suite.json."""
     config, mistakes = from_plain({"eval": {"suites": {str(record["suite"]): record["definition"]}}})
     if config is None:

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from sft_cli.errors import SftError
-from sft_cli.scoring.judge.mt_bench import first_turns, second_turns
 from sft_cli.scoring.judge.pairwise import NULL_ANSWER, compare_pairs, judge_pairs
 from sft_cli.scoring.judge.prompts import comparison
 from sft_cli.scoring.judge.ratings import Rubric, judge_ratings
@@ -222,21 +220,3 @@ def test_a_generous_judge_of_ratings_is_withheld(tmp_path):
     with session(lambda document: {"rating": 9}, tmp_path) as judge:
         found = judge_ratings(judge, items(3), unlike(3, "good"), Rubric(), limits=LIMITS)
     assert found.withheld == ["100.0% is the win rate of an answer without content (limit null_wins: 10.0%)"]
-
-
-def test_mt_bench_has_two_turns_with_the_references_of_the_file(tmp_path):
-    question = {"question_id": 104, "category": "reasoning", "turns": ["One?", "Two?"], "reference": ["1", "2"]}
-    plain = {"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]}
-    file = tmp_path / "question.jsonl"
-    file.write_text("\n".join(map(json.dumps, [question, plain])))
-    first = first_turns(file)
-    assert [(item.id, item.cluster, item.target, item.tags["turn"]) for item in first] == [
-        ("104.1", "104", ("1",), "1"),
-        ("81.1", "81", (), "1"),
-    ]
-    [second] = second_turns(first, {"104.1": "uno"})
-    assert (second.id, second.cluster, second.target, second.tags["turn"]) == ("104.2", "104", ("2",), "2")
-    assert [turn["content"] for turn in second.messages] == ["One?", "uno", "Two?"]
-    file.write_text('{"question_id": 1, "turns": ["one"]}')
-    with pytest.raises(SftError, match=r"question.jsonl:1: expected an object with question_id and two turns"):
-        first_turns(file)

@@ -1,7 +1,7 @@
 """Rate answers on a scale, by general criteria, by a user's rubric, or turn by turn as in MT-Bench."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sft_cli.scoring.judge.answer_checks import check_answers
 from sft_cli.scoring.judge.audit import (
@@ -19,7 +19,7 @@ from sft_cli.scoring.judge.replies import has_rating
 from sft_cli.scoring.judge.results import JudgeResult
 from sft_cli.scoring.judge.session import JudgeSession
 from sft_cli.scoring.judge.settings import JudgeLimits
-from sft_cli.scoring.statistics import estimate_mean
+from sft_cli.scoring.statistics import Estimate, estimate_mean
 from sft_cli.scoring.types import Answer, Item, Verdict
 
 
@@ -78,8 +78,44 @@ def judge_ratings(
         Verdict({}, "the judge gave no verdict", label="no verdict") if value is None else Verdict({"rating": value})
         for value in ratings
     ]
-    measured = {"rating": estimate_mean(values, clusters)}
+    measured = {"rating": estimate_mean(values, clusters), **_by_turn([(item, value) for item, _, value in judged])}
     return JudgeResult(verdicts, measured, audit, audit_limits(audit, limits), session.usage)
+
+
+def rate_by_references(
+    session: JudgeSession,
+    items: Sequence[Item],
+    answers: Sequence[Answer],
+    references: Mapping[str, str],
+    rubric: Rubric,
+) -> Mapping[str, Estimate]:
+    """Return the ratings of the same answers by the items' own references, and by others.
+
+    Args:
+        session: The judge.
+        items: The items.
+        answers: The answer to each item.
+        references: Other references by the id of an item; the other items are left out.
+        rubric: How the answers are rated.
+    """
+    pairs = [(item, answer.text) for item, answer in zip(items, answers, strict=True) if item.id in references]
+    chosen, texts = [item for item, _ in pairs], [text for _, text in pairs]
+    others = [replace(item, target=(references[item.id],)) for item in chosen]
+    found = {}
+    for name, asked in (("rating_own_references", chosen), ("rating_file_references", others)):
+        ratings = zip(chosen, _rate(session, rubric, asked, texts), strict=True)
+        rated = [(item.cluster, value) for item, value in ratings if value is not None]
+        found[name] = estimate_mean([value for _, value in rated], [cluster for cluster, _ in rated])
+    return found
+
+
+def _by_turn(rated: Sequence[tuple[Item, float]]) -> Mapping[str, Estimate]:
+    """Return the rating of each turn of items that have several."""
+    turns = sorted({item.tags["turn"] for item, _ in rated if "turn" in item.tags})
+    return {
+        f"rating_turn_{turn}": estimate_mean([value for item, value in rated if item.tags.get("turn") == turn])
+        for turn in turns
+    }
 
 
 def _rate(session: JudgeSession, rubric: Rubric, items: Sequence[Item], texts: Sequence[str]) -> list[float | None]:
