@@ -131,6 +131,9 @@ def judge_answers(
     if not names:
         raise SftError(where=str(record.path), problem="no item was answered by both models", fix="evaluate both again")
     scale, known = read_rubric(rubric), read_labels(labels)
+    if references is not None and baseline is not None:
+        problem = "references serve ratings, but --against compares"
+        raise SftError(where="--references", problem=problem, fix="leave out --references or --against")
     others = None if references is None else _item_references(read_references(references))
     complete = endpoint(settings)
     directory = record.path / f"judge-{_digest(baseline, settings, scale)}"

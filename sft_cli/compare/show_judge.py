@@ -19,9 +19,7 @@ def show_judgement(result: JudgeResult, directory: Path) -> None:
             ],
         )
         if "rating_file_references" in result.metrics:
-            say(
-                "note      the separate file of references of MT-Bench is wrong in 13 of its 30 questions; prefer the own"
-            )
+            say("note      the separate file of references of MT-Bench is wrong in 13 of its 30 questions")
     table(["audit of the judge", "value"], _audit_rows(result))
     for reason in result.withheld:
         say(f"withheld  {reason}")

@@ -1,6 +1,7 @@
 """``sft judge`` on answers that are written here, with a judge at a real HTTP server."""
 
 import json
+import shutil
 
 import openai
 import pytest
@@ -81,6 +82,32 @@ def test_agreement_with_labels_is_part_of_the_audit(run, tmp_path, capsys):
     with judge_server(honest) as server:
         assert judged(server.url, "--labels", str(labels)) == WITHHELD
     assert "kappa" in capsys.readouterr().out
+
+
+def test_an_endpoint_with_faults_gives_the_same_verdicts(run, monkeypatch):
+    """429 with Retry-After, 500, a cut connection, a slow reply, HTML and prose: only the prose is paid in addition."""
+    monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *args: 0.01)
+    with judge_server(honest) as server:
+        assert judged(server.url) == 0
+        paid = len(server.bodies)
+    folder = next(run.glob("eval/facts-01234567/judge-*"))
+    verdicts = (folder / "verdicts.jsonl").read_text()
+    measured = json.loads((folder / "judge.json").read_text())["measured"]
+    shutil.rmtree(folder)
+    replies = iter(["I prefer answer A.", None, "Both are good."])
+    faults = [None, 429, 500, "cut", None, "slow", "html", None, 503]
+    with judge_server(lambda document: next(replies, None) or honest(document), faults) as server:
+        server.headers = {"Retry-After": "0.01"}
+        assert judged(server.url, "--timeout", "0.3", "--concurrency", "1") == 0
+        assert not server.faults
+        assert len(server.bodies) == paid + 2 + 6
+    folder = next(run.glob("eval/facts-01234567/judge-*"))
+    assert (folder / "verdicts.jsonl").read_text() == verdicts
+    record = json.loads((folder / "judge.json").read_text())
+    assert record["measured"] == measured
+    assert record["usage"]["requests"] == paid + 2
+    keys = [json.loads(line)["key"] for line in (folder / "replies.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == paid + 2
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,12 @@ def test_a_changed_file_of_questions_is_refused(run, tmp_path):
         judged_items(record, list(record.answers))
 
 
+@pytest.mark.usefixtures("run")
+def test_references_serve_ratings_alone():
+    with pytest.raises(SftError, match="references serve ratings"):
+        judged("http://127.0.0.1:1/v1", "--references", "reference.jsonl", "--against", "a")
+
+
 @pytest.mark.parametrize("line", ['{"question_id": 1}', "[]", '{"question_id": 1, "choices": [{"turns": ["a"]}]}'])
 def test_a_file_of_references_of_another_form(run, tmp_path, line):
     (tmp_path / "bad.jsonl").write_text(line + "\n")
