@@ -8,6 +8,9 @@ from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Run, RunOverrides, Step
 from sft_cli.progress import status
 
+BEYOND_LIMITS = 3
+"""Exit code if the drift card is beyond ``eval.limits``."""
+
 
 def evaluate(
     run: Run,
@@ -32,11 +35,14 @@ def evaluate(
 ) -> None:
     """Measure a run on its held-out rows, on every row of data=FILE, or on suites such as eval=gsm8k.
 
+    The exit code is 3 if the behaviour is beyond eval.limits, such as eval.limits.empty=0.02.
+
     Config keys that can be set: data=FILE, eval=SUITES, all of eval, trainer.device and a few more.
 
     Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
     """
     from sft_cli.config.compose import read_config
+    from sft_cli.eval.drift_limits import check_limits
     from sft_cli.eval.report_name import report_name
     from sft_cli.eval.select_rows import select_rows
     from sft_cli.eval.settings import eval_config
@@ -55,9 +61,11 @@ def evaluate(
         return
     rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
     suites = chosen_suites(config.eval)
+    check_limits(config.eval.limits)
     status("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.eval.session import NamedRows, evaluate_run
 
     heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
-    evaluate_run(directory, config, heldout, suites, compare=compare is not None)
+    if evaluate_run(directory, config, heldout, suites, compare=compare is not None):
+        raise typer.Exit(BEYOND_LIMITS)

@@ -1,10 +1,11 @@
 """Print a comparison of runs."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 from sft_cli.compare.changes import ChangedAnswer
 from sft_cli.compare.compare import RunComparison
-from sft_cli.compare.comparison import Cell
+from sft_cli.compare.comparison import NO_TEST, Cell, MetricComparison
 from sft_cli.console import counted, say, table
 from sft_cli.scoring.statistics import ALPHA
 from sft_cli.utils.text import duration
@@ -25,11 +26,17 @@ def show_comparison(comparison: RunComparison, examples: int) -> None:
     names = _labels(comparison)
     for run, label in names.items():
         say(f"{label:<9} {run}" + (" (reference)" if run == comparison.reference else ""))
-    columns = ("suite", "metric", "items", "run", "score, 95%", "difference, 95%", "verdict")
-    table(columns, list(_rows(comparison, names)))
+    say()
+    for line in score_lines(comparison.metrics, names):
+        say(line, indent=len(line) - len(line.lstrip()))
+    say()
     tested = sum(cell.difference is not None for row in comparison.metrics for cell in row.cells)
     if tested > 1:
         say(f"verdicts  hold together for all {tested} differences at {ALPHA:.0%} (Holm)")
+    if any(cell.verdict.startswith("cannot tell;") for row in comparison.metrics for cell in row.cells):
+        say("items     ~N: so many would show the observed difference in 80% of cases")
+    if any(cell.verdict == NO_TEST for row in comparison.metrics for cell in row.cells):
+        say("untested  metrics of which only the total is stored")
     for note in (note for suite in comparison.suites for note in suite.notes):
         say(f"note      {note}")
     _show_costs(comparison, names)
@@ -45,12 +52,33 @@ def _labels(comparison: RunComparison) -> dict[str, str]:
     return {run: letters[place] if len(runs) <= len(letters) else str(place + 1) for place, run in enumerate(runs)}
 
 
-def _rows(comparison: RunComparison, names: dict[str, str]) -> Iterator[list[str | int | float | None]]:
-    """Yield the rows of the table: one for each metric and run."""
-    for row in comparison.metrics:
-        for place, cell in enumerate(row.cells):
-            head = [row.suite, row.metric] if place == 0 else ["", ""]
-            yield [*head, cell.estimate.n, names[cell.run], *_figures(cell), cell.verdict]
+def score_lines(metrics: Sequence[MetricComparison], names: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each metric, and one for each run below it; of usual figures, none is wider than 80 columns.
+
+    Args:
+        metrics: The metrics.
+        names: Short label of each run.
+    """
+    heads = ("run", "score, 95%", "difference, 95%", "verdict")
+    rows = [
+        [(names[cell.run], *_figures(cell), short_verdict(cell.verdict)) for cell in metric.cells] for metric in metrics
+    ]
+    widths = [max(len(line[place]) for line in (heads, *itertools.chain(*rows))) for place in range(len(heads))]
+    yield _aligned(heads, widths)
+    for metric, lines in zip(metrics, rows, strict=True):
+        yield f"{metric.suite} {metric.metric}, {counted(metric.cells[0].estimate.n, 'item')}"
+        for line in lines:
+            yield _aligned(line, widths)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    return ("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))).rstrip()
+
+
+def short_verdict(verdict: str) -> str:
+    """Return a verdict as the table has it: ``cannot tell; ~900 items`` for ``cannot tell; about 900 items would``."""
+    shown = verdict.replace("about ", "~").replace("more than ", "over ").removesuffix(" would")
+    return "not tested" if verdict == NO_TEST else shown
 
 
 def _figures(cell: Cell) -> list[str]:

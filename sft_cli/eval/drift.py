@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sft_cli.console import table
+from sft_cli.console import say, table
+from sft_cli.eval.drift_limits import broken_limits, unmeasured_limits
 from sft_cli.eval.evaluate import Evaluation
 from sft_cli.scoring.behaviour import behaviour_card
 from sft_cli.scoring.types import Answer, Item
@@ -42,10 +43,25 @@ def drift_table(tuned: Mapping[str, float], base: Mapping[str, float]) -> tuple[
     return columns, rows
 
 
-def print_drift(tuned: Answered, base: Answered = ()) -> None:
-    """Print the card of the answers of both models to the same items."""
+def print_drift(tuned: Answered, base: Answered = (), limits: Mapping[str, float] | None = None) -> list[str]:
+    """Print the card of the answers of both models to the same items.
+
+    Args:
+        tuned: The answers of the trained model.
+        base: Those of the base model; empty if it was not evaluated.
+        limits: ``eval.limits``.
+
+    Returns:
+        The values of the trained model that are beyond their limits, as text.
+    """
+    own, limits = measure_behaviour(tuned), limits or {}
+    if missing := unmeasured_limits(own, limits):
+        say(f"warning: not measured, so that no limit holds: {', '.join(missing)}")
     if not tuned:
-        return
-    own = measure_behaviour(tuned)
+        return []
     others = measure_behaviour(base) if base else {}
     table(*drift_table(own, others))
+    broken = broken_limits(own, limits)
+    if broken:
+        say(f"failed    {'; '.join(broken)}")
+    return broken

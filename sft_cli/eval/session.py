@@ -55,7 +55,7 @@ class ModelResults:
 
 def evaluate_run(
     run: RunDir, config: Config, heldout: NamedRows | None, suites: Sequence[LoadedSuite] = (), *, compare: bool
-) -> None:
+) -> list[str]:
     """Evaluate a finished run, write ``eval/<name>.json`` and the results of each suite, and print tables.
 
     Args:
@@ -64,6 +64,9 @@ def evaluate_run(
         heldout: The rows to evaluate on; None to run only suites.
         suites: The suites with their items.
         compare: Whether to evaluate the base model as well.
+
+    Returns:
+        The values of the drift card that are beyond ``eval.limits``, as text.
     """
     from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
@@ -89,7 +92,7 @@ def evaluate_run(
     if heldout is not None:
         _report_rows(run, config, heldout, tuned, base)
     print_outcomes(tuned.suites, base.suites if base else ())
-    print_drift(_all_answers(tuned), _all_answers(base) if base else ())
+    return print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
 
 
 def _all_answers(results: ModelResults) -> list[tuple[Item, Answer]]:

@@ -38,6 +38,11 @@ OPENERS: Mapping[str, re.Pattern[str]] = {
     }.items()
 }
 """Value of the card -> how the answers begin."""
+SMALLER_IS_WORSE = ("stop_rate", "distinct_1", "distinct_2", "language_kept")
+"""Values of the card whose limit is a smallest one."""
+CARD_NAMES = ("stop_rate", "empty", "role_tags", "loops", "echo", *OPENERS, "markdown", "refusals", "answer_words",
+              "distinct_1", "distinct_2", "self_bleu", "language_kept")  # fmt: skip
+"""All values of the card."""
 MARKDOWN = re.compile(
     r"^#{1,6} \S|^\s*[-*+] \S|^\s*\d+[.)] \S|\*\*[^*\n]+\*\*|^```|`[^`\n]+`|^\|.*\|\s*$|\[[^\[\]\n]+\]\([^()\n]+\)",
     re.MULTILINE,

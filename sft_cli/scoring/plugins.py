@@ -16,7 +16,7 @@ from typing import Any
 from sft_cli.errors import SftError
 from sft_cli.scoring.base import MeanScorer, OptionError, item_error
 from sft_cli.scoring.types import Answer, Item, Verdict
-from sft_cli.utils.entry_points import describe_exception, entry_label, entry_points_by_name
+from sft_cli.utils.entry_points import describe_exception, entry_points_by_name, load_function
 from sft_cli.utils.similar import closest_name
 
 GROUP = "sft_cli.metrics"
@@ -61,20 +61,7 @@ class InstalledMetric(MeanScorer):
 
 def load_metric(point: EntryPoint, options: Mapping[str, Any], where: str) -> InstalledMetric:
     """Return the metric of an entry point, its options checked against the function's parameters."""
-    try:
-        function = point.load()
-    except Exception as error:  # importing a third-party package may raise anything
-        raise SftError(
-            where=where,
-            problem=f"the metric {entry_label(point)} cannot be imported: {describe_exception(error)}",
-            fix=f"repair or reinstall the package; its entry point is {point.value}",
-        ) from error
-    if not callable(function):
-        raise SftError(
-            where=where,
-            problem=f"the metric {entry_label(point)} is {function!r}, not a function of an item and an answer",
-            fix=f"change the entry point {point.value} to name a function",
-        )
+    function = load_function(point, "metric", "an item and an answer", where)
     parameters = list(inspect.signature(function).parameters.values())
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         try:

@@ -1,7 +1,10 @@
 """Find what installed packages provide by their entry points."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from sft_cli.errors import SftError
 
 
 def entry_points_by_name(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
@@ -16,6 +19,35 @@ def entry_label(point: EntryPoint) -> str:
     """Return ``name (package version)``, for the manifest and the cache key."""
     assert point.dist is not None, "entry_points() gives every entry point its distribution"
     return f"{point.name} ({point.dist.name} {point.dist.version})"
+
+
+def load_function(point: EntryPoint, kind: str, of: str, where: str) -> Callable[..., Any]:
+    """Return the function of an entry point.
+
+    Args:
+        point: The entry point.
+        kind: What it provides, such as ``format``.
+        of: What the function takes, such as ``a row``.
+        where: The key that names it, for errors.
+
+    Raises:
+        SftError: It cannot be imported, or is no function.
+    """
+    try:
+        function = point.load()
+    except Exception as error:  # importing a third-party package may raise anything
+        raise SftError(
+            where=where,
+            problem=f"the {kind} {entry_label(point)} cannot be imported: {describe_exception(error)}",
+            fix=f"repair or reinstall the package; its entry point is {point.value}",
+        ) from error
+    if not callable(function):
+        raise SftError(
+            where=where,
+            problem=f"the {kind} {entry_label(point)} is {repr(function)[:80]}, not a function of {of}",
+            fix=f"change the entry point {point.value} to name a function",
+        )
+    return function
 
 
 def describe_exception(error: Exception) -> str:

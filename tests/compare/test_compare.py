@@ -86,8 +86,9 @@ def test_a_better_run_with_settings_data_and_answers(capsys):
     text = shown(capsys, "a", "b", "-n", "1")
     lines = [line.split() for line in text.splitlines()]
     assert ["A", "a", "(reference)"] in lines
-    assert ["facts", "exact", "100", "A", "0.4", "[0.309,", "0.498]"] in lines
-    assert ["100", "B", "0.68", "[0.583,", "0.763]", "+0.28", "[+0.18,", "+0.38]", "better"] in lines
+    assert ["facts", "exact,", "100", "items"] in lines
+    assert ["A", "0.4", "[0.309,", "0.498]"] in lines
+    assert ["B", "0.68", "[0.583,", "0.763]", "+0.28", "[+0.18,", "+0.38]", "better"] in lines
     assert "config    A -> B: trainer.lr 0.001 -> 0.002" in text
     assert "data      A -> B: data.mix.mine.weight" in text
     assert "answers   B loses 2 items and wins 30 against A" in text
@@ -296,3 +297,15 @@ def test_no_common_item(folder):
 def test_verdicts_name_rounded_numbers_of_items(value, error, verdict):
     difference = Difference(value, None, None, 1, error, 100, 100)
     assert cannot_tell(difference, 1) == verdict
+
+
+def test_the_table_fits_80_columns(folder, capsys):
+    a, b = write_run(folder, "a"), write_run(folder, "b")
+    for run, scores in ((a, [1] * 50 + [0] * 50), (b, [0] * 5 + [1] * 53 + [0] * 42)):
+        write_suite(run, {"prompt_strict": scores}, "ifeval_fixed", metrics={"macro_f1": {"value": 0.5, "n": 100}})
+    text = shown(capsys, "a", "b", "-n", "0")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("  B") and "cannot tell; ~" in line and line.endswith(" items") for line in lines)
+    assert "ifeval_fixed prompt_strict, 100 items" in lines
+    assert any(line.split() == ["B", "0.5", "not", "tested"] for line in lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sft_cli.cli import execute
+from sft_cli.cli.eval import BEYOND_LIMITS
 from sft_cli.errors import SftError
 from sft_cli.eval import suite_session
 
@@ -221,3 +222,18 @@ def test_a_second_turn_follows_the_models_own_answer_and_goes_on_after_an_interr
     (directory / "scores.json").unlink()
     execute(["eval", str(run), "--rescore", f"eval.data_dir={folder}"])
     assert contents(directory) == whole
+
+
+def test_behaviour_beyond_a_limit_ends_with_exit_code_3(run_of, folder, capsys):
+    run = run_of("lora")
+    words = ["eval", str(run), "-d", str(folder / "options"), f"eval.data_dir={folder}", "eval=cities"]
+    assert execute([*words, "eval.limits={empty: 0.02, openers: 0, stop_rate: 0.99}"]) == 0
+    assert "failed" not in capsys.readouterr().out
+    assert execute([*words, "eval.limits.answer_words=0.5", "eval.limits.distinct_1=1.5"]) == BEYOND_LIMITS
+    out = capsys.readouterr().out
+    assert "failed    answer_words is 1 (limit answer_words: at most 0.5); distinct_1 is 1 (limit" in out
+    with pytest.raises(SftError, match="the drift card has no value 'emtpy'") as caught:
+        execute([*words, "eval.limits.emtpy=0.02"])
+    assert caught.value.fix == "did you mean eval.limits.empty?"
+    assert execute([*words[:-1], "eval=pick", "eval.limits.empty=0"]) == 0
+    assert "not measured, so that no limit holds: empty" in capsys.readouterr().out

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.scoring.behaviour import behaviour_card, compare_cards, language_kept, loops
+from sft_cli.scoring.behaviour import CARD_NAMES, behaviour_card, compare_cards, language_kept, loops
 from sft_cli.scoring.diversity import distinct_share, self_bleu
-from sft_cli.scoring.types import Answer
+from sft_cli.scoring.types import Answer, Item
 from sft_cli.utils.words import normalized_words
 from tests.scoring.items import HOSTILE, item
 
@@ -156,3 +156,11 @@ def test_the_card_shows_a_constant_answer_and_a_real_model(material_dir):
     assert 0.05 < phi["opener_certainly"] < 0.2
     assert phi["language_kept"] > 0.95
     assert phi["refusals"] < 0.02
+
+
+def test_a_card_has_the_names_that_limits_may_have():
+    numbers = range(4)
+    items = [Item(str(n), ({"role": "user", "content": f"What is the capital of country {n}?"},)) for n in numbers]
+    answers = [Answer(f"Certainly! The capital of that country is the town number {n}.") for n in numbers]
+    card = behaviour_card(items, answers)
+    assert {*card, "language_kept"} == set(CARD_NAMES)

@@ -72,6 +72,8 @@ class EvalConfig:
     """Stop after generating this many tokens; the same command continues. null for no limit."""
     max_minutes: float | None = bounded(None, gt=0)
     """Stop after this time; the same command continues. null for no limit."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Value of the drift card -> its limit, such as {empty: 0.02, openers: 0.1}; beyond one, sft eval exits with 3."""
     suites: dict[str, SuiteConfig] = field(default_factory=dict)
     """Suites by name, of sft eval; none means heldout. eval=[heldout,gsm8k] chooses them."""
 

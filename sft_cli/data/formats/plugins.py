@@ -15,7 +15,6 @@ from typing import Any
 
 from sft_cli.data.formats.fields import Fields
 from sft_cli.data.row_errors import RowError, short_repr
-from sft_cli.errors import SftError
 from sft_cli.types import Row
 from sft_cli.utils.entry_points import describe_exception, entry_label, entry_points_by_name
 
@@ -33,29 +32,10 @@ def entry_fingerprint(point: EntryPoint) -> str:
     """Return the label and the BLAKE2b of the module, so that an edited package counts as another format."""
     try:
         spec = find_spec(point.module)
-    except Exception:  # the parent package cannot be imported: ``load_format`` raises the error
+    except Exception:  # the parent package cannot be imported: ``load_function`` raises the error
         spec = None
     code = Path(spec.origin).read_bytes() if spec is not None and spec.origin is not None else b""
     return f"{entry_label(point)} {hashlib.blake2b(code, digest_size=16).hexdigest()}"
-
-
-def load_format(point: EntryPoint, where: str) -> Function:
-    """Return the function of an entry point."""
-    try:
-        function = point.load()
-    except Exception as error:  # importing a third-party package may raise anything
-        raise SftError(
-            where=where,
-            problem=f"the format {entry_label(point)} cannot be imported: {describe_exception(error)}",
-            fix=f"repair or reinstall the package; its entry point is {point.value}",
-        ) from error
-    if not callable(function):
-        raise SftError(
-            where=where,
-            problem=f"the format {entry_label(point)} is {short_repr(function)}, not a function of a row",
-            fix=f"change the entry point {point.value} to name a function",
-        )
-    return function
 
 
 def call_format(function: Function, row: Row, name: str) -> Fields:

@@ -16,7 +16,7 @@ from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
-from sft_cli.utils.entry_points import entry_label
+from sft_cli.utils.entry_points import entry_label, load_function
 from sft_cli.utils.similar import closest_name
 
 __all__ = ["FORMATS", "RowConverter", "describe_formats", "format_package", "make_converter"]
@@ -143,7 +143,7 @@ def _resolve_reader(
         planner = ColumnPlanner(config, row_format.required, row_format.optional)
         return format_name, row_format, lambda row: (row_format, planner.take(row)), planner
     (point,) = plugins.installed_formats()[format_name]
-    function = plugins.load_format(point, f"data.mix.{name}.format")
+    function = load_function(point, "format", "a row", f"data.mix.{name}.format")
     label = entry_label(point)
     return (
         label,
