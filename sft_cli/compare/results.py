@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.scoring.types import Verdict
+from sft_cli.suites.scores import item_scores
 
 BASE = "base"
 """Label of the base model's results in ``suite.json``."""
 Scores = dict[str, dict[str, float]]
-"""The mean over the samples of an item, by metric, by the id of the item."""
+"""The scores of an item, reduced over its samples, by metric, by the id of the item."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,6 @@ class SuiteRecord:
         return self.definition.get("model", {}).get("label") == BASE
 
 
-@dataclass
-class _Scored:
-    """Sums over the samples of the items."""
-
-    sums: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-
 def read_results(run: RunDir) -> list[SuiteRecord]:
     """Return the results of the suites of a run, by the names of their directories.
 
@@ -74,29 +68,29 @@ def read_results(run: RunDir) -> list[SuiteRecord]:
 
 def _read(path: Path) -> SuiteRecord:
     """Return the results in a directory."""
-    scored = _Scored()
-    for line in _lines(path / "verdicts.jsonl"):
-        sums = scored.sums.setdefault(str(line["id"]), {})
-        for metric, value in line["scores"].items():
-            if value is not None:
-                sums.setdefault(metric, []).append(float(value))
-        scored.reasons.setdefault(str(line["id"]), line.get("reason") or "")
-    answers: dict[str, Mapping[str, Any]] = {}
-    tokens, seconds, timed = 0, 0.0, False
-    for line in _lines(path / "answers.jsonl"):
-        answers.setdefault(str(line["id"]), line)
-        tokens += line.get("num_tokens") or 0
-        if line.get("seconds") is not None:
-            seconds, timed = seconds + line["seconds"], True
-    means = {
-        name: {metric: sum(values) / len(values) for metric, values in sums.items()}
-        for name, sums in scored.sums.items()
-    }
-    clusters = {name: str(line.get("cluster") or "") for name, line in answers.items()}
-    totals = _json(path / "scores.json").get("metrics", {}) if (path / "scores.json").is_file() else {}
     definition = _json(path / "suite.json")
+    lines = {(str(line["id"]), line["sample"]): line for line in _lines(path / "answers.jsonl")}
+    answers: dict[str, Mapping[str, Any]] = {}
+    for (name, _), line in lines.items():
+        answers.setdefault(name, line)
+    scored: dict[str, list[tuple[Mapping[str, Any], Verdict]]] = {}
+    for line in _lines(path / "verdicts.jsonl"):
+        scores = {metric: float(value) for metric, value in line["scores"].items() if value is not None}
+        verdict = Verdict(scores, line.get("reason") or "", line.get("extracted"))
+        name = str(line["id"])
+        scored.setdefault(name, []).append((lines.get((name, line["sample"]), {"answer": ""}), verdict))
+    reduce = definition.get("definition", {}).get("reduce") or ["mean"]
+    seconds = [line["seconds"] for line in lines.values() if line.get("seconds") is not None]
     return SuiteRecord(
-        path, definition, totals, means, clusters, answers, scored.reasons, tokens, seconds if timed else None
+        path,
+        definition,
+        _json(path / "scores.json").get("metrics", {}) if (path / "scores.json").is_file() else {},
+        {name: item_scores(reduce, pairs) for name, pairs in scored.items()},
+        {name: str(line.get("cluster") or "") for name, line in answers.items()},
+        answers,
+        {name: pairs[0][1].reason for name, pairs in scored.items()},
+        sum(line.get("num_tokens") or 0 for line in lines.values()),
+        sum(seconds) if seconds else None,
     )
 
 

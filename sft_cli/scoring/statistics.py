@@ -78,7 +78,7 @@ def estimate_mean(scores: Sequence[float], clusters: Sequence[str] = ()) -> Esti
     """Return the mean of scores with its 95% interval.
 
     Without scores there is neither value nor interval. One cluster gives an interval only to 0/1 scores. Scores that
-    are all equal and neither 0 nor 1 give an interval of width 0.
+    are all equal and neither 0 nor 1 give an interval of width 0. An interval of scores between 0 and 1 ends there.
 
     Args:
         scores: One score per item.
@@ -95,7 +95,15 @@ def estimate_mean(scores: Sequence[float], clusters: Sequence[str] = ()) -> Esti
     if error is None:
         return Estimate(mean, None, None, len(scores), count)
     width = student_quantile(CONFIDENCE, count - 1) * error
-    return Estimate(mean, mean - width, mean + width, len(scores), count)
+    low, high = mean - width, mean + width
+    if _are_shares(values):
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(mean, low, high, len(scores), count)
+
+
+def _are_shares(values: NDArray[np.float64]) -> bool:
+    """Return whether all scores are between 0 and 1, so that no interval goes beyond."""
+    return bool(values.min() >= 0 and values.max() <= 1)
 
 
 def paired_difference(
@@ -118,7 +126,10 @@ def paired_difference(
         return Difference(value, None, None, 1.0, None, len(differences), count)
     width = student_quantile(CONFIDENCE, count - 1) * error
     p_value = _swap_test(np.bincount(codes, differences).astype(float), value, error)
-    return Difference(value, value - width, value + width, p_value, error, len(differences), count)
+    low, high = value - width, value + width
+    if _are_shares(np.asarray([*first, *second], float)):
+        low, high = max(-1.0, low), min(1.0, high)
+    return Difference(value, low, high, p_value, error, len(differences), count)
 
 
 def bootstrap(

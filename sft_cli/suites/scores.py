@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sft_cli.config.rules.suites import REDUCER
-from sft_cli.config.schema.suites import SuiteConfig, SuiteKind
+from sft_cli.config.schema.suites import SuiteKind
 from sft_cli.scoring.behaviour import behaviour_card
 from sft_cli.scoring.statistics import estimate_mean, pass_at_k
 from sft_cli.scoring.types import Answer, Item, Scorer, Verdict
@@ -42,7 +42,7 @@ def score_suite(suite: LoadedSuite, records: Sequence[Mapping[str, Any]]) -> Sco
     answered: dict[str, list[tuple[Mapping[str, Any], Verdict]]] = {}
     for record, verdict in zip(records, verdicts, strict=True):
         answered.setdefault(str(record["id"]), []).append((record, verdict))
-    values = {id: item_scores(suite.config, answers) for id, answers in answered.items()}
+    values = {id: item_scores(suite.config.reduce, answers) for id, answers in answered.items()}
     chosen = [items[id].item for id in values]
     summary = {} if scorer is None else scorer.summarize([items[str(r["id"])].item for r in records], verdicts)
     scores = {
@@ -90,13 +90,18 @@ def _verdict_line(record: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]
     }
 
 
-def item_scores(suite: SuiteConfig, answers: Sequence[tuple[Mapping[str, Any], Verdict]]) -> dict[str, float]:
-    """Return the scores of one item from those of its answers, by metric and reducer."""
+def item_scores(reduce: Sequence[str], answers: Sequence[tuple[Mapping[str, Any], Verdict]]) -> dict[str, float]:
+    """Return the scores of one item from those of its answers, by metric and reducer.
+
+    Args:
+        reduce: Names of the reducers.
+        answers: The lines of the answers to the item, each with its verdict.
+    """
     names = dict.fromkeys(name for _, verdict in answers for name in verdict.scores)
     values: dict[str, float] = {}
     for name in names:
         scores = [verdict.scores[name] for _, verdict in answers if name in verdict.scores]
-        for reducer in suite.reduce:
+        for reducer in reduce:
             match = REDUCER.fullmatch(reducer)
             if match is not None and match[1]:
                 right = sum(score >= COMPLETE for score in scores)

@@ -179,6 +179,25 @@ def test_three_runs_and_samples(folder, capsys):
     assert [cell["verdict"] for cell in row["cells"]] == ["", "better", "better"]
 
 
+def test_reducers_of_several_samples_are_compared(folder, capsys):
+    """Of three samples one in a, two in b are right and alike: pass@3 is equal, the majority is not."""
+    reduce = {"reduce": ["mean", "majority", "pass@3"]}
+    for name, right in (("a", 1), ("b", 2)):
+        path = write_suite(write_run(folder, name), {"exact": [0] * 20}, samples=3, definition=reduce)
+        verdicts = [json.loads(line) for line in (path / "verdicts.jsonl").read_text().splitlines()]
+        for line in verdicts:
+            is_right = line["sample"] < right
+            line |= {"scores": {"exact": float(is_right)}, "extracted": "yes" if is_right else "no"}
+        (path / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in verdicts))
+    rows = {row["metric"]: row["cells"][1] for row in compared(capsys, "a", "b")["metrics"]}
+    assert set(rows) == {"exact", "exact_majority", "exact_pass@3"}
+    assert (rows["exact_majority"]["difference"]["value"], rows["exact_majority"]["verdict"]) == (1, "better")
+    assert rows["exact"]["difference"]["value"] == pytest.approx(1 / 3)
+    assert (rows["exact_pass@3"]["estimate"]["value"], rows["exact_pass@3"]["verdict"]) == (
+        1, "cannot tell: no difference",
+    )  # fmt: skip
+
+
 def test_the_base_model_as_reference(folder, capsys):
     run = write_run(folder, "a")
     write_suite(run, {"exact": [0] * 100}, digest="00000000", label="base", weights="b")

@@ -5,6 +5,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sft_cli.scoring.distributions import sign_test, student_quantile, student_tail
 from sft_cli.scoring.statistics import (
@@ -138,6 +140,21 @@ def test_bootstrap_of_a_mean_is_near_its_interval():
     assert found == bootstrap(mean, 200, clusters, 400)
     assert bootstrap(mean, 0) == Estimate(None, None, None, 0, 0)
     assert bootstrap(lambda chosen: 0.5, 2, "aa") == Estimate(0.5, None, None, 2, 1)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.lists(st.sampled_from("abc "), min_size=12, max_size=12))
+def test_intervals_of_shares_stay_between_0_and_1(scores, clusters):
+    names = [name.strip() for name in clusters[: len(scores)]]
+    found = estimate_mean(scores, names)
+    assert found.low is None or -1e-12 <= found.low <= found.value + 1e-9
+    assert found.high is None or found.value - 1e-9 <= found.high <= 1 + 1e-12
+    change = paired_difference(scores, scores[::-1], names)
+    assert change.low is None or -1 <= change.low <= change.high <= 1
+
+
+def test_scores_beyond_1_have_intervals_beyond_1():
+    assert estimate_mean([0.5, 2.0, 9.0]).high > 9
+    assert estimate_mean([0.9, 1.0, 1.0, 1.0, 0.5]).high == 1
 
 
 def null_runs(rng, items, size):

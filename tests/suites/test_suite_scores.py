@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from sft_cli.config.schema.suites import SuiteConfig
 from sft_cli.errors import SftError
 from sft_cli.scoring.metrics.text_match import ExactMatch
 from sft_cli.scoring.types import Answer, Item, Verdict
@@ -21,14 +20,13 @@ from sft_cli.suites.scores import item_scores
 def test_reducers_of_several_answers():
     answers = [({"answer": text}, Verdict({"exact_match": score})) for text, score in
                (("a", 0.0), ("b", 1.0), ("b", 1.0), ("c", 0.0))]  # fmt: skip
-    config = SuiteConfig(samples=4, temperature=1.0, reduce=["mean", "majority", "pass@2"])
-    assert item_scores(config, answers) == {
+    assert item_scores(["mean", "majority", "pass@2"], answers) == {
         "exact_match": 0.5,
         "exact_match_majority": 1.0,
         "exact_match_pass@2": pytest.approx(5 / 6),
     }
     first = [*answers[:1], *answers[3:]]
-    assert item_scores(SuiteConfig(reduce=["majority"]), first) == {"exact_match_majority": 0.0}
+    assert item_scores(["majority"], first) == {"exact_match_majority": 0.0}
 
 
 def test_choices_are_compared_by_likelihood_and_by_likelihood_per_byte():
