@@ -62,6 +62,10 @@ def evaluate(
     rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
     suites = chosen_suites(config.eval)
     check_limits(config.eval.limits)
+    if config.eval.lm_eval.tasks:
+        from sft_cli.eval.harness import task_manager
+
+        task_manager(config.eval.lm_eval)  # refuses unknown tasks before the model is loaded
     status("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.eval.session import NamedRows, evaluate_run

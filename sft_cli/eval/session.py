@@ -19,6 +19,7 @@ from sft_cli.eval.drift import heldout_answers, print_drift
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
 from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
 from sft_cli.eval.failure import failure_warning
+from sft_cli.eval.harness_session import HarnessOutcome, print_tasks, run_harness
 from sft_cli.eval.run_files import read_stop_ids
 from sft_cli.eval.select_rows import EvalRows
 from sft_cli.eval.suite_session import ModelLabel, SuiteOutcome, print_outcomes, run_suites, suite_answers
@@ -51,6 +52,7 @@ class ModelResults:
 
     heldout: Evaluation | None
     suites: tuple[SuiteOutcome, ...]
+    tasks: HarnessOutcome
 
 
 def evaluate_run(
@@ -78,7 +80,8 @@ def evaluate_run(
         loss_model = packed_loss_model(model, label, config, machine)
         on_rows = None if heldout is None else _evaluate_rows(run, config, machine, heldout.rows, loss_model, label)
         with machine.precision():
-            return ModelResults(on_rows, tuple(run_suites(run, config, suites, loss_model, label, limits)))
+            outcomes = tuple(run_suites(run, config, suites, loss_model, label, limits))
+            return ModelResults(on_rows, outcomes, run_harness(run, config, loss_model, label))
 
     model, base = load_tuned(run, config, machine), None
     tuned = evaluate_model(model, "tuned")
@@ -92,6 +95,7 @@ def evaluate_run(
     if heldout is not None:
         _report_rows(run, config, heldout, tuned, base)
     print_outcomes(tuned.suites, base.suites if base else ())
+    print_tasks(tuned.tasks, base.tasks if base else None)
     return print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
 
 

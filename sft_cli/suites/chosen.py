@@ -11,8 +11,10 @@ from sft_cli.suites.scorers import suite_scorer
 
 
 def evaluates_heldout(config: EvalConfig) -> bool:
-    """Return whether held-out rows are evaluated: by a suite of that kind, or because no suite is chosen."""
-    return not config.suites or any(suite.kind is SuiteKind.heldout for suite in config.suites.values())
+    """Return whether held-out rows are evaluated: by a suite of that kind, or because nothing is chosen."""
+    if not config.suites:
+        return not config.lm_eval.tasks
+    return any(suite.kind is SuiteKind.heldout for suite in config.suites.values())
 
 
 def chosen_suites(config: EvalConfig) -> list[LoadedSuite]:

@@ -136,7 +136,13 @@ def _check_samples(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
 
 
 def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
-    """Yield an error for each key of a suite on the command line that has no effect."""
+    """Yield an error for each key of suites and tasks on the command line that has no effect."""
+    for field in ("dir", "shots", "chat"):
+        key = f"eval.lm_eval.{field}"
+        if key in explicit and not config.lm_eval.tasks:
+            yield ConfigError(
+                key, f"{key} would have no effect: no task is chosen", "set eval.lm_eval.tasks=[NAME], or leave it out"
+            )
     for name, suite in config.suites.items():
         others = _OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES
         if suite.kind is SuiteKind.heldout:

@@ -12,7 +12,7 @@ from sft_cli.config.schema.data import DataConfig
 from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
 from sft_cli.config.schema.speed import SpeedConfig
-from sft_cli.config.schema.suites import SuiteConfig
+from sft_cli.config.schema.suites import LmEvalConfig, SuiteConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
 
 
@@ -74,6 +74,8 @@ class EvalConfig:
     """Stop after this time; the same command continues. null for no limit."""
     limits: dict[str, float] = field(default_factory=dict)
     """Value of the drift card -> its limit, such as {empty: 0.02, openers: 0.1}; beyond one, sft eval exits with 3."""
+    lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)
+    """Tasks of lm-evaluation-harness, in addition to the suites."""
     suites: dict[str, SuiteConfig] = field(default_factory=dict)
     """Suites by name, of sft eval; none means heldout. eval=[heldout,gsm8k] chooses them."""
 

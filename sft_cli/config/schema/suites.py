@@ -145,3 +145,18 @@ class SuiteConfig:
     compat: Compat = Compat.none
     """lm_eval: also the log-likelihoods as lm-evaluation-harness computes them, which splits context and choice
     otherwise."""
+
+
+@dataclass(kw_only=True)
+class LmEvalConfig:
+    """Tasks of lm-evaluation-harness (sft eval); their figures are named lm_eval_METRIC."""
+
+    tasks: list[str] = field(default_factory=list)
+    """Names of tasks, such as [arc_easy]; needs pip install 'sft-cli[lm-eval]'."""
+    dir: str | None = None
+    """Directory with the YAML files of the tasks, the only ones then known; null: those of the package, which download
+    their data."""
+    shots: int | None = bounded(None, ge=0)
+    """Number of solved examples; null: that of the task."""
+    chat: bool = True
+    """Ask by the model's chat template."""

@@ -76,15 +76,31 @@ class ServedPrompts:
         """
         context = self.prompt_text(entry, format)
         separator = ANSWER_SEPARATOR if format is SuiteFormat.text else ""
+        return [self.lm_eval_continuation(context, f"{separator}{choice}") for choice in entry.choices]
+
+    def lm_eval_continuation(self, context: str, text: str) -> Continuation:
+        """Return a text after a context as lm-evaluation-harness encodes them."""
         moved = context[len(context.rstrip()) :]
         head = context.removesuffix(moved)
         head_ids = self._with_special_tokens(head)
-        pairs = []
-        for choice in entry.choices:
-            text = f"{moved}{separator}{choice}"
-            ids = self._with_special_tokens(head + text)[len(head_ids) :]
-            pairs.append(Continuation(head_ids, ids or self._plain(text), merged=not ids))
-        return pairs
+        ids = self._with_special_tokens(head + moved + text)[len(head_ids) :]
+        return Continuation(head_ids, ids or self._plain(moved + text), merged=not ids)
+
+    def lm_eval_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a prompt as lm-evaluation-harness encodes it."""
+        return self._with_special_tokens(text)
+
+    def chat_text(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        """Return the text of a conversation; without a generation prompt, its last message is continued."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                **self._variables,
+            )
+        )
 
     def _continuation(
         self, entry: SuiteItem, format: SuiteFormat, context: tuple[int, ...], choice: str
