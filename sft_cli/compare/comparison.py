@@ -23,6 +23,7 @@ _SMALLER_IS_BETTER = re.compile(
     r"|leaks|echo|flips)($|_)"
 )
 MANY_ITEMS = 1_000_000
+NO_DIFFERENCE = "cannot tell: no difference"
 NO_TEST = "not tested: only its total is stored"
 
 
@@ -229,7 +230,7 @@ def cannot_tell(difference: Difference, comparisons: int) -> str:
     """Return the verdict for a difference that may be noise, with the number of items that would show it."""
     needed = items_needed(difference, comparisons)
     if needed is None:
-        return "cannot tell" if difference.value else "cannot tell: no difference"
+        return "cannot tell" if difference.value else NO_DIFFERENCE
     if needed > MANY_ITEMS:
         return f"cannot tell; more than {MANY_ITEMS:,} items would"
     digits = max(0, math.floor(math.log10(needed)) - 1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sft_cli.compare.changes import ChangedAnswer
 from sft_cli.compare.compare import RunComparison
-from sft_cli.compare.comparison import NO_TEST, Cell, MetricComparison
+from sft_cli.compare.comparison import NO_DIFFERENCE, NO_TEST, Cell, MetricComparison
 from sft_cli.console import counted, say, table
 from sft_cli.scoring.statistics import ALPHA
 from sft_cli.utils.text import duration
@@ -77,20 +77,28 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 def short_verdict(verdict: str) -> str:
     """Return a verdict as the table has it: ``cannot tell; ~900 items`` for ``cannot tell; about 900 items would``."""
-    shown = verdict.replace("about ", "~").replace("more than ", "over ").removesuffix(" would")
-    return "not tested" if verdict == NO_TEST else shown
+    if verdict == NO_TEST:
+        return "not tested"
+    if verdict == NO_DIFFERENCE:
+        return "equal"
+    return verdict.replace("about ", "~").replace("more than ", "over ").removesuffix(" would")
 
 
 def _figures(cell: Cell) -> list[str]:
     """Return a score and a difference, each with its interval."""
     estimate, difference = cell.estimate, cell.difference
-    score = "" if estimate.value is None else f"{estimate.value:.4g}"
+    score = "" if estimate.value is None else _number(estimate.value)
     if estimate.low is not None and estimate.high is not None:
-        score += f" [{estimate.low:.3g}, {estimate.high:.3g}]"
-    shown = "" if difference is None else f"{difference.value:+.3g}"
+        score += f" [{_number(estimate.low)}, {_number(estimate.high)}]"
+    shown = "" if difference is None else _number(difference.value, "+")
     if difference is not None and difference.low is not None and difference.high is not None:
-        shown += f" [{difference.low:+.2g}, {difference.high:+.2g}]"
+        shown += f" [{_number(difference.low, '+')}, {_number(difference.high, '+')}]"
     return [score, shown]
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Return a number with three decimals; from 10 on with four digits."""
+    return f"{value:{sign}.3f}" if abs(value) < 10 else f"{value:{sign}.4g}"
 
 
 def _show_costs(comparison: RunComparison, names: dict[str, str]) -> None:

@@ -162,6 +162,8 @@ def print_outcomes(tuned: Sequence[SuiteOutcome], base: Sequence[SuiteOutcome] =
             say(
                 f"stopped   {one.suite.name}: {one.stopped} is reached, {left} not answered; the same command continues"
             )
+        if counts.get("cut") and one.suite.config.kind is SuiteKind.generate:
+            say(f"warning: {one.suite.name}: {counted(counts['cut'], 'answer')} cut at the end of the model's context")
         expected = one.suite.config.items
         if expected is not None and one.suite.total != expected:
             say(f"warning: {one.suite.origin} has {one.suite.total:,} items, the published data {expected:,}")

@@ -158,6 +158,8 @@ def _counts(
     else:
         counts["stopped"] = sum(record["stopped"] for record in records)
         counts["empty"] = sum(not record["answer"].strip() for record in records)
+        if cut := sum(record.get("cut", False) for record in records):
+            counts["cut"] = cut
         counts["tokens"] = sum(record["num_tokens"] for record in records)
     labels = Counter(verdict.label for verdict in verdicts if verdict.label)
     return counts | ({"labels": dict(sorted(labels.items()))} if labels else {})

@@ -87,8 +87,8 @@ def test_a_better_run_with_settings_data_and_answers(capsys):
     lines = [line.split() for line in text.splitlines()]
     assert ["A", "a", "(reference)"] in lines
     assert ["facts", "exact,", "100", "items"] in lines
-    assert ["A", "0.4", "[0.309,", "0.498]"] in lines
-    assert ["B", "0.68", "[0.583,", "0.763]", "+0.28", "[+0.18,", "+0.38]", "better"] in lines
+    assert ["A", "0.400", "[0.309,", "0.498]"] in lines
+    assert ["B", "0.680", "[0.583,", "0.763]", "+0.280", "[+0.182,", "+0.378]", "better"] in lines
     assert "config    A -> B: trainer.lr 0.001 -> 0.002" in text
     assert "data      A -> B: data.mix.mine.weight" in text
     assert "answers   B loses 2 items and wins 30 against A" in text
@@ -327,4 +327,4 @@ def test_the_table_fits_80_columns(folder, capsys):
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("  B") and "cannot tell; ~" in line and line.endswith(" items") for line in lines)
     assert "ifeval_fixed prompt_strict, 100 items" in lines
-    assert any(line.split() == ["B", "0.5", "not", "tested"] for line in lines)
+    assert any(line.split() == ["B", "0.500", "not", "tested"] for line in lines)

@@ -237,3 +237,12 @@ def test_behaviour_beyond_a_limit_ends_with_exit_code_3(run_of, folder, capsys):
     assert caught.value.fix == "did you mean eval.limits.empty?"
     assert execute([*words[:-1], "eval=pick", "eval.limits.empty=0"]) == 0
     assert "not measured, so that no limit holds: empty" in capsys.readouterr().out
+
+
+def test_prompts_longer_than_the_context_are_reported(run_of, folder, capsys):
+    run = run_of("lora")
+    variants = "eval.suites.cities.variants"
+    words = (f"{variants}.kinds=[distractor]", f"{variants}.distractor_words=3000")
+    evaluate(run, folder, "eval=cities", "eval.limit=1", *words)
+    assert "warning: cities: 1 answer cut at the end of the model's context" in capsys.readouterr().out
+    assert json.loads((results(run, "cities") / "scores.json").read_text())["counts"]["cut"] == 1

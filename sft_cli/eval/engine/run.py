@@ -145,6 +145,7 @@ def _answer_record(
         "reasoning": reasoning,
         "stopped": answer.stopped or bool(ended),
         "num_tokens": len(answer.ids) + answer.stopped,
+        "cut": answer.truncated,
     }
 
 
