@@ -8,14 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from sft_cli.distributed.process_group import World, current_world
 from sft_cli.eval.engine.sampling import Sampling, SeededSampling
+from sft_cli.eval.engine.stopping import HalfStopped
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors, supports_padding
 from sft_cli.model.attention.packing import generation_mode
 from sft_cli.model.load import model_context_length
 
+TOKENS_PER_BATCH = {"cpu": 2048}
+"""Padded prompt tokens of a batch by device: above it, the prefill of a CPU waits for memory (bench_eval.py)."""
+OTHER_TOKENS_PER_BATCH = 32768
+"""The same for other devices: the keys and values of that many tokens fit beside most models."""
 
 @dataclass(frozen=True, slots=True)
 class GeneratedAnswer:
@@ -118,7 +130,8 @@ def answer_batches(
         longest = settings.max_new_tokens
         limits = [longest if context is None else min(longest, context - num_vectors - len(ids)) for ids in prompts]
         lengths, padding = [len(ids) for ids in prompts], supports_padding(model)
-        batches = list(_length_batches(lengths, limits, settings.batch_size, same_length=not padding))
+        tokens = TOKENS_PER_BATCH.get(lm.device.type, OTHER_TOKENS_PER_BATCH)
+        batches = list(_length_batches(lengths, limits, settings.batch_size, tokens, same_length=not padding))
         for batch in batches[world.rank :: world.size]:
             limit = limits[batch[0]]
             own_seeds = [seeds[i] for i in batch] if settings.sampling is not None else []
@@ -134,17 +147,23 @@ def answer_batches(
 
 
 def _length_batches(
-    lengths: Sequence[int], limits: Sequence[int], size: int, *, same_length: bool
+    lengths: Sequence[int], limits: Sequence[int], size: int, tokens: int, *, same_length: bool
 ) -> Iterator[list[int]]:
     """Yield indices in batches, the longest prompts first, so that it fails at once if memory is too small.
 
     The prompts of a batch have the same limit of new tokens: a longer prompt near the end of the context must not
     shorten the answers to others. With ``same_length`` they also have the same length, so that none is padded.
+    A batch has at most ``size`` prompts and, unless it is a single one, ``tokens`` tokens with padding.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for _, group in groupby(order, key=lambda i: (max(limits[i], 0), lengths[i] if same_length else 0)):
-        group_indices = list(group)
-        yield from (group_indices[start : start + size] for start in range(0, len(group_indices), size))
+        batch: list[int] = []
+        for index in group:
+            if batch and (len(batch) == size or (len(batch) + 1) * lengths[batch[0]] > tokens):
+                yield batch
+                batch = []
+            batch.append(index)
+        yield batch
 
 
 def _generate(
@@ -169,30 +188,83 @@ def _generate(
     longest = max(len(ids) for ids in prompts)
     rows = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=lm.device)
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=lm.device)
+    cache = _shared_cache(lm, prompts, rows, mask) if reuse else None
+    compact = reuse and not lm._is_stateful
+    sampling = None if settings.sampling is None else SeededSampling(settings.sampling, seeds)
+    places, answers = list(range(len(prompts))), [[] for _ in prompts]
+    while places:
+        stopping = HalfStopped(settings.stop_ids, _stop_strings(settings), stop_early=compact)
+        left = settings.max_new_tokens - (rows.shape[1] - longest)
+        sequences, cache = _run_generate(lm, rows, mask, cache, settings, left, pad_id, sampling, stopping)
+        for place, ids in zip(places, sequences[:, longest:].tolist(), strict=True):
+            answers[place] = ids
+        if sequences.shape[1] - longest >= settings.max_new_tokens or not (kept := stopping.unfinished()):
+            break
+        assert cache is not None
+        chosen = torch.tensor(kept, device=rows.device)
+        new = mask.new_ones(len(kept), sequences.shape[1] - rows.shape[1])
+        rows, mask = sequences[chosen], torch.cat([mask[chosen], new], dim=1)
+        cache.batch_select_indices(chosen)
+        places = [places[index] for index in kept]
+        if sampling is not None:
+            sampling.keep(kept)
+    return answers
+
+
+def _stop_strings(settings: GenerationSettings) -> StopStringCriteria | None:
+    return StopStringCriteria(settings.tokenizer, list(settings.stop_texts)) if settings.stop_texts else None
+
+
+def _run_generate(
+    lm: PreTrainedModel,
+    rows: Tensor,
+    mask: Tensor,
+    cache: DynamicCache | None,
+    settings: GenerationSettings,
+    max_new_tokens: int,
+    pad_id: int,
+    sampling: SeededSampling | None,
+    stopping: HalfStopped,
+) -> tuple[Tensor, DynamicCache | None]:
+    """Generate until ``stopping`` ends all rows or the limit is reached.
+
+    Args:
+        lm: The causal LM.
+        rows: Ids ``(rows, length)``, padded on the left.
+        mask: 0 for padding.
+        cache: Keys and values of all ids but the last; None to compute them.
+        settings: How answers are generated.
+        max_new_tokens: Largest number of new ids.
+        pad_id: Any token of the vocabulary.
+        sampling: None: each token is the most probable one.
+        stopping: Ends rows.
+
+    Returns:
+        The rows with the new ids, and the keys and values of all ids but the last.
+    """
     greedy = GenerationConfig(
         do_sample=False,
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=max_new_tokens,
         eos_token_id=list(settings.stop_ids),
         pad_token_id=pad_id,
         use_cache=True,
-        stop_strings=list(settings.stop_texts) or None,
+        return_dict_in_generate=True,
     )
-    options: dict[str, Any] = {"tokenizer": settings.tokenizer} if settings.stop_texts else {}
-    if settings.sampling is not None:
-        options["logits_processor"] = LogitsProcessorList([SeededSampling(settings.sampling, seeds)])
-    if reuse and (cache := _shared_cache(lm, prompts, rows, mask)) is not None:
+    options: dict[str, Any] = {"stopping_criteria": StoppingCriteriaList([stopping])}
+    if sampling is not None:
+        options["logits_processor"] = LogitsProcessorList([sampling])
+    if cache is not None:
         options["past_key_values"] = cache
     model_settings = lm.generation_config
     # generate() would use the model's own settings for unset values.
     lm.generation_config = GenerationConfig()
     try:
-        sequences = lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
+        found: Any = lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
             input_ids=rows, attention_mask=mask, generation_config=greedy, **options
         )
     finally:
         lm.generation_config = model_settings
-    assert isinstance(sequences, Tensor)
-    return sequences[:, longest:].tolist()
+    return found.sequences, found.past_key_values
 
 
 def _shared_cache(

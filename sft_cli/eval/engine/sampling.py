@@ -38,6 +38,10 @@ class SeededSampling(LogitsProcessor):
         self._sampling = sampling
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep the generators of these rows, in this order."""
+        self._generators = [self._generators[row] for row in rows]
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores ``(rows, vocabulary)`` with noise."""
         scaled = scores.float() / self._sampling.temperature
