@@ -20,6 +20,7 @@ from transformers import (
 from sft_cli.distributed.process_group import World, current_world
 from sft_cli.eval.engine.sampling import Sampling, SeededSampling
 from sft_cli.eval.engine.stopping import HalfStopped
+from sft_cli.model.adapter.folded import folded_adapter
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors, supports_padding
 from sft_cli.model.attention.packing import generation_mode
 from sft_cli.model.load import model_context_length
@@ -28,6 +29,7 @@ TOKENS_PER_BATCH = {"cpu": 2048}
 """Padded prompt tokens of a batch by device: above it, the prefill of a CPU waits for memory (bench_eval.py)."""
 OTHER_TOKENS_PER_BATCH = 32768
 """The same for other devices: the keys and values of that many tokens fit beside most models."""
+
 
 @dataclass(frozen=True, slots=True)
 class GeneratedAnswer:
@@ -115,7 +117,8 @@ def answer_batches(
 ) -> Iterator[tuple[list[int], list[GeneratedAnswer]]]:
     """Yield the indices and the answers of each batch of this process, the longest prompts first.
 
-    Equal prompts in a batch are computed once, for several answers to one item.
+    Equal prompts in a batch are computed once, for several answers to one item. A float32 adapter is folded into the
+    weights meanwhile.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
@@ -125,7 +128,7 @@ def answer_batches(
         pad_id: Any token of the vocabulary; padding is masked.
         world: The processes over which the prompts are split.
     """
-    with generation_mode(model) as lm:
+    with generation_mode(model) as lm, folded_adapter(model):
         context, num_vectors = model_context_length(lm.config), num_prepended_vectors(model)
         longest = settings.max_new_tokens
         limits = [longest if context is None else min(longest, context - num_vectors - len(ids)) for ids in prompts]
