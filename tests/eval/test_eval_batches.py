@@ -3,11 +3,13 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 
 from sft_cli.distributed.process_group import World
 from sft_cli.eval import generate
 from sft_cli.eval.engine.sampling import Sampling
 from sft_cli.eval.generate import GenerationSettings, answer_batches
+from sft_cli.model.adapter import folded as folded_module
 from sft_cli.model.adapter.folded import folded_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT reads it
@@ -81,12 +83,11 @@ def test_a_folded_adapter_gives_the_same_logits_and_is_taken_out_exactly(build):
     for name, module in model.named_modules():
         if name.endswith("lora_A.default"):
             module.register_forward_hook(lambda *args: calls.append(args))
-    with pytest.raises(KeyError), folded_adapter(model) as folded:
+    with folded_adapter(model) as folded:
         assert folded
         torch.testing.assert_close(logits_of(model), expected, atol=1e-4, rtol=1e-4)
         assert not calls, "no product with the adapter"
         assert not torch.allclose(base, expected, atol=0.1), "the adapter changes the model"
-        raise KeyError
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(
@@ -94,6 +95,30 @@ def test_a_folded_adapter_gives_the_same_logits_and_is_taken_out_exactly(build):
     )
     assert torch.equal(logits_of(model), expected)
     assert calls
+
+
+def test_the_adapter_is_taken_out_after_an_error(build, monkeypatch):
+    model = adapted(build)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(layers[-1], "merge", fail)
+    with pytest.raises(MemoryError), folded_adapter(model):
+        pass
+    assert not any(layer.merged for layer in layers)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_large_weights_are_not_copied(build, monkeypatch):
+    model = adapted(build)
+    size = sum(module.get_base_layer().weight.nbytes for module in model.modules() if isinstance(module, LoraLinear))
+    for limit, expected in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(folded_module, "MAX_BYTES", limit)
+        with folded_adapter(model) as folded:
+            assert folded is expected
 
 
 def test_generation_folds_the_adapter(build):

@@ -9,6 +9,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+MAX_BYTES = 2**30
+"""Most bytes of adapted weights that are copied; in larger layers an adapter is a small part of the work."""
+
 
 @contextmanager
 def folded_adapter(model: nn.Module) -> Iterator[bool]:
@@ -16,7 +19,7 @@ def folded_adapter(model: nn.Module) -> Iterator[bool]:
 
     Done only where it is exact up to the rounding of float32: every adapted layer is a plain linear layer in float32
     with PEFT's own forward. Weights in 16 bits would round the update, and quantized ones cannot hold it. It takes
-    the memory of the adapted weights once more.
+    the memory of the adapted weights once more, at most ``MAX_BYTES``.
 
     Yields:
         Whether the updates are in the weights.
@@ -50,6 +53,7 @@ def _foldable(model: nn.Module) -> list[LoraLinear]:
         and all(_is_plain(layer) for layer in layers)
         and all(isinstance(one, nn.Parameter) and one.dtype == torch.float32 for one in weights)
         and not any(isinstance(one.data, DTensor) for one in weights)
+        and sum(one.nbytes for one in weights if isinstance(one, nn.Parameter)) <= MAX_BYTES
     )
     return layers if possible else []
 
