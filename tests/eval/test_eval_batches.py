@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
+from transformers import AutoTokenizer
 
 from sft_cli.distributed.process_group import World
 from sft_cli.eval import generate
@@ -11,17 +12,18 @@ from sft_cli.eval.engine.sampling import Sampling
 from sft_cli.eval.generate import GenerationSettings, answer_batches
 from sft_cli.model.adapter import folded as folded_module
 from sft_cli.model.adapter.folded import folded_adapter
+from tests.eval.conftest import write_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT reads it
 PROMPTS = [[5 + 3 * row + column for column in range(4 + row)] for row in range(8)]
 SEEDS = list(range(8))
-LENGTH = 16
+LENGTH, PAD = 16, 0
 
 
-def answers(model, batch_size: int, stops, sampling=None) -> list[tuple[int, ...]]:
-    settings = GenerationSettings(tuple(stops), LENGTH, batch_size, sampling)
+def answers(model, batch_size: int, stops, sampling=None, **texts) -> list[tuple[int, ...]]:
+    settings = GenerationSettings(tuple(stops), LENGTH, batch_size, sampling, **texts)
     found = {}
-    for batch, generated in answer_batches(model, PROMPTS, settings, seeds=SEEDS, pad_id=0, world=World()):
+    for batch, generated in answer_batches(model, PROMPTS, settings, seeds=SEEDS, pad_id=PAD, world=World()):
         found |= dict(zip(batch, (answer.ids for answer in generated), strict=True))
     return [found[index] for index in range(len(PROMPTS))]
 
@@ -47,6 +49,23 @@ def test_rows_that_have_stopped_leave_the_batch(build, family, sampling):
     assert rows[0] == 8
     assert rows == sorted(rows, reverse=True)
     assert len(set(rows)) > 1
+
+
+def test_rows_that_end_at_a_text_leave_the_batch(build, tmp_path):
+    write_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = build()
+    found = [[tokenizer.decode([id]) for id in ids] for ids in answers(model, 8, [2])]
+    texts = [next((text for text in row[1 + index :] if text.isascii() and text.isprintable() and text), "")
+             for index, row in enumerate(found[:5])]  # fmt: skip
+    options = {"stop_texts": tuple({text for text in texts if text}), "tokenizer": tokenizer}
+    alone = answers(model, 1, [2], **options)
+    assert len({len(ids) for ids in alone}) > 2, "rows end at different lengths"
+    shapes = inputs_of(model)
+    together = answers(model, 8, [2], **options)
+    assert [ids[: len(own)] for ids, own in zip(together, alone, strict=True)] == alone
+    assert all(id == PAD for ids, own in zip(together, alone, strict=True) for id in ids[len(own) :])
+    assert shapes[-1][0] < 8
 
 
 def test_a_batch_has_at_most_the_tokens_of_its_device(build, monkeypatch):

@@ -22,7 +22,7 @@ class HalfStopped(StoppingCriteria):
         self._stop_ids, self._stop_strings, self._stop_early = list(stop_ids), stop_strings, stop_early
         self._ended: Tensor | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Return for each row whether it ends here."""
         last = input_ids[:, -1:]
         ended = (last == torch.tensor(self._stop_ids, device=last.device)).any(dim=1)

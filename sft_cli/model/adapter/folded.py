@@ -55,7 +55,9 @@ def _foldable(model: nn.Module) -> list[LoraLinear]:
         and not any(isinstance(one.data, DTensor) for one in weights)
         and sum(one.nbytes for one in weights if isinstance(one, nn.Parameter)) <= MAX_BYTES
     )
-    return layers if possible else []
+    if not possible:
+        return []
+    return layers
 
 
 def _is_plain(layer: LoraLinear) -> bool:
