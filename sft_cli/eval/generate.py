@@ -14,7 +14,6 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
-    StopStringCriteria,
 )
 
 from sft_cli.distributed.process_group import World, current_world
@@ -196,7 +195,7 @@ def _generate(
     sampling = None if settings.sampling is None else SeededSampling(settings.sampling, seeds)
     places, answers = list(range(len(prompts))), [[] for _ in prompts]
     while places:
-        stopping = HalfStopped(settings.stop_ids, _stop_strings(settings), stop_early=compact)
+        stopping = HalfStopped(settings.stop_ids, settings.stop_texts, settings.tokenizer, stop_early=compact)
         left = settings.max_new_tokens - (rows.shape[1] - longest)
         sequences, cache = _run_generate(lm, rows, mask, cache, settings, left, pad_id, sampling, stopping)
         for place, ids in zip(places, sequences[:, longest:].tolist(), strict=True):
@@ -212,10 +211,6 @@ def _generate(
         if sampling is not None:
             sampling.keep(kept)
     return answers
-
-
-def _stop_strings(settings: GenerationSettings) -> StopStringCriteria | None:
-    return StopStringCriteria(settings.tokenizer, list(settings.stop_texts)) if settings.stop_texts else None
 
 
 def _run_generate(

@@ -11,27 +11,31 @@ from transformers import StoppingCriteria, StopStringCriteria
 class HalfStopped(StoppingCriteria):
     """Ends each row at a stop token or a stop text, and all rows when at least half of several have ended."""
 
-    def __init__(self, stop_ids: Sequence[int], stop_strings: StopStringCriteria | None, *, stop_early: bool) -> None:
+    def __init__(self, stop_ids: Sequence[int], stop_texts: Sequence[str], tokenizer: Any, *, stop_early: bool) -> None:
         """Create the criterion of one call of ``generate``.
 
         Args:
             stop_ids: Tokens that end a row.
-            stop_strings: Texts that end a row.
+            stop_texts: Texts that end a row.
+            tokenizer: Decodes ids for ``stop_texts``; unused without them.
             stop_early: Whether half of the rows end all of them.
         """
-        self._stop_ids, self._stop_strings, self._stop_early = list(stop_ids), stop_strings, stop_early
+        self._stop_ids, self._stop_early = list(stop_ids), stop_early
+        self._stop_strings = StopStringCriteria(tokenizer, list(stop_texts)) if stop_texts else None
         self._ended: Tensor | None = None
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Return for each row whether it ends here."""
         last = input_ids[:, -1:]
-        ended = (last == torch.tensor(self._stop_ids, device=last.device)).any(dim=1)
+        ended: Tensor = (last == torch.tensor(self._stop_ids, device=last.device)).any(dim=1)
         if self._stop_strings is not None:
             ended = ended | self._stop_strings(input_ids, scores).to(ended.device)
-        self._ended = ended if self._ended is None else self._ended | ended
-        if self._stop_early and 2 * int(self._ended.sum()) >= len(self._ended):
-            return torch.ones_like(self._ended)
-        return self._ended
+        if self._ended is not None:
+            ended = ended | self._ended
+        self._ended = ended
+        if self._stop_early and 2 * int(ended.sum()) >= len(ended):
+            return torch.ones_like(ended)
+        return ended
 
     def unfinished(self) -> list[int]:
         """Return the rows that have not ended."""

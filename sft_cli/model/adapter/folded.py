@@ -45,7 +45,7 @@ def folded_adapter(model: nn.Module) -> Iterator[bool]:
 def _foldable(model: nn.Module) -> list[LoraLinear]:
     """Return the adapted layers; none if one of them cannot be folded."""
     adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    layers = [module for module in adapted if type(module) is LoraLinear]
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
     weights = [layer.get_base_layer().weight for layer in layers]
     unique = {id(weight) for weight in weights}
     possible = (
@@ -64,7 +64,8 @@ def _is_plain(layer: LoraLinear) -> bool:
     """Return whether the layer has PEFT's own forward and a plain LoRA update of its weight alone."""
     base = layer.get_base_layer()
     return (
-        type(base) is nn.Linear
+        type(layer) is LoraLinear
+        and type(base) is nn.Linear
         and "forward" not in vars(layer)
         and "forward" not in vars(base)
         and not layer.merged
