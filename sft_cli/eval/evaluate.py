@@ -181,15 +181,18 @@ def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[s
         texts = {"prompt": item.prompt, "expected": item.expected, **model_answers}
         lines += [
             item.where,
-            *(f"  {name:<9} {_one_line(text, tail=name == 'prompt')}" for name, text in texts.items()),
+            *(f"  {name:<9} {excerpt(text, tail=name == 'prompt')}" for name, text in texts.items()),
         ]
     return lines
 
 
-def _one_line(text: str, *, tail: bool) -> str:
-    """Return the text on one line: the end of a long prompt, with the question; the beginning of other long texts."""
+def excerpt(text: str, length: int = SAMPLE_CHARACTERS, *, tail: bool = False) -> str:
+    """Return at most ``length`` characters of a text on one line: its beginning, or with ``tail`` its end.
+
+    Unprintable characters are replaced.
+    """
     # An untrained model may generate anything, including control characters of the terminal.
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
-    if len(line) <= SAMPLE_CHARACTERS:
+    if len(line) <= length:
         return line
-    return f"…{line[-SAMPLE_CHARACTERS:]}" if tail else f"{line[:SAMPLE_CHARACTERS]}…"
+    return f"…{line[-length:]}" if tail else f"{line[:length]}…"

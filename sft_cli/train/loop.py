@@ -8,6 +8,7 @@ from functools import partial
 
 from sft_cli.batching.step_plan import StepPlan
 from sft_cli.console import say
+from sft_cli.eval.evaluate import excerpt
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
 from sft_cli.train.context import TrainContext
@@ -19,6 +20,9 @@ from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.weight_average import averaged_weights
 from sft_cli.train.signals import collect_signals
 from sft_cli.train.step import train_step
+
+LOGGED_CHARACTERS = 50
+"""Largest number of characters of a prompt or an answer in the log line of an evaluation."""
 
 
 class TrainingInterrupted(Exception):
@@ -130,6 +134,9 @@ def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | 
     improved = math.isfinite(result.loss) and (progress.best_loss is None or result.loss < progress.best_loss)
     mark = " (best so far)" if improved and progress.best_loss is not None else ""
     log.say(f"eval      step {progress.step}: held-out loss {result.loss:.4f}{mark}")
+    for sample in result.samples[:1]:
+        prompt = excerpt(sample["prompt"], LOGGED_CHARACTERS, tail=True)
+        log.say(f"sample    {prompt} -> {excerpt(sample['answer'], LOGGED_CHARACTERS)}")
     if context.world.is_main:
         with context.directory.samples.open("a", encoding="utf-8") as file:
             for sample in result.samples:

@@ -21,7 +21,7 @@ STEP_KEYS = [
 ]  # fmt: skip
 
 
-def test_the_run_directory_contains_all_files_for_later_commands(runs, metrics, base):
+def test_the_run_directory_contains_all_files_for_later_commands(runs, metrics, base, capsys):
     done = runs.start("r", "eval.samples=2", "eval.max_new_tokens=4")
 
     names = {path.name for path in done.path.iterdir()}
@@ -37,6 +37,11 @@ def test_the_run_directory_contains_all_files_for_later_commands(runs, metrics, 
     assert [line["step"] for line in metrics(done, eval=True)] == [4, 8]
     samples = [json.loads(line) for line in done.samples.read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [4, 4, 8, 8]
+    prompts = [sample["prompt"] for sample in samples]
+    assert prompts[:2] == prompts[2:]
+    assert prompts[0] != prompts[1]
+    assert all(prompts)
+    assert capsys.readouterr().out.count("sample    ") == 2
     assert done.read_json(done.data)["fingerprint"] == done.read_json(done.manifest)["fingerprint"]
     assert done.read_json(done.environment)["packages"]["torch"] == version("torch")
 

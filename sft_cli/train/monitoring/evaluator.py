@@ -169,7 +169,13 @@ class HeldOutEvaluator:
         self._expected = [item.expected for item in questions]
         self._answers = [self._decode(answer.ids) for answer in generated]
         return [
-            {"where": item.where, "expected": item.expected, "answer": text, "stopped": answer.stopped}
+            {
+                "where": item.where,
+                "prompt": item.prompt,
+                "expected": item.expected,
+                "answer": text,
+                "stopped": answer.stopped,
+            }
             for item, answer, text in zip(questions, generated, self._answers, strict=True)
         ]
 
