@@ -36,17 +36,19 @@ def task_manager(config: LmEvalConfig) -> Any:
     if find_spec("lm_eval") is None:
         problem = "lm-evaluation-harness is not installed"
         raise SftError(where="eval.lm_eval.tasks", problem=problem, fix="pip install 'sft-cli[lm-eval]'")
-    if config.dir is not None and not Path(config.dir).is_dir():
-        where, problem = f"eval.lm_eval.dir={config.dir}", "there is no such directory"
+    if config.task_dir is not None and not Path(config.task_dir).is_dir():
+        where, problem = f"eval.lm_eval.task_dir={config.task_dir}", "there is no such directory"
         raise SftError(where=where, problem=problem, fix="name a directory with the YAML files of tasks")
-    manager = import_module("lm_eval.tasks").TaskManager(include_path=config.dir, include_defaults=config.dir is None)
+    manager = import_module("lm_eval.tasks").TaskManager(
+        include_path=config.task_dir, include_defaults=config.task_dir is None
+    )
     known = list(manager.all_tasks)
     for name in config.tasks:
         if name not in known:
             near = closest_name(name, known)
             raise SftError(
                 where="eval.lm_eval.tasks",
-                problem=f"there is no task {name!r} in {config.dir or 'lm-evaluation-harness'}",
+                problem=f"there is no task {name!r} in {config.task_dir or 'lm-evaluation-harness'}",
                 fix=f"did you mean {near}?" if near else "list the tasks with: lm-eval ls tasks",
             )
     return manager
@@ -84,7 +86,7 @@ def _refuse_other_kinds(config: LmEvalConfig, manager: Any) -> None:
             raise SftError(
                 where="eval.lm_eval.tasks",
                 problem=f"the task {name} is of the kind {task.OUTPUT_TYPE}; sft answers {' and '.join(KINDS)}",
-                fix=f"leave {name} out, or run it with lm-eval",
+                fix=f"remove {name}, or run it with lm-eval",
             )
 
 

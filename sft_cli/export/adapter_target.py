@@ -95,7 +95,7 @@ def _check_portable(request: ExportRequest, settings: dict[str, Any]) -> None:
         raise SftError(
             where="--portable",
             problem="it would have no effect: the adapter has no trained token rows and no whole modules",
-            fix="leave --portable out",
+            fix="remove --portable",
         )
     if settings["peft_type"] != "LORA" or settings.get("use_dora"):
         name = "DoRA" if settings.get("use_dora") else settings["peft_type"]

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,7 @@ def is_installed() -> bool:
 @contextmanager
 def collected_errors() -> Iterator[list[str]]:
     """Collect the error messages of llama.cpp in the block instead of printing them."""
-    import llama_cpp as api
-    from llama_cpp._logger import llama_log_callback
-
+    api, logger = import_module("llama_cpp"), import_module("llama_cpp._logger")
     messages: list[str] = []
 
     @api.llama_log_callback
@@ -61,7 +60,7 @@ def collected_errors() -> Iterator[list[str]]:
     try:
         yield messages
     finally:
-        api.llama_log_set(llama_log_callback, ctypes.c_void_p(0))
+        api.llama_log_set(logger.llama_log_callback, ctypes.c_void_p(0))
 
 
 def _unreadable(file: Path, messages: Sequence[str]) -> SftError:
@@ -131,12 +130,11 @@ def compare_answers(file: Path, model: Any, prompts: Sequence[list[int]], stops:
         None for an answer that transformers gives too; otherwise the difference in nats, at the first token that
         differs, between the token of transformers and that of llama.cpp.
     """
-    from llama_cpp import Llama
-
+    load_model = import_module("llama_cpp").Llama
     longest = max(map(len, prompts)) + NEW_TOKENS
     with collected_errors() as messages:
         try:
-            opened = Llama(str(file), n_ctx=longest, n_threads=torch.get_num_threads(), verbose=False)
+            opened = load_model(str(file), n_ctx=longest, n_threads=torch.get_num_threads(), verbose=False)
         except (ValueError, AssertionError) as error:
             raise _unreadable(file, messages) from error
     gaps: list[float | None] = []

@@ -113,7 +113,7 @@ def _check_options(request: ExportRequest) -> None:
 
 
 def _no_effect(option: str, reason: str) -> SftError:
-    return SftError(where=option, problem=f"it would have no effect: {reason}", fix=f"leave {option} out")
+    return SftError(where=option, problem=f"it would have no effect: {reason}", fix=f"remove {option}")
 
 
 def _check_adapter(request: ExportRequest) -> None:

@@ -19,6 +19,7 @@ class InterruptingFinder(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 sys.meta_path.insert(0, InterruptingFinder())
 sys.argv = ["sft", *{words!r}]
 from sft_cli.cli import main

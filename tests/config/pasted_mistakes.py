@@ -263,7 +263,6 @@ show --keys | zzz
 | help
 | help train
 | --help train
-| export runs/s2
 | slurm recipe=quickstart
 | rows.jsonl
 | --lr 3

@@ -19,7 +19,7 @@ MISTAKES = [
     (["eval=arc_easy", "eval.suites.arc_easy.samples=2"], "a suite of kind choices does not read it"),
     (["eval=arc_easy", "eval.suites.arc_easy.second_prompt=Sure?"], "a suite of kind choices does not read it"),
     (["eval=heldout", "eval.suites.heldout.variants.seed=1"], "a suite of kind heldout does not read it"),
-    (["eval.lm_eval.dir=tasks"], "eval.lm_eval.dir would have no effect: no task is chosen"),
+    (["eval.lm_eval.task_dir=tasks"], "eval.lm_eval.task_dir would have no effect: no task is chosen"),
     (["eval=gsm8k", "eval.suites.gsm8k.gold=0"], "a suite of kind generate does not read it"),
     (["eval=heldout", "eval.suites.heldout.limit=3"], "a suite of kind heldout does not read it"),
     (["eval=gsm8k", "eval.suites.gsm8k.limt=5"], "there is no key eval.suites.gsm8k.limt"),

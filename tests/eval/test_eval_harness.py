@@ -66,7 +66,7 @@ def test_tasks_of_a_directory(run_of, tasks, monkeypatch, capsys):
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tasks / "cache"))
     run = run_of("lora")
-    words = ["eval", str(run), f"eval.lm_eval.dir={tasks / 'tasks'}"]
+    words = ["eval", str(run), f"eval.lm_eval.task_dir={tasks / 'tasks'}"]
     assert execute([*words, "eval.lm_eval.tasks=[capitals,cities]", "--compare", "base"]) == 0
     found = {}
     for file in run.glob("eval/lm_eval-*.json"):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.errors import SftError
+from sft_cli.scoring import base
 from sft_cli.scoring.instructions import text
 from sft_cli.scoring.instructions.ifeval_keywords import counted_letter
 from sft_cli.scoring.instructions.read import check_items, items_that_may_differ, may_differ, read_instructions
@@ -262,11 +263,10 @@ def test_arguments_of_other_instructions_may_be_null():
 
 
 def test_a_missing_library_is_refused_with_its_extra(monkeypatch):
-    monkeypatch.setattr(text, "find_spec", lambda module: None if module == "langdetect" else module)
-    with pytest.raises(
-        SftError, match=r"needs langdetect, which is not installed\n  fix: pip install 'sft-cli\[eval\]'"
-    ):
+    monkeypatch.setattr(base, "find_spec", lambda module: None if module == "langdetect" else module)
+    with pytest.raises(base.OptionError, match="needs langdetect, which is not installed") as caught:
         InstructionScorer("ifeval")
+    assert caught.value.fix == "pip install 'sft-cli[eval]'"
 
 
 def test_the_random_letter_and_the_language_are_the_same_in_every_run():

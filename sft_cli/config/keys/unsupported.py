@@ -71,9 +71,9 @@ UNSUPPORTED = {
     "rl": "remove it: this is supervised fine-tuning only, no preference training",
     "reward_model": "remove it: this is supervised fine-tuning only, no preference training",
     **dict.fromkeys(
-        ("suite", "task", "tasks", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
-        "remove it: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
-        " transformers model, which lm-evaluation-harness measures on benchmarks",
+        ("suite", "task", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
+        "remove it: sft eval measures suites and tasks of lm-evaluation-harness after training; its page of the"
+        " documentation lists them",
     ),
     **dict.fromkeys(("context_parallel", "context_parallel_size", "cp_size", "sequence_parallel_size"), _ONE_ROW),
     "max_new_seq_length": "remove it: eval.max_new_tokens=N bounds the answers of an evaluation",

@@ -96,7 +96,7 @@ def _check_second_turn(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
         yield ConfigError(
             f"{key}.second_target",
             f"{key}.second_target is set, but there is no {key}.second_prompt",
-            f"set {key}.second_prompt, or leave {key}.second_target out",
+            f"set {key}.second_prompt, or remove {key}.second_target",
         )
     if suite.second_prompt is not None and suite.format is SuiteFormat.text:
         yield ConfigError(
@@ -137,11 +137,11 @@ def _check_samples(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
 
 def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Yield an error for each key of suites and tasks on the command line that has no effect."""
-    for field in ("dir", "shots", "chat"):
+    for field in ("task_dir", "shots", "chat"):
         key = f"eval.lm_eval.{field}"
         if key in explicit and not config.lm_eval.tasks:
             yield ConfigError(
-                key, f"{key} would have no effect: no task is chosen", "set eval.lm_eval.tasks=[NAME], or leave it out"
+                key, f"{key} would have no effect: no task is chosen", "set eval.lm_eval.tasks=[NAME], or remove it"
             )
     for name, suite in config.suites.items():
         others = _OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES

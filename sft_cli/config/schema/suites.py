@@ -153,7 +153,7 @@ class LmEvalConfig:
 
     tasks: list[str] = field(default_factory=list)
     """Names of tasks, such as [arc_easy]; needs pip install 'sft-cli[lm-eval]'."""
-    dir: str | None = None
+    task_dir: str | None = None
     """Directory with the YAML files of the tasks, the only ones then known; null: those of the package, which download
     their data."""
     shots: int | None = bounded(None, ge=0)
