@@ -6,6 +6,7 @@ import typer
 
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Run, RunOverrides, Step
+from sft_cli.config.schema.suites import LmEvalConfig
 from sft_cli.progress import status
 
 BEYOND_LIMITS = 3
@@ -62,10 +63,7 @@ def evaluate(
     rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
     suites = chosen_suites(config.eval)
     check_limits(config.eval.limits)
-    if config.eval.lm_eval.tasks:
-        from sft_cli.eval.harness import task_manager
-
-        task_manager(config.eval.lm_eval)  # refuses unknown tasks before the model is loaded
+    _check_tasks(config.eval.lm_eval)
     status("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.eval.session import NamedRows, evaluate_run
@@ -73,3 +71,11 @@ def evaluate(
     heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
     if evaluate_run(directory, config, heldout, suites, compare=compare is not None):
         raise typer.Exit(BEYOND_LIMITS)
+
+
+def _check_tasks(tasks: LmEvalConfig) -> None:
+    """Refuse unknown tasks of lm-evaluation-harness before the model is loaded."""
+    if tasks.tasks:
+        from sft_cli.eval.harness import task_manager
+
+        task_manager(tasks)

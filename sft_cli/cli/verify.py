@@ -49,7 +49,7 @@ def verify(
     """
     from sft_cli.run_dir import open_run
     from sft_cli.verify.request import parse_servers
-    from sft_cli.verify.verify import verify as verify_path
+    from sft_cli.verify.verify import verify_path
 
     opened = None if run is None else open_run(str(run), "sft verify DIR --run")
     raise typer.Exit(verify_path(Path(path).expanduser(), opened, parse_servers(servers), ollama_templates))

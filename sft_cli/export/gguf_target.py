@@ -48,7 +48,7 @@ def export_gguf(request: ExportRequest) -> None:
         build_model(request, model, merged_dtype)
         file = directory / f"{slug(run_title(request.run, request.config))}-{dtype}.gguf"
         _write(request, model, file, dtype)
-        checked = check_gguf(request, file, model, dtype)
+        checked = compare_gguf(request, file, model, dtype)
         shutil.copyfile(model / "README.md", directory / "README.md") if (model / "README.md").is_file() else None
         if request.target == "ollama":
             write_modelfile(directory, file.name, model)
@@ -81,7 +81,7 @@ def _write(request: ExportRequest, model: Path, file: Path, dtype: str) -> None:
         )
 
 
-def check_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) -> dict[str, object]:
+def compare_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) -> dict[str, object]:
     """Compare the file with the trained tokenizer and the merged model; return the counts.
 
     Raises:

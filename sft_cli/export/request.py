@@ -1,6 +1,5 @@
 """The settings of an export, and its checks that do not need torch."""
 
-import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.console import gib, say
 from sft_cli.errors import SftError
-from sft_cli.merge.checks import check_mergeable, unused_path
+from sft_cli.merge.checks import check_mergeable, check_new
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.disks import free_bytes
 
@@ -77,7 +76,7 @@ def check_request(request: ExportRequest) -> None:
         _check_adapter(request)
     elif request.is_whole:
         _ = request.run.result
-        _check_new(request)
+        check_new(request.out)
     else:
         check_mergeable(request.run, request.config, request.into, request.out)
     if request.target in GGUF_TARGETS and find_spec("gguf") is None:
@@ -125,18 +124,7 @@ def _check_adapter(request: ExportRequest) -> None:
             fix=request.merged_command,
         )
     _ = request.run.result
-    _check_new(request)
-
-
-def _check_new(request: ExportRequest) -> None:
-    """Refuse a directory that exists."""
-    out = request.out
-    if os.path.lexists(out):
-        raise SftError(
-            where=f"--out {out}",
-            problem="it already exists, and nothing is overwritten",
-            fix=f"choose another directory: --out {shlex.quote(str(unused_path(out)))}",
-        )
+    check_new(request.out)
 
 
 def parse_size(text: str) -> int:

@@ -67,6 +67,11 @@ def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
             problem="the run directory is incomplete: this file is missing",
             fix="copy it from the machine on which the run was trained",
         )
+    check_new(out)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a directory for a result if it exists."""
     if os.path.lexists(out):
         raise SftError(
             where=f"--out {out}",

@@ -12,7 +12,7 @@ from sft_cli.chat.masks.parity import GoldenPrompt, load_golden_prompts
 from sft_cli.chat.template.server import first_difference
 from sft_cli.export.references import TextCase, plain_tokenizer, run_cases
 from sft_cli.verify.artefact import Artefact
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 
 CLEAN_PROCESS = """
 import json, sys
@@ -30,11 +30,11 @@ json.dump({"prompts": prompts, "texts": texts}, sys.stdout)
 """A program that imports transformers alone."""
 
 
-def check_encodings(artefact: Artefact, *, trust_remote_code: bool = False) -> Iterator[Finding]:
+def check_encodings(artefact: Artefact, *, trust_remote_code: bool = False) -> Iterator[VerifyFinding]:
     """Yield whether AutoTokenizer in a clean process, and tokenizers alone, give the ids of training."""
     run = artefact.run
     if run is None or not run.tokenizer.is_dir():
-        yield Finding("ids", "skipped", "the run is unknown, so there are no golden conversations: add --run RUN")
+        yield VerifyFinding("ids", "skipped", "the run is unknown, so there are no golden conversations: add --run RUN")
         return
     cases, golden = run_cases(run), dated_prompts(artefact)
     yield compare_cases("tokenizers", cases, _plain_ids(artefact, cases))
@@ -42,7 +42,9 @@ def check_encodings(artefact: Artefact, *, trust_remote_code: bool = False) -> I
         answer = ask_clean_process(artefact, golden, [case.text for case in cases], trust_remote_code)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or "no output").splitlines()[-1]
-        yield Finding("AutoTokenizer", "failed", f"transformers cannot load the tokenizer: {last}", "export it again")
+        yield VerifyFinding(
+            "AutoTokenizer", "failed", f"transformers cannot load the tokenizer: {last}", "export it again"
+        )
         return
     prompts = [TextCase(prompt.where, "", prompt.input_ids) for prompt in golden]
     yield compare_cases("chat template", prompts, answer["prompts"])
@@ -88,15 +90,15 @@ def ask_clean_process(
     return json.loads(done.stdout)
 
 
-def compare_cases(check: str, cases: Sequence[TextCase], ids: Sequence[Sequence[int]]) -> Finding:
+def compare_cases(check: str, cases: Sequence[TextCase], ids: Sequence[Sequence[int]]) -> VerifyFinding:
     """Return whether ids are those of training, or the first difference."""
     if not cases:
-        return Finding(check, "skipped", "the run has no golden conversations that can be compared today")
+        return VerifyFinding(check, "skipped", "the run has no golden conversations that can be compared today")
     if len(ids) != len(cases):
-        return Finding(check, "failed", "tokenizer.json is missing", "export it again")
+        return VerifyFinding(check, "failed", "tokenizer.json is missing", "export it again")
     wrong = [(case, found) for case, found in zip(cases, ids, strict=True) if list(found) != case.ids]
     if wrong:
         case, found = wrong[0]
         text = f"{len(wrong)} of {len(cases)} have other ids than in training; {case.where}: "
-        return Finding(check, "failed", text + first_difference(found, case.ids), "export it again")
-    return Finding(check, "ok", f"{len(cases)} have the ids of training")
+        return VerifyFinding(check, "failed", text + first_difference(found, case.ids), "export it again")
+    return VerifyFinding(check, "ok", f"{len(cases)} have the ids of training")

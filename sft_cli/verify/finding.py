@@ -7,7 +7,7 @@ Status = Literal["ok", "failed", "refused", "note", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class VerifyFinding:
     """The result of one check.
 
     Attributes:

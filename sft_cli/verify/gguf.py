@@ -7,7 +7,7 @@ from sft_cli.errors import SftError
 from sft_cli.export import llama_cpp
 from sft_cli.export.references import run_cases
 from sft_cli.verify.artefact import Artefact
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 
 
 def gguf_files(artefact: Artefact) -> list[Path]:
@@ -25,30 +25,30 @@ def gguf_template(file: Path) -> str | None:
     return None if field is None else str(field.contents())
 
 
-def check_gguf(artefact: Artefact) -> Iterator[Finding]:
+def check_gguf(artefact: Artefact) -> Iterator[VerifyFinding]:
     """Yield whether a GGUF file has the template, the ids and the stop tokens of training."""
     for file in gguf_files(artefact):
         yield from _check_template(artefact, file)
         if not llama_cpp.is_installed():
             text = f"{file.name} was not opened: llama-cpp-python is not installed"
-            yield Finding("llama.cpp ids", "skipped", text, "pip install 'sft-cli[llama-cpp]'")
+            yield VerifyFinding("llama.cpp ids", "skipped", text, "pip install 'sft-cli[llama-cpp]'")
             continue
         try:
             yield from _check_ids(artefact, file)
         except SftError as error:
-            yield Finding("llama.cpp ids", "failed", error.problem, artefact.export_fix("gguf"))
+            yield VerifyFinding("llama.cpp ids", "failed", error.problem, artefact.export_fix("gguf"))
 
 
-def _check_template(artefact: Artefact, file: Path) -> Iterator[Finding]:
+def _check_template(artefact: Artefact, file: Path) -> Iterator[VerifyFinding]:
     trained = None if artefact.run is None else artefact.run.tokenizer / "chat_template.jinja"
     if trained is None or not trained.is_file():
         return
     same = gguf_template(file) == trained.read_text(encoding="utf-8")
     text = "identical to that of training" if same else f"the template in {file.name} differs from the trained one"
-    yield Finding("template", "ok" if same else "failed", text, "" if same else artefact.export_fix("gguf"))
+    yield VerifyFinding("template", "ok" if same else "failed", text, "" if same else artefact.export_fix("gguf"))
 
 
-def _check_ids(artefact: Artefact, file: Path) -> Iterator[Finding]:
+def _check_ids(artefact: Artefact, file: Path) -> Iterator[VerifyFinding]:
     opened = llama_cpp.GgufVocabulary(file)
     run = artefact.run
     cases = [] if run is None else run_cases(run)
@@ -57,11 +57,11 @@ def _check_ids(artefact: Artefact, file: Path) -> Iterator[Finding]:
     endless = [id for id in (stops if isinstance(stops, list) else [stops]) if not opened.is_end(id)]
     opened.close()
     if not cases:
-        yield Finding("llama.cpp ids", "skipped", "the run is unknown: add --run RUN")
+        yield VerifyFinding("llama.cpp ids", "skipped", "the run is unknown: add --run RUN")
     elif wrong:
         text = f"{len(wrong)} of {len(cases)} texts have other ids in {file.name}; {wrong[0]}"
-        yield Finding("llama.cpp ids", "failed", text, artefact.export_fix("gguf"))
+        yield VerifyFinding("llama.cpp ids", "failed", text, artefact.export_fix("gguf"))
     else:
-        yield Finding("llama.cpp ids", "ok", f"{len(cases)} have the ids of training")
+        yield VerifyFinding("llama.cpp ids", "ok", f"{len(cases)} have the ids of training")
     if endless:
-        yield Finding("stops", "failed", f"llama.cpp does not stop at {endless}", artefact.export_fix("gguf"))
+        yield VerifyFinding("stops", "failed", f"llama.cpp does not stop at {endless}", artefact.export_fix("gguf"))

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sft_cli.errors import SftError
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 
 MAX_EDITS = 100
 OWN = ("alpaca", "chatml", "llama2", "vicuna")
@@ -40,21 +40,21 @@ def known_templates(file: Path | None) -> tuple[dict[str, str], str]:
         ) from error
 
 
-def check_replacement(template: str, known: Mapping[str, str], place: str) -> Iterator[Finding]:
+def check_replacement(template: str, known: Mapping[str, str], place: str) -> Iterator[VerifyFinding]:
     """Yield whether a template would be replaced by that of a known model."""
     near = {name: count for name, other in known.items() if (count := edits(template, other, MAX_EDITS)) is not None}
     compared = f"compared with {len(known)} templates of {place}"
     if not near:
-        yield Finding("ollama", "ok", f"the template is more than {MAX_EDITS} edits from known ones ({compared})")
+        yield VerifyFinding("ollama", "ok", f"the template is more than {MAX_EDITS} edits from known ones ({compared})")
         return
     name = min(near, key=lambda name: near[name])
     fix = "start Ollama with OLLAMA_GO_TEMPLATE=0"
     if near[name] == 0:
         text = f"the template is {name}'s, so Ollama may render its own translation of it ({compared})"
-        yield Finding("ollama", "note", text, fix)
+        yield VerifyFinding("ollama", "note", text, fix)
         return
     text = f"the template is {near[name]} edits from {name}'s: Ollama renders its own instead ({compared})"
-    yield Finding("ollama", "refused", text, fix)
+    yield VerifyFinding("ollama", "refused", text, fix)
 
 
 def edits(first: str, second: str, limit: int) -> int | None:

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from sft_cli.export.gguf_family import FAMILIES
 from sft_cli.verify.artefact import Artefact
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 
 Server = Literal["transformers", "vllm", "tgi", "llama.cpp", "ollama"]
 SERVERS: tuple[Server, ...] = get_args(Server)
@@ -25,9 +25,9 @@ ADAPTER_PARTS = {
 PORTABLE_PARTS = ("modules_to_save", "trainable_token_indices")
 
 
-def check_server(artefact: Artefact, server: Server) -> Iterator[Finding]:
+def check_server(artefact: Artefact, server: Server) -> Iterator[VerifyFinding]:
     """Yield what a server would refuse or change."""
-    checks: dict[Server, Callable[[Artefact], Iterator[Finding]]] = {
+    checks: dict[Server, Callable[[Artefact], Iterator[VerifyFinding]]] = {
         "transformers": _check_transformers,
         "vllm": _check_vllm,
         "tgi": _check_tgi,
@@ -36,16 +36,16 @@ def check_server(artefact: Artefact, server: Server) -> Iterator[Finding]:
     }
     found = list(checks[server](artefact))
     for finding in found:
-        yield Finding(server, finding.status, finding.text, finding.fix)
+        yield VerifyFinding(server, finding.status, finding.text, finding.fix)
     if not found:
-        yield Finding(server, "ok", "nothing in the files that it refuses")
+        yield VerifyFinding(server, "ok", "nothing in the files that it refuses")
 
 
-def _refused(text: str, fix: str) -> Finding:
-    return Finding("", "refused", text, fix)
+def _refused(text: str, fix: str) -> VerifyFinding:
+    return VerifyFinding("", "refused", text, fix)
 
 
-def _extra_parts(artefact: Artefact, server: str) -> Iterator[Finding]:
+def _extra_parts(artefact: Artefact, server: str) -> Iterator[VerifyFinding]:
     """Yield a refusal for each part of an adapter that is not plain LoRA."""
     settings = artefact.read_json("adapter_config.json") or {}
     kind = settings.get("peft_type", "LORA")
@@ -67,11 +67,11 @@ def largest_rank(artefact: Artefact) -> int:
     return max([settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()])
 
 
-def _check_transformers(artefact: Artefact) -> Iterator[Finding]:
+def _check_transformers(artefact: Artefact) -> Iterator[VerifyFinding]:
     if artefact.kind == "gguf":
         yield _refused("transformers serves no GGUF file: export the model", artefact.merge_fix)
     elif artefact.kind == "adapter":
-        yield Finding(
+        yield VerifyFinding(
             "",
             "note",
             "`transformers serve` takes no adapter directory, PeftModel does: merge first to serve it",
@@ -79,9 +79,9 @@ def _check_transformers(artefact: Artefact) -> Iterator[Finding]:
         )
 
 
-def _check_vllm(artefact: Artefact) -> Iterator[Finding]:
+def _check_vllm(artefact: Artefact) -> Iterator[VerifyFinding]:
     if artefact.kind == "gguf":
-        yield Finding("", "note", "vLLM's support of GGUF is experimental: export the model", artefact.merge_fix)
+        yield VerifyFinding("", "note", "vLLM's support of GGUF is experimental: export the model", artefact.merge_fix)
         return
     if artefact.kind == "model":
         yield from _check_head(artefact)
@@ -92,14 +92,16 @@ def _check_vllm(artefact: Artefact) -> Iterator[Finding]:
         yield _refused(f"vLLM loads ranks up to {VLLM_RANKS[-1]}, not {rank}: merge first", artefact.merge_fix)
     elif rank > VLLM_DEFAULT_RANK:
         limit = next(value for value in VLLM_RANKS if value >= rank)
-        yield Finding("", "note", f"rank {rank} is above vLLM's default of 16", f"vllm serve … --max-lora-rank {limit}")
+        yield VerifyFinding(
+            "", "note", f"rank {rank} is above vLLM's default of 16", f"vllm serve … --max-lora-rank {limit}"
+        )
     targets = (artefact.read_json("adapter_config.json") or {}).get("target_modules") or []
     if isinstance(targets, list) and set(targets) & {"lm_head", "embed_tokens"}:
         text = "vLLM computes a LoRA on the embedding or the head for some models only: merge first"
         yield _refused(text, artefact.merge_fix)
 
 
-def _check_head(artefact: Artefact) -> Iterator[Finding]:
+def _check_head(artefact: Artefact) -> Iterator[VerifyFinding]:
     """Yield a refusal if config.json ties head and embedding, but the file has two different matrices."""
     config = artefact.read_json("config.json") or {}
     tied = config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings"))
@@ -116,14 +118,14 @@ def _check_head(artefact: Artefact) -> Iterator[Finding]:
         yield _refused(text, 'set "tie_word_embeddings": false in config.json')
 
 
-def _check_tgi(artefact: Artefact) -> Iterator[Finding]:
+def _check_tgi(artefact: Artefact) -> Iterator[VerifyFinding]:
     if artefact.kind == "gguf":
         yield _refused("TGI loads no GGUF file: export the model", artefact.merge_fix)
     elif artefact.kind == "adapter":
         yield from _extra_parts(artefact, "TGI")
 
 
-def _check_llama_cpp(artefact: Artefact) -> Iterator[Finding]:
+def _check_llama_cpp(artefact: Artefact) -> Iterator[VerifyFinding]:
     """Yield refusals of llama.cpp, which Ollama uses: it loads GGUF files only."""
     if artefact.kind == "gguf":
         return

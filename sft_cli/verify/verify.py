@@ -10,7 +10,7 @@ from sft_cli.run_dir import RunDir
 from sft_cli.verify.artefact import Artefact, open_artefact
 from sft_cli.verify.encodings import check_encodings
 from sft_cli.verify.files import check_files
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 from sft_cli.verify.gguf import check_gguf, gguf_files, gguf_template
 from sft_cli.verify.ollama import check_replacement, known_templates
 from sft_cli.verify.servers import SERVERS, Server, check_server
@@ -35,7 +35,7 @@ def find_artefacts(path: Path, run: RunDir | None) -> list[Artefact]:
     return [open_artefact(place, run) for place in (run.result, *merged, *exports)]
 
 
-def verify(path: Path, run: RunDir | None, servers: Sequence[Server], templates: Path | None) -> int:
+def verify_path(path: Path, run: RunDir | None, servers: Sequence[Server], templates: Path | None) -> int:
     """Print the findings on a run or a directory and return the exit code.
 
     Args:
@@ -44,7 +44,7 @@ def verify(path: Path, run: RunDir | None, servers: Sequence[Server], templates:
         servers: The servers that must take the model; the others are reported without changing the exit code.
         templates: Ollama's list of known templates, or None.
     """
-    bad: list[Finding] = []
+    bad: list[VerifyFinding] = []
     for artefact in find_artefacts(path, run):
         findings = list(_all_findings(artefact, servers, templates))
         say(f"{artefact.kind:<10}{artefact.directory}")
@@ -57,7 +57,7 @@ def verify(path: Path, run: RunDir | None, servers: Sequence[Server], templates:
     return REFUSED if bad else 0
 
 
-def _all_findings(artefact: Artefact, servers: Sequence[Server], templates: Path | None) -> Iterator[Finding]:
+def _all_findings(artefact: Artefact, servers: Sequence[Server], templates: Path | None) -> Iterator[VerifyFinding]:
     """Yield the findings on one artefact; refusals of servers that were not asked for become notes."""
     yield from check_files(artefact)
     if artefact.kind == "gguf":
@@ -70,10 +70,10 @@ def _all_findings(artefact: Artefact, servers: Sequence[Server], templates: Path
             if server in servers or finding.status != "refused":
                 yield finding
             else:
-                yield Finding(finding.check, "note", finding.text, finding.fix)
+                yield VerifyFinding(finding.check, "note", finding.text, finding.fix)
 
 
-def _server_findings(artefact: Artefact, server: Server, templates: Path | None) -> Iterator[Finding]:
+def _server_findings(artefact: Artefact, server: Server, templates: Path | None) -> Iterator[VerifyFinding]:
     yield from check_server(artefact, server)
     if server == "ollama":
         template = gguf_template(gguf_files(artefact)[0]) if artefact.kind == "gguf" else artefact.template()

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import openai
 import pytest
 
 from sft_cli.cli import execute
@@ -13,6 +12,8 @@ from tests.compare.test_compare import write_run, write_suite
 from tests.scoring.judge_server import judge_server
 
 NUMBER = 24
+
+pytestmark = pytest.mark.usefixtures("judge_client")
 
 
 @pytest.fixture
@@ -29,15 +30,6 @@ def run(tmp_path, monkeypatch):
             line["answer"] = f"{'good' if is_good else 'poor'} words of answer {index} in the {label} model"
         (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def client():
-    """The HTTP client of all tests: each one reads the certificates of the system."""
-    with openai.DefaultHttpxClient() as connections, pytest.MonkeyPatch.context() as patched:
-        original = openai.OpenAI
-        patched.setattr(openai, "OpenAI", lambda **settings: original(**settings, http_client=connections))
-        yield
 
 
 def honest(document):

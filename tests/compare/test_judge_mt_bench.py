@@ -2,7 +2,6 @@
 
 import json
 
-import openai
 import pytest
 
 from sft_cli.cli import execute
@@ -17,6 +16,8 @@ from tests.compare.test_compare import write_run
 from tests.scoring.judge_server import judge_server
 
 NUMBER = 12
+
+pytestmark = pytest.mark.usefixtures("judge_client")
 
 
 @pytest.fixture
@@ -43,15 +44,6 @@ def run(tmp_path, monkeypatch):
     references = [{"question_id": 101, "choices": [{"turns": ["file 1", "file 2"]}]}]
     (tmp_path / "reference.jsonl").write_text("".join(json.dumps(line) + "\n" for line in references))
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def client():
-    """The HTTP client of all tests: each one reads the certificates of the system."""
-    with openai.DefaultHttpxClient() as connections, pytest.MonkeyPatch.context() as patched:
-        original = openai.OpenAI
-        patched.setattr(openai, "OpenAI", lambda **settings: original(**settings, http_client=connections))
-        yield
 
 
 def rated(document):

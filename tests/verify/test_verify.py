@@ -15,7 +15,7 @@ from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.verify import encodings, ollama, verify
 from sft_cli.verify.artefact import open_artefact
-from sft_cli.verify.finding import Finding
+from sft_cli.verify.finding import VerifyFinding
 from tests.export.saved import save_run
 
 
@@ -51,7 +51,7 @@ def change(file: Path, **values) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def findings(run: RunDir, directory: Path, *servers) -> list[Finding]:
+def findings(run: RunDir, directory: Path, *servers) -> list[VerifyFinding]:
     """Return all findings on a directory."""
     return list(verify._all_findings(open_artefact(directory, run), servers, None))
 
