@@ -159,7 +159,7 @@ def test_settings_of_training_rows_are_refused(run_of, word, fix):
 def test_a_suite_is_refused(run_of):
     error = refusal(str(run_of("lora")), "eval.suite=mmlu")
     assert error.problem == "there is no key eval.suite"
-    assert error.fix.startswith("remove it: sft eval measures held-out rows, or those of data=FILE; ")
+    assert error.fix.startswith("remove it: sft eval measures suites and tasks of lm-evaluation-harness")
 
 
 def test_the_fix_names_the_run_as_typed(run_of, tmp_path, monkeypatch):
