@@ -206,7 +206,8 @@ def flex(
         torch.arange(size).view([-1 if place == axis else 1 for place in range(4)])
         for axis, size in enumerate((*query.shape[:3], key.shape[2]))
     )
-    visible = host(block_mask.mask_mod(*(card(index.clone()) for index in (batch, head, at, seen))))
+    # A copy: kernels evaluate the mask in place, so nothing of its size stays on the card until the backward pass.
+    visible = host(block_mask.mask_mod(*(card(index.clone()) for index in (batch, head, at, seen)))).clone()
     scale = scale or query.shape[-1] ** -0.5
 
     def attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
