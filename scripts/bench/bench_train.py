@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from train_work import (
     Result,
     floor_flops,
@@ -56,7 +57,7 @@ PEERS = {
     "loop": {"who": "loop", "mode": "packed", "checkpointing": True},
     "loop_free": {"who": "loop", "mode": "packed", "checkpointing": False},
 }
-SEED, LR, PACKED_TO = 42, 1e-4, 1024
+SEED, LR, PACKED_TO, MAX_LENGTH = 42, 1e-4, 1024, 4096
 
 
 def main() -> None:
@@ -142,7 +143,7 @@ def run_trainer(
             "scratch": str(scratch / "peer"), "result": str(out),
             "warm": options.warm, "examples": options.examples, "dtype": options.dtype, "threads": options.threads,
             "longest": options.packed_to, "packs": options.packs, "lr": LR, "quant": options.quant,
-            "budget": options.budget,
+            "budget": micro_batch_tokens(options, scratch),
         }  # fmt: skip
         (scratch / "work.json").write_text(json.dumps(work))
         command = [*python(options), "train_peers", str(scratch / "work.json")]
@@ -177,9 +178,17 @@ def our_command(name: str, words: list[str], options: argparse.Namespace, scratc
         *python(options), "sft_cli", "train", *usual, f"adapter.start_from={scratch / 'adapter'}",
         f"quant={options.quant}", f"trainer.seed={SEED}", f"trainer.lr={LR}",
         f"trainer.examples_per_step={options.examples}",
-        "trainer.max_length=4096", f"speed.tokens_per_micro_batch={options.budget}",
+        f"trainer.max_length={MAX_LENGTH}", f"speed.tokens_per_micro_batch={options.budget}",
         f"trainer.dtype={options.dtype}", f"trainer.device={options.device}", *words,
     ]  # fmt: skip
+
+
+def micro_batch_tokens(options: argparse.Namespace, scratch: Path) -> int:
+    """Return the tokens of a micro-batch for a loop by hand: those of `sft train`, which records what auto chose."""
+    if options.budget != "auto":
+        return int(options.budget)
+    config = scratch / "run-ours" / "config.yaml"
+    return yaml.safe_load(config.read_text())["speed"]["tokens_per_micro_batch"] if config.exists() else MAX_LENGTH
 
 
 def python(options: argparse.Namespace) -> list[str]:
