@@ -1,5 +1,6 @@
 """``sft sweep``: train several runs from one command line."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,9 +41,10 @@ def sweep(
     from sft_cli.sweep.start import begin, resume_sweep
 
     if resume is None:
-        raise typer.Exit(begin(overrides or [], config_dir or [], out=out, parallel=parallel, metric=metric, mode=mode))
+        # Not typer.Exit: 130 as its code reads like a Ctrl-C that nothing has reported yet.
+        sys.exit(begin(overrides or [], config_dir or [], out=out, parallel=parallel, metric=metric, mode=mode))
     fixed_words = [*(overrides or []), *(f"-d {name}" for name in config_dir or []), *(["--out"] if out else [])]
     problem = "the settings of an existing sweep cannot be changed"
     fix = "remove it (--parallel, --metric and --mode can be set), or start a new sweep"
     raise_all([SftError(where=word, problem=problem, fix=fix) for word in fixed_words])
-    raise typer.Exit(resume_sweep(resume, parallel=parallel, metric=metric, mode=mode))
+    sys.exit(resume_sweep(resume, parallel=parallel, metric=metric, mode=mode))
