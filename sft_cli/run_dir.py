@@ -40,6 +40,7 @@ class RunDir:
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the values of metrics.jsonl, where tensorboard is installed
+        wandb/, trackio/, mlflow.db   the same for other trackers of tracking.report_to
         eval/              reports: heldout.json, others named by their rows and settings
         steps/             step-N: run directories of single saved steps, written by --step N
     """

@@ -195,6 +195,8 @@ def _choice(field: Field[Any], kind: type[Enum], value: Any, key: str, errors: E
     hint = (
         f"{did_you_mean(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
     )
+    if meant and key.rpartition(".")[2].isdigit():  # an item of a list: the command line accepts no key with an index
+        hint = f"write {meant[0]} in place of {format_value(value)}; "
     problem = f"{key} is {format_value(value)}, which is not one of its values"
     left_out = "" if meant else f", or remove {key}{_default(field)}"
     errors.append(ConfigError(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))

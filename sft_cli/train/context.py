@@ -16,6 +16,7 @@ from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import World
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.notify import Notifier
 from sft_cli.train.monitoring.retention import RetentionGuard
 from sft_cli.train.monitoring.step_rows import StepRow, list_step_rows
 from sft_cli.train.parallel import ParallelModel
@@ -47,6 +48,7 @@ class TrainContext:
         evaluate: Evaluates the held-out rows; None if there are none.
         retention: The guard against forgetting; None without probes.
         share_prefixes: Whether common prefixes of examples are computed once, as far as the model allows it.
+        notifier: Sends messages about the run.
         replay_sources: Names of the replayed sources.
         pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
         parallel: How the processes of the run compute the model.
@@ -60,6 +62,7 @@ class TrainContext:
     accelerator: Accelerator
     fingerprint: Mapping[str, Any]
     recompute: RecomputeOnOom
+    notifier: Notifier
     evaluate: Callable[[], HeldOutResult] | None = None
     retention: RetentionGuard | None = None
     share_prefixes: Choice = Choice.never

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from sft_cli.batching.step_plan import StepPlan
+from sft_cli.config.schema.tracking import NotifyEvent
 from sft_cli.console import say
 from sft_cli.eval.evaluate import excerpt
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
@@ -16,10 +17,12 @@ from sft_cli.train.monitoring import divergence
 from sft_cli.train.monitoring.divergence import RecentSteps
 from sft_cli.train.monitoring.metrics import MetricsLog, NullLog, StepMetrics, truncate_after
 from sft_cli.train.monitoring.retention import RetentionFailed
+from sft_cli.train.monitoring.trackers import open_trackers
 from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.weight_average import averaged_weights
 from sft_cli.train.signals import collect_signals
 from sft_cli.train.step import train_step
+from sft_cli.utils.mappings import nan_to_none
 
 LOGGED_CHARACTERS = 50
 """Largest number of characters of a prompt or an answer in the log line of an evaluation."""
@@ -51,7 +54,10 @@ def train_loop(context: TrainContext, state: TrainState, progress: TrainProgress
     if is_main:
         truncate_after(directory.samples, progress.step)
         truncate_after(directory.spikes, progress.step)
-    log = MetricsLog(directory.metrics, plan.num_steps, progress.step) if is_main else NullLog()
+    log: MetricsLog | NullLog = NullLog()
+    if is_main:
+        trackers = open_trackers(context.config, directory, progress.step)
+        log = MetricsLog(directory.metrics, plan.num_steps, progress.step, trackers)
     with closing(log), collect_signals() as signals, context.prefetch(progress.step) as prefetcher:
         while progress.step < plan.num_steps and not _out_of_patience(context, progress):
             rows = partial(context.step_rows, progress.step)
@@ -87,6 +93,9 @@ def _check_divergence(
     check = partial(divergence.raise_if_diverged, spike, trainer.on_nan, recent.nonfinite_in_a_row, directory)
     context.world.run_collectively(check)
     log.say(spike.describe())
+    context.notifier.send(
+        NotifyEvent.spike, spike.describe(), {"step": metrics.step, "loss": nan_to_none(metrics.loss)}
+    )
     return recent
 
 

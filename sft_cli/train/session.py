@@ -1,6 +1,5 @@
 """One training session: from a config and prepared data to a run directory with a trained adapter or model."""
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -22,6 +21,7 @@ from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
+from sft_cli.config.schema.tracking import NotifyEvent
 from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
@@ -39,6 +39,7 @@ from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerpr
 from sft_cli.train.context import TrainContext
 from sft_cli.train.loop import TrainingInterrupted, train_loop
 from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, make_base_reference
+from sft_cli.train.monitoring.notify import Notifier
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 from sft_cli.train.next_commands import next_commands, print_next_commands
@@ -67,6 +68,7 @@ def run_session(config: Config, prepared: PreparedData, directory: RunDir, *, re
     with (
         translate_missing_determinism(),
         open_session(config, prepared, directory, resumed=resumed) as session,
+        session.notifier.report_failure(),
     ):
         session.build()
         session.measure_base()
@@ -114,6 +116,7 @@ class TrainingSession:
     """The phases of a session that need the model, in the order of ``run_session``.
 
     Attributes:
+        notifier: Sends messages about the run.
         context: The inputs of the training loop; set by ``build``.
         state: The state that the training loop changes; set by ``build``.
     """
@@ -137,15 +140,13 @@ class TrainingSession:
         self._base: KLReference | None = None
         self._base_scores: dict[str, Any] | None = None
         self._checkpoint: Path | None = None
+        self.notifier = Notifier(config, directory, active=self._world.is_main)
 
     def describe(self) -> None:
         """Write the files that exist before training: versions, data, and the tokenizer for serving."""
         directory, prepared = self._directory, self._prepared
         keep_in(directory.console)
         say(f"run       {directory.path}")
-        if importlib.util.find_spec("tensorboard") is not None:
-            board = shlex.quote(str(directory.tensorboard))
-            say(f"          tensorboard --logdir {board} shows the loss during training")
         values = describe_environment(self._machine.device, self._machine.dtype)
         write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
         digests = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
@@ -201,6 +202,7 @@ class TrainingSession:
             accelerator=accelerator,
             fingerprint=run_fingerprint(config, prepared.manifest["content"], str(self._machine.dtype)),
             recompute=built.recompute,
+            notifier=self.notifier,
             evaluate=self._evaluator.evaluate if len(prepared.validation) else None,
             retention=guard,
             share_prefixes=built.share_prefixes,
@@ -249,11 +251,13 @@ class TrainingSession:
         except TrainingInterrupted as interruption:
             self._world.barrier()
             say(f"stopped   after step {interruption.step}, saved; resume with: sft train --resume {run}")
+            self.notifier.send(NotifyEvent.stopped, f"stopped by a signal after step {interruption.step}, saved")
             sys.exit(128 + interruption.signal)
         except RetentionFailed as failure:
             newest = checkpoint_dir.list_checkpoints(self._directory.checkpoints)[-1]
             self._world.barrier()
             say(stop_message(run, checkpoint_dir.checkpoint_step(newest), str(failure)))
+            self.notifier.send(NotifyEvent.guard, str(failure))
             sys.exit(EXIT_CODE)
 
     def export(self, progress: TrainProgress) -> Path:
@@ -286,7 +290,9 @@ class TrainingSession:
     def print_summary(self, progress: TrainProgress, result: Path) -> None:
         """Print the duration, the result, and the commands to run next."""
         seconds = time.perf_counter() - self._started
-        say(f"finished  {counted(progress.step, 'step')} in {seconds:.0f} s: {result}")
+        finished = f"{counted(progress.step, 'step')} in {seconds:.0f} s"
+        say(f"finished  {finished}: {result}")
+        self.notifier.send(NotifyEvent.finished, f"finished {finished}", {"step": progress.step})
         held_out = len(self._prepared.validation) > 0
         if (warning := self._evaluator.failure_warning()) is not None:
             say(f"warning: {warning}")

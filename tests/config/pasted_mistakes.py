@@ -152,6 +152,8 @@ show | deepspeed=zero3.json
 show | ddp_timeout=1800
 show | tf32=true
 show | report_to=wandb
+show | tracking.report_to=wanb
+show | notify.url=host
 show | wandb_project=mine
 show | --wandb-project mine
 show | push_to_hub=true

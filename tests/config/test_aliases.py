@@ -19,6 +19,8 @@ KEYS_ELSEWHERE = [
     ("init_lora_weights=pissa", "here it is called adapter.init: write adapter.init=pissa"),
     ("loraplus_lr_ratio=16", "here it is called adapter.lr_ratio: write adapter.lr_ratio=16"),
     ("lora_plus=true", "here it is called adapter=loraplus"),
+    ("report_to=wandb", "here it is called tracking.report_to: write tracking.report_to=[wandb]"),
+    ("report_to=none", "here it is called tracking.report_to: write tracking.report_to=[]"),
     ("lora_target=all", "here it is called adapter.target_modules: write adapter.target_modules=[all-linear]"),
     ("lora_target=q_proj,v_proj", "here it is called adapter.target_modules: write adapter.target_modules=[q_proj,v_proj]"),
     ("gradient_checkpointing=true", "did you mean speed.gradient_checkpointing=auto or speed.gradient_checkpointing=full?"),

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.train.monitoring.metrics import MetricsLog, StepMetrics, tensorboard_scalars
+from sft_cli.train.monitoring.metrics import MetricsLog, StepMetrics, scalars
+from sft_cli.train.monitoring.trackers import Trackers
 
 STEP = StepMetrics(
     step=1,
@@ -27,7 +28,7 @@ PROBED = {"maths": {"metric": "loss", "value": 1.5, "base": 1.0, "worse": 0.5, "
 
 
 def test_the_console_shows_several_terms(tmp_path, capsys):
-    log = MetricsLog(tmp_path / "metrics.jsonl", 2, 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 2, 0, Trackers({}))
     log.step(STEP)
     log.step(replace(STEP, step=2, epoch=1.0, loss=2.25, terms={"nll": 2.25}))
     log.close()
@@ -39,7 +40,7 @@ def test_the_console_shows_several_terms(tmp_path, capsys):
 
 
 def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
-    log = MetricsLog(tmp_path / "metrics.jsonl", 10, 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 10, 0, Trackers({}))
     for step in range(1, 6):
         log.step(replace(STEP, step=step, seconds=60.0 if step in (1, 4) else 2.0))
     log.close()
@@ -51,14 +52,14 @@ def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
 
 def test_lines_after_a_checkpoint_are_removed(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    log = MetricsLog(file, 2, 0)
+    log = MetricsLog(file, 2, 0, Trackers({}))
     log.step(STEP)
     log.evaluation(1, 0.5, {"loss": float("nan"), "sources": {"a": 1.0}})
     log.retention(1, PROBED)
     log.step(replace(STEP, step=2))
     log.retention(2, PROBED)
     log.close()
-    MetricsLog(file, 2, 1).close()
+    MetricsLog(file, 2, 1, Trackers({})).close()
 
     step, evaluation, probed = (json.loads(line) for line in file.read_text().splitlines())
     assert step["terms"] == {"nll": 2.25, "kl": 0.25}
@@ -67,7 +68,7 @@ def test_lines_after_a_checkpoint_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "scalars"),
+    ("line", "numbers"),
     [
         pytest.param(
             {"step": 1, "epoch": 0.5, "loss": 2.5, "terms": {"nll": 2.25, "kl": 0.25}, "lr": 1e-3, "at": 9.0},
@@ -91,5 +92,5 @@ def test_lines_after_a_checkpoint_are_removed(tmp_path):
         ),
     ],
 )
-def test_tensorboard_scalars(line, scalars):
-    assert dict(tensorboard_scalars(line)) == scalars
+def test_scalars_of_a_line(line, numbers):
+    assert dict(scalars(line)) == numbers

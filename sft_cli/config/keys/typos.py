@@ -147,6 +147,8 @@ def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[
         yield from _tuples(kind, limits, typed)
     elif get_origin(kind) is list and get_args(kind)[0] is str:
         yield from _lists(typed)
+    elif get_origin(kind) is list and isinstance(get_args(kind)[0], type) and issubclass(get_args(kind)[0], Enum):
+        yield from _choice_lists([member.value for member in get_args(kind)[0]], typed)
     elif kind is bool:
         yield from ([True] if _plain(typed).lower() in _YES else [False] if _plain(typed).lower() in _NO else [])
     elif kind in (int, float):
@@ -234,6 +236,18 @@ def _lists(typed: Any) -> Iterator[list[str]]:
             text = text.strip("[](){}")
         parts = [_plain(part).strip("[](){}") for part in re.split(r"[,;|\s]+", text)]
         yield [part for part in parts if part]
+
+
+def _choice_lists(choices: Sequence[str], typed: Any) -> Iterator[list[str]]:
+    """Yield the list of choices that a value may stand for; none or false is the empty list, all or true is each."""
+    text = _plain(typed).lower()
+    if text in ("all", *_YES):
+        yield list(choices)
+    elif text in (*_NOTHING, *_NO):
+        yield []
+    for names in _lists(typed):
+        meant = [name if name in choices else next(iter(suggest_choices(choices, name)), name) for name in names]
+        yield list(dict.fromkeys(meant))
 
 
 def _tuples(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[list[Any]]:

@@ -11,8 +11,8 @@ _ATTENTION = "remove it: attention over packed examples is chosen by device, and
 _LOGGED = "remove it: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
 _COMPILED = "remove it: the operations that a compiler fuses are fused here already, without minutes of compiling"
 _TRACKED = (
-    "remove it: there is no connection to a tracking service; every step is written to metrics.jsonl in the run"
-    " directory, and to tensorboard/ where tensorboard is installed"
+    "remove it: trackers are tensorboard, wandb, mlflow and trackio (tracking.report_to); their other settings are"
+    " their own environment variables, such as WANDB_ENTITY"
 )
 _UPLOADED = (
     "remove it: nothing is uploaded; after training, sft merge RUN --out merged writes a plain transformers model,"
@@ -38,7 +38,6 @@ UNSUPPORTED = {
     **dict.fromkeys(("logging_steps", "logging_strategy", "logging_dir", "log_every", "logging_first_step"), _LOGGED),
     **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "remove it: epsilon is 1e-8, the default of torch"),
     **dict.fromkeys(("compile", "torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILED),
-    **dict.fromkeys(("report_to", "logger", "tracker", "use_wandb", "use_swanlab", "log_with"), _TRACKED),
     **dict.fromkeys(("push_to_hub", "upload", "huggingface_repo"), _UPLOADED),
     **dict.fromkeys(("overwrite_cache", "load_from_cache_file", "cache_dir", "use_cached_dataset"), _FOUND_AGAIN),
     **dict.fromkeys(("overwrite_output_dir", "overwrite", "force"), _NEVER_OVER),

@@ -1,15 +1,12 @@
-"""Logging of a run: metrics.jsonl, TensorBoard events, and the console."""
+"""Logging of a run: metrics.jsonl, trackers, and the console."""
 
-import importlib.util
 import json
 import resource
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -18,7 +15,7 @@ import torch
 
 from sft_cli.console import note, say
 from sft_cli.progress import Progress
-from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.trackers import Trackers
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 from sft_cli.utils.text import duration, time_left
@@ -76,16 +73,16 @@ def peak_memory(device: torch.device) -> int:
 
 
 class MetricsLog:
-    """Appends to metrics.jsonl and TensorBoard, and prints the progress.
+    """Appends to metrics.jsonl and to the trackers, and prints the progress.
 
     A terminal shows a progress bar with the last step; other outputs and console.log get about twenty lines in all.
     """
 
-    def __init__(self, file: Path, num_steps: int, first_step: int) -> None:
+    def __init__(self, file: Path, num_steps: int, first_step: int, trackers: Trackers) -> None:
         truncate_after(file, first_step)
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
-        self._board = _tensorboard(RunDir(file.parent).tensorboard, first_step)
+        self._trackers = trackers
         self._progress = Progress("train")
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._began = time.perf_counter()
@@ -131,15 +128,12 @@ class MetricsLog:
         self._progress.close()
         if self._terminal and self._last:
             say(self._last)
-        if self._board is not None:
-            self._board.close()
+        self._trackers.close()
 
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(nan_to_none(values), allow_nan=False) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in tensorboard_scalars(values):
-                self._board.add_scalar(name, value, values["step"])
+        self._trackers.log(dict(scalars(values)), values["step"])
 
 
 class NullLog:
@@ -161,8 +155,8 @@ class NullLog:
         """Do nothing."""
 
 
-def tensorboard_scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the TensorBoard scalars of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
+def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the numbers of a line of metrics.jsonl by their names in trackers, such as ``eval/sources/<name>``."""
     if "retention" in line:
         return list(_numbers(line["retention"], "retention"))
     values = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
@@ -190,24 +184,3 @@ def truncate_after(file: Path, step: int) -> None:
         except ValueError:
             break  # a crash can leave the last line incomplete
     write_atomic(file, "".join(f"{line}\n" for line in lines))
-
-
-def _tensorboard(directory: Path, first_step: int) -> Any:
-    """Return a TensorBoard writer, or None where tensorboard is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    threading.excepthook = partial(_ignore_tensorboard_thread, threading.excepthook)
-    return SummaryWriter(str(directory), purge_step=first_step + 1)
-
-
-def _ignore_tensorboard_thread(
-    previous_hook: Callable[[threading.ExceptHookArgs], Any], error: threading.ExceptHookArgs
-) -> None:
-    """Handle an error in a thread; ignore those of TensorBoard, whose writer raises the same error at the next value.
-
-    It is a ``threading.excepthook`` once ``previous_hook`` is bound.
-    """
-    if not type(error.thread).__module__.startswith("tensorboard."):
-        previous_hook(error)

@@ -31,6 +31,7 @@ from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
 from sft_cli.model.memory.measure import MeasuredModel, measure_model
 from sft_cli.model.prequantized import check_quantization
 from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.trackers import tracker_problems
 from sft_cli.train.optimizers.optimizers import optimizer_state_bytes
 from sft_cli.train.setup.micro_batch import (
     MicroBatch,
@@ -97,7 +98,7 @@ def find_config_problems(
         The errors, and whether the memory of a step can be counted despite them.
     """
     problems = [*_device_problems(config, device), *_size_problems(config, architecture, prepared)]
-    problems += _holdout_problems(config, prepared)
+    problems += [*_holdout_problems(config, prepared), *tracker_problems(config)]
     try:
         initial_adapters(config.adapter)
         full = config.adapter.kind in WHOLE
