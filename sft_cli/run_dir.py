@@ -201,7 +201,7 @@ def _not_a_run(typed: str, path: Path, command: str) -> SftError:
         note = ", the run of the merged model" if model else ""
         fix = f"{command} {shlex.quote(newest[0])}{note} (the newest runs: {', '.join(newest)})"
     else:
-        fix = "name the directory that sft train printed"
+        fix = f"{command} RUN, the directory that sft train printed"
     return SftError(where=typed, problem=problem, fix=fix)
 
 

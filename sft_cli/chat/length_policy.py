@@ -107,7 +107,7 @@ class LengthPolicy:
             choices += ["truncate"] * (min_length <= self.max_length)
         elif self.overflow is Overflow.truncate:
             problem += f", and the first token that carries loss is number {min_length}: truncation would leave none"
-        fix = f"raise trainer.max_length, or data.overflow={' or '.join(choices)}"
+        fix = f"trainer.max_length={max_tokens}, or data.overflow={' or '.join(choices)}"
         return EncodeResult(
             problem=SftError(where=row.where, problem=problem, fix=fix),
             too_long=True,

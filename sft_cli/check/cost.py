@@ -1,6 +1,7 @@
 """Estimate the time and cost of a run from a stated or measured speed, else from arithmetic."""
 
 import json
+import shlex
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,9 @@ def measured_speed(path: str) -> MeasuredSpeed:
     speeds = _speeds(file) if file.is_file() else []
     if not speeds:
         raise SftError(
-            where=f"--like {path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
+            where=f"--like {path}",
+            problem="the run has no finished step",
+            fix=f"train it first: sft train --resume {shlex.quote(path)}; or remove --like",
         )
     device = run.read_json(run.environment)["device"] if run.environment.is_file() else "cpu"
     return MeasuredSpeed(statistics.median(speeds[1:] or speeds), len(speeds), device)

@@ -94,9 +94,9 @@ def _column(config: ContaminationConfig, name: str, values: Mapping[str, Any], w
     key = f"{KEY}.columns.{name}"
     if configured is None:
         problem = f"the row has none of the columns {format_list(COLUMNS)}; it has {format_list(values)}"
-        raise SftError(where=where, problem=problem, fix=f"set the column of the prompt: {key}=COLUMN")
+        raise SftError(where=where, problem=problem, fix=f"{key}=COLUMN names the column of the prompt")
     near = closest_name(configured, values)
-    hint = f"did you mean {key}={near}? " if near is not None else ""
+    hint = f"did you mean {key}={near}? " if near is not None else f"{key}=COLUMN, or remove {key}; "
     raise SftError(
         where=where, problem=f"the row has no column {configured!r}", fix=f"{hint}columns: {format_list(values)}"
     )

@@ -181,7 +181,7 @@ def check_heuristics(config: HeuristicsConfig) -> None:
         raise SftError(
             where="clean.heuristics",
             problem="every rule is switched off, so the filter would find nothing",
-            fix="switch one on, or take heuristics out of clean.steps",
+            fix=f"clean.heuristics.{next(iter(RULES))}=true, or remove heuristics from clean.steps",
         )
 
 

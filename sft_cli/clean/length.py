@@ -29,7 +29,7 @@ def check_length(config: LengthConfig) -> None:
         raise SftError(
             where="clean.length",
             problem="no bound is set, so no row would be dropped",
-            fix="set one, such as clean.length.min_answer_words=1, or take length out of clean.steps",
+            fix="set one, such as clean.length.min_answer_words=1, or remove length from clean.steps",
         )
     pairs = [
         ("min_prompt_words", config.min_prompt_words, "max_prompt_words", config.max_prompt_words),
@@ -41,7 +41,7 @@ def check_length(config: LengthConfig) -> None:
             SftError(
                 where=f"clean.length.{low}",
                 problem=f"{low} is {least}, but {high} is {most}: every row would be dropped",
-                fix=f"set {high} to at least {low}",
+                fix=f"clean.length.{high}={least}, or remove clean.length.{low}",
             )
             for low, least, high, most in pairs
             if most is not None and least > most

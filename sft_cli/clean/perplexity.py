@@ -24,19 +24,22 @@ def check_perplexity(config: PerplexityConfig) -> None:
     """Refuse invalid settings; the model itself is checked when the filter starts."""
     errors = []
     if config.model is None:
-        fix = f"set {KEY}.model=DIR_OR_HUB_ID, or model.path"
+        fix = f"{KEY}.model=DIR_OR_HUB_ID, or model.path=DIR_OR_HUB_ID"
         errors.append(SftError(where=f"{KEY}.model", problem="no model for scoring is set", fix=fix))
     if config.score not in (IFD, PERPLEXITY):
         problem = f"unknown score {config.score!r}"
-        errors.append(SftError(where=f"{KEY}.score", problem=problem, fix=f"choose {IFD} or {PERPLEXITY}"))
+        errors.append(
+            SftError(where=f"{KEY}.score", problem=problem, fix=f"{KEY}.score={IFD}, or {KEY}.score={PERPLEXITY}")
+        )
     if config.min_score is not None and config.max_score is not None and config.min_score > config.max_score:
         problem = (
             f"min_score is {config.min_score:g}, but max_score is {config.max_score:g}: every row would be dropped"
         )
-        errors.append(SftError(where=f"{KEY}.min_score", problem=problem, fix="set max_score to at least min_score"))
+        fix = f"{KEY}.max_score={config.min_score:g}, or remove {KEY}.min_score"
+        errors.append(SftError(where=f"{KEY}.min_score", problem=problem, fix=fix))
     if config.max_length > config.tokens_per_batch:
         problem = f"max_length is {config.max_length}, more than the {config.tokens_per_batch} tokens of a batch"
-        fix = "raise tokens_per_batch or lower max_length"
+        fix = f"{KEY}.tokens_per_batch={config.max_length}, or {KEY}.max_length={config.tokens_per_batch}"
         errors.append(SftError(where=f"{KEY}.max_length", problem=problem, fix=fix))
     raise_all(errors)
 

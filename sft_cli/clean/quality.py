@@ -36,7 +36,7 @@ def check_quality(config: QualityConfig) -> None:
         raise SftError(
             where="clean.quality",
             problem="neither min_score nor top_k is set, so no row would be dropped",
-            fix="set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps",
+            fix="clean.quality.top_k=1000, or clean.quality.min_score=NUMBER, or remove quality from clean.steps",
         )
 
 

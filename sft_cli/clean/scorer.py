@@ -152,7 +152,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
             compute_dtype=setup.dtype,
         )
     except SftError as error:
-        fix = "set a model without its own code" if "trust_remote_code" in error.fix else error.fix
+        fix = f"{KEY}.model=DIR_OR_HUB_ID without its own code" if "trust_remote_code" in error.fix else error.fix
         raise SftError(where=f"{KEY}.model={config.model}", problem=error.problem, fix=fix) from error
     with setup.precision():
         loss_model, _ = build_loss_model(model, CHUNK)

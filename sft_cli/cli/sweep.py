@@ -45,6 +45,8 @@ def sweep(
         sys.exit(begin(overrides or [], config_dir or [], out=out, parallel=parallel, metric=metric, mode=mode))
     fixed_words = [*(overrides or []), *(f"-d {name}" for name in config_dir or []), *(["--out"] if out else [])]
     problem = "the settings of an existing sweep cannot be changed"
-    fix = "remove it (--parallel, --metric and --mode can be set), or start a new sweep"
+    fix = (
+        "remove it (--parallel, --metric and --mode can be set), or a new sweep: sft sweep recipe=NAME KEY=VALUE,VALUE"
+    )
     raise_all([SftError(where=word, problem=problem, fix=fix) for word in fixed_words])
     sys.exit(resume_sweep(resume, parallel=parallel, metric=metric, mode=mode))

@@ -148,7 +148,10 @@ def _unknown_command(commands: Sequence[str], command: str, following: Sequence[
             f"name the command first: sft train {shlex.join([command, *following])}",
         )
     elif command.startswith("-"):
-        problem, fix = f"there is no option {command}", "name the command first; sft --help lists them"
+        problem, fix = (
+            f"there is no option {command}",
+            f"remove {command}, or write it after a command; sft --help lists the commands",
+        )
     else:
         fix = f"the commands are {', '.join(commands)}; sft --help describes them"
     return SftError(where=WHERE, problem=problem, fix=fix)

@@ -1,6 +1,7 @@
 """``sft compare``: read the results of runs, compare them, and print the tables or JSON."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,10 +47,14 @@ def compare_runs(runs: Sequence[RunDir], *, base: bool = False) -> RunComparison
     """
     paths = [str(run.path) for run in runs]
     if len(runs) + base < 2:
-        fix = f"name another run, or compare with the base model: sft compare {paths[0]} --base"
+        fix = f"sft compare {paths[0]} --base, or sft compare {paths[0]} RUN"
         raise SftError(where="sft compare", problem="there is only one run", fix=fix)
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise SftError(where="sft compare", problem="a run is named twice", fix="name each run once")
+    once = {run.path.resolve(): path for run, path in zip(reversed(runs), reversed(paths), strict=True)}
+    if len(once) < len(runs):
+        fix = " ".join(
+            ["sft compare", *map(shlex.quote, reversed(once.values())), *(["--base"] if len(once) == 1 else [])]
+        )
+        raise SftError(where="sft compare", problem="a run is named twice", fix=fix)
     results = {str(run.path): read_results(run) for run in runs}
     for path, records in results.items():
         if not any(not record.is_base for record in records):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sft_cli.compare.identity import can_be_rescored, differing_keys, differing_model_settings
-from sft_cli.compare.results import SuiteRecord
+from sft_cli.compare.results import BASE, SuiteRecord
 from sft_cli.errors import SftError
 from sft_cli.scoring.statistics import (
     ALPHA,
@@ -159,9 +159,8 @@ def _comparison(suite: str, records: Mapping[str, SuiteRecord]) -> SuiteComparis
     items = [name for name in reference.scores if all(name in other.scores for other in others)]
     if not items:
         problem = f"the results of {suite} have no item in common"
-        raise SftError(
-            where="sft compare", problem=problem, fix=f"evaluate the runs again on the same items of {suite}"
-        )
+        commands = " && ".join(f"sft eval {run} eval={suite}" for run in records if run != BASE)
+        raise SftError(where="sft compare", problem=problem, fix=f"evaluate them on the same items: {commands}")
     notes = [
         f"{suite}: {len(items):,} of {len(record.scores):,} items of {run} are compared, which all runs answered"
         for run, record in records.items()

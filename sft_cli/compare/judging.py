@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,20 +53,20 @@ def find_answers(run: RunDir, suite: str, *, base: bool = False) -> SuiteRecord:
         raise SftError(
             where=f"--suite {suite}",
             problem=f"{run.path} has no {'base ' if base else ''}results of {suite}{known}",
-            fix=f"did you mean {near}?" if near else evaluate,
+            fix=f"did you mean --suite {near}?\n{evaluate}" if near else evaluate,
         )
     if len(found) > 1:
         directories = ", ".join(record.path.name for record in found)
         raise SftError(
             where=f"--suite {suite}",
             problem=f"{run.path} has results of {suite} with different settings: {directories}",
-            fix="move the directories that are not meant out of eval/",
+            fix=f"keep one of them, as in: mv {shlex.quote(str(found[0].path))} {shlex.quote(str(run.path))}",
         )
     if any("choices" in line for line in found[0].answers.values()):
         raise SftError(
             where=f"--suite {suite}",
             problem="the suite compares likelihoods; nothing was generated",
-            fix="choose a suite of kind generate",
+            fix=f"evaluate a suite of kind generate: sft eval {run.path} eval=SUITE",
         )
     return found[0]
 
@@ -77,7 +78,11 @@ def read_rubric(file: Path | None) -> Rubric:
     try:
         return Rubric(file.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise SftError(where=f"--rubric {file}", problem=f"cannot read it: {error}", fix="name a text file") from error
+        raise SftError(
+            where=f"--rubric {file}",
+            problem=f"cannot read it: {error}",
+            fix="--rubric FILE in UTF-8, or remove --rubric",
+        ) from error
 
 
 def read_labels(file: Path | None) -> dict[str, str | float] | None:
@@ -91,7 +96,11 @@ def read_labels(file: Path | None) -> dict[str, str | float] | None:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SftError(where=f"--labels {file}", problem=f"cannot read it: {error}", fix="name a JSONL file") from error
+        raise SftError(
+            where=f"--labels {file}",
+            problem=f"cannot read it: {error}",
+            fix="--labels FILE in UTF-8, or remove --labels",
+        ) from error
     labels: dict[str, str | float] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -129,11 +138,15 @@ def judge_answers(
     """
     names = [name for name in record.answers if baseline is None or name in baseline.answers]
     if not names:
-        raise SftError(where=str(record.path), problem="no item was answered by both models", fix="evaluate both again")
+        raise SftError(
+            where=str(record.path),
+            problem="no item was answered by both models",
+            fix=f"evaluate both on the same items: sft eval RUN eval={record.suite}",
+        )
     scale, known = read_rubric(rubric), read_labels(labels)
     if references is not None and baseline is not None:
         problem = "references serve ratings, but --against compares"
-        raise SftError(where="--references", problem=problem, fix="leave out --references or --against")
+        raise SftError(where="--references", problem=problem, fix="remove --references or --against")
     others = None if references is None else _item_references(read_references(references))
     complete = endpoint(settings)
     directory = record.path / f"judge-{_digest(baseline, settings, scale)}"

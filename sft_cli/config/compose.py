@@ -141,7 +141,10 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
     words = parse_overrides(overrides, parse_value, found.recipes, found.options)
     mistakes = list(words.mistakes)
     if "recipe" in words.groups:
-        problem, fix = "the recipe of a run cannot be changed", "set single values, or start a new run with recipe=…"
+        problem, fix = (
+            "the recipe of a run cannot be changed",
+            "remove recipe, or start a new run with it: sft train recipe=NAME",
+        )
         mistakes.append(SftError(where=COMMAND_LINE, problem=problem, fix=fix))
     groups = _valid_choices(words, found, mistakes)
     fresh, files = _compose_groups(groups, found, {}, mistakes) if groups else ({}, ())

@@ -172,7 +172,7 @@ class Ledger:
         return SftError(
             where=f"data.mix.{source}",
             problem=f"no row is left, {dropped} were dropped: {self.summarize_reasons(source, data=data)}",
-            fix=length_fix or "repair the rows, or take the source out of the mix",
+            fix=length_fix or "repair the rows, or remove the source from data.mix",
         )
 
     def _length_advice(self, source: str | None, data: DataConfig, lengths: RowLengths | None) -> str:

@@ -210,7 +210,7 @@ def _announcing_failures(world: World) -> Iterator[None]:
         raise SftError(
             where=f"process {world.rank} of {world.size}",
             problem="another process of the run ended without reporting an error",
-            fix="find out why it ended (out of memory: dmesg, sacct), then resume with any number of processes",
+            fix="find out why it ended (out of memory: dmesg, sacct), then: sft train --resume RUN",
         ) from error
     except SftError as error:
         if not _announce_failure(world):  # all processes have the same error: the first one reports it

@@ -23,7 +23,7 @@ def check_limits(limits: Mapping[str, float]) -> None:
             raise SftError(
                 where=f"eval.limits.{name}",
                 problem=f"the drift card has no value {name!r}; it has {', '.join(known)}",
-                fix=f"did you mean eval.limits.{near}?" if near else "choose one of these names",
+                fix=f"did you mean eval.limits.{near}={limits[name]:g}?" if near else f"remove eval.limits.{name}",
             )
 
 

@@ -38,7 +38,11 @@ def task_manager(config: LmEvalConfig) -> Any:
         raise SftError(where="eval.lm_eval.tasks", problem=problem, fix="pip install 'sft-cli[lm-eval]'")
     if config.task_dir is not None and not Path(config.task_dir).is_dir():
         where, problem = f"eval.lm_eval.task_dir={config.task_dir}", "there is no such directory"
-        raise SftError(where=where, problem=problem, fix="name a directory with the YAML files of tasks")
+        raise SftError(
+            where=where,
+            problem=problem,
+            fix="eval.lm_eval.task_dir=DIR with the YAML files of tasks, or remove eval.lm_eval.task_dir",
+        )
     manager = import_module("lm_eval.tasks").TaskManager(
         include_path=config.task_dir, include_defaults=config.task_dir is None
     )
@@ -86,7 +90,7 @@ def _refuse_other_kinds(config: LmEvalConfig, manager: Any) -> None:
             raise SftError(
                 where="eval.lm_eval.tasks",
                 problem=f"the task {name} is of the kind {task.OUTPUT_TYPE}; sft answers {' and '.join(KINDS)}",
-                fix=f"remove {name}, or run it with lm-eval",
+                fix=f"remove {name} from eval.lm_eval.tasks, or: lm-eval run --tasks {name}",
             )
 
 

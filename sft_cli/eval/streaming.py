@@ -56,7 +56,7 @@ def stream_answer(
             raise SftError(
                 where="sft chat",
                 problem=f"the conversation has {len(prompt)} tokens, the model's context {limit}",
-                fix="shorten the message, or start a new conversation (/clear)",
+                fix="shorten the message, or `/clear`, which starts a new conversation",
             )
         greedy = GenerationConfig(
             do_sample=False,

@@ -77,7 +77,7 @@ def _write(request: ExportRequest, model: Path, file: Path, dtype: str) -> None:
         raise SftError(
             where=f"--converter {request.converter}",
             problem=f"it failed with exit code {done.returncode}: {last}",
-            fix="use the converter of a llama.cpp that knows this model\n--to merged",
+            fix="--converter PATH/convert_hf_to_gguf.py of a llama.cpp that knows this model\n--to merged",
         )
 
 

@@ -107,7 +107,7 @@ def _check_options(request: ExportRequest) -> None:
         raise SftError(
             where=f"--converter {request.converter}",
             problem="there is no such file",
-            fix="name convert_hf_to_gguf.py in a checkout of llama.cpp",
+            fix="--converter PATH/convert_hf_to_gguf.py of a checkout of llama.cpp",
         )
 
 

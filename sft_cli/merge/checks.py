@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 from sft_cli.config.compose import read_config, with_overrides
@@ -12,6 +11,7 @@ from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, AdapterKind, Init, Q
 from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.disks import unused_path
 
 READ = ("model.path", "model.revision", "model.trust_remote_code", "trainer.device")
 """Keys that may differ from the run's config; anything else would have no effect."""
@@ -78,9 +78,3 @@ def check_new(out: Path) -> None:
             problem="it already exists, and nothing is overwritten",
             fix=f"choose another directory: --out {shlex.quote(str(unused_path(out)))}",
         )
-
-
-def unused_path(out: Path) -> Path:
-    """Return the first of the paths ``out-2``, ``out-3``, … that does not exist."""
-    out = out if out.name else out.absolute()
-    return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))

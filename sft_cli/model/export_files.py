@@ -47,7 +47,7 @@ def stored_dtype(config: ModelConfig) -> torch.dtype:
         raise SftError(
             where=f"model.path={config.path}",
             problem="the base is stored quantized, and an adapter cannot be added to such weights",
-            fix="name the same model in float32, bfloat16 or float16: model.path=DIR_OR_HUB_ID",
+            fix="model.path=DIR_OR_HUB_ID of the same model in float32, bfloat16, float16",
         )
     assert isinstance(dtype, torch.dtype)
     return dtype

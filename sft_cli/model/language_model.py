@@ -184,11 +184,15 @@ def unsuitable_model_error(model: PreTrainedModel, where: str, reason: str) -> S
     """Build the error for a model that cannot be trained on text, or whose language model cannot be trained alone."""
     name = f"model type {model.config.model_type}"
     if not non_language_modules(model):
-        return SftError(where=where, problem=f"{name} cannot be trained on text: {reason}", fix="name another model")
+        return SftError(
+            where=where,
+            problem=f"{name} cannot be trained on text: {reason}",
+            fix="model.path=DIR_OR_HUB_ID of a text model",
+        )
     return SftError(
         where=where,
         problem=f"the language model inside {name} cannot be trained on text: {reason}",
-        fix="name a text model, or another multimodal model, such as Qwen2.5-VL, Mistral 3 or Gemma 3",
+        fix="model.path=DIR_OR_HUB_ID of a text model, or a multimodal one such as Qwen2.5-VL, Mistral 3 or Gemma 3",
     )
 
 

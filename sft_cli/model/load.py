@@ -260,7 +260,7 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
         raise SftError(
             where=f"model type {config.model_type}",
             problem=f"transformers cannot build a causal language model from its config.json: {first_line(error)}",
-            fix="repair config.json, or name another model",
+            fix="repair config.json, or model.path=DIR_OR_HUB_ID",
         ) from error
 
 

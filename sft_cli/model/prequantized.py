@@ -35,7 +35,7 @@ PIP_PACKAGES = {
 """The pip packages that transformers needs to load a method."""
 RESCALING_MODEL_TYPES = {"rwkv"}
 """Model types that multiply their weights by a factor whenever they change between training and evaluation mode."""
-PLAIN_WEIGHTS_FIX = "name the same model in float32, bfloat16 or float16"
+PLAIN_WEIGHTS_FIX = "model.path=DIR_OR_HUB_ID of the same model in float32, bfloat16, float16"
 
 
 def stored_quantization(config: PretrainedConfig) -> dict[str, Any] | None:

@@ -152,5 +152,5 @@ def check_4bit_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.de
                 where=f"quant.kind={kind.value}",
                 problem=f"layer {name} is {inputs} x {outputs};"
                 f" {kind.value.upper()} on a CPU needs multiples of {NF4_BLOCK}",
-                fix="quant=none or quant=int8, or train on a CUDA device",
+                fix="quant=none or quant=int8, or a machine with a CUDA device",
             )

@@ -1,6 +1,7 @@
 """`sft prepare`: read the sources of a config and write a directory of verified examples with a ledger of all rows."""
 
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from sft_cli.prepare.model_template import check_template, load_tokenizer_and_te
 from sft_cli.prepare.prepared_files import write_prepared_files
 from sft_cli.report.page import write_report
 from sft_cli.utils.atomic import apply_umask, write_atomic
+from sft_cli.utils.disks import unused_path
 from sft_cli.utils.hashing import json_digest
 
 
@@ -129,7 +131,9 @@ def _check_target(directory: Path, ours: bool) -> None:
     else:
         return
     raise SftError(
-        where=f"prepared_dir={directory}", problem=problem, fix="name another directory, or remove prepared_dir"
+        where=f"prepared_dir={directory}",
+        problem=problem,
+        fix=f"prepared_dir={shlex.quote(str(unused_path(directory)))}, or remove prepared_dir",
     )
 
 

@@ -101,7 +101,7 @@ def _write_ledger(
         raise SftError(
             where="data.mix",
             problem="no training row is left" + (f": {lost}" if lost else ""),
-            fix="see clean.steps, data.val_fraction and max_rows",
+            fix="keep more rows: clean.steps=[] data.val_fraction=0",
         )
     return ledger, remarks
 
@@ -133,7 +133,7 @@ def _stop_tokens(result: PipelineResult, tokenizer: ChatTokenizer) -> list[str]:
     raise SftError(
         where="data.mix",
         problem="no example ends in a special token, and the tokenizer names no eos_token: answers would never end",
-        fix="end the token ids of each row in a special token, or name an eos_token in tokenizer_config.json",
+        fix="end the token ids of each row in a special token, or add an eos_token to tokenizer_config.json",
     )
 
 

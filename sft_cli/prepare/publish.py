@@ -31,7 +31,7 @@ def replace_directory(new: Path, final: Path) -> None:
                 raise SftError(
                     where=str(final),
                     problem="another process has put other data there at the same time",
-                    fix="set a different prepared_dir for each run, or remove it",
+                    fix="prepared_dir=DIR of its own for each run, or remove prepared_dir",
                 )
     finally:
         shutil.rmtree(old, ignore_errors=True)

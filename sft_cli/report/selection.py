@@ -87,11 +87,12 @@ def _by_index(prepared: PreparedData, selection: Selection) -> InspectedRow:
     split, index = selection.split or "train", int(selection.row)
     stats = SplitStats(prepared.directory, split)
     if index >= len(stats):
+        other = f"--row {len(stats) - 1}" if len(stats) else f"--split {'validation' if split == 'train' else 'train'}"
         content = f"has {len(stats):,} examples, numbered from 0" if len(stats) else "has no examples"
         raise SftError(
             where=f"--row {selection.row}",
             problem=f"the split {split} {content}",
-            fix="use one of these numbers, or --row FILE:LINE for a location",
+            fix=f"{other}, or --row FILE:LINE for a location",
         )
     row = stats.row(index)
     key = (row.source, row.where)

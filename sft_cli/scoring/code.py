@@ -87,7 +87,9 @@ class CodeTests(MeanScorer):
         if isinstance(tests, list | tuple) and tests and all(isinstance(test, str) for test in tests):
             tests = "\n".join(tests)
         if not isinstance(tests, str) or not tests.strip():
-            raise item_error(item, f"the column {self.tests} has no tests", "add them, or set tests")
+            raise item_error(
+                item, f"the column {self.tests} has no tests", "add them, or eval.suites.NAME.options.tests=COLUMN"
+            )
         return f"{tests}\ncheck({_text(item, self.entry_point)})" if self.entry_point else tests
 
 
@@ -95,7 +97,11 @@ def _text(item: Item, column: str) -> str:
     """Return the text in a column of an item."""
     value = item.fields.get(column)
     if not isinstance(value, str):
-        raise item_error(item, f"the column {column} has no text", "add it, or name another column")
+        raise item_error(
+            item,
+            f"the column {column} has no text",
+            "add it, or correct eval.suites.NAME.options",
+        )
     return value
 
 

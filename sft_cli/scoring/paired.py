@@ -141,5 +141,5 @@ class Abstention(AnyItems):
         kind = str(item.tags.get(self.column, item.fields.get(self.column)))
         if kind not in (self.answerable, self.unanswerable):
             problem = f"{self.column} is {kind!r}; expected {self.answerable!r} or {self.unanswerable!r}"
-            raise item_error(item, problem, "correct the item's row, or set column, answerable and unanswerable")
+            raise item_error(item, problem, "correct the item's row, or eval.suites.NAME.options.column=COLUMN")
         return kind

@@ -83,7 +83,7 @@ def make_scorer(name: str, options: Mapping[str, Any], where: str) -> Scorer:
         raise SftError(
             where=where,
             problem=f"unknown metric {name!r}; known are {', '.join(known)}",
-            fix=f"did you mean {near}?" if near else "write one of these names",
+            fix=f"did you mean {near}?" if near else f"write one of them, such as {known[0]}",
         )
     module, _, kind = SCORERS[name].partition(":")
     try:

@@ -37,5 +37,5 @@ class SafetyContrast(MeanScorer):
         raise item_error(
             item,
             f"{self.column} is {kind!r}; expected {self.safe!r} or {self.unsafe!r}",
-            "correct the item's row, or set column, safe and unsafe",
+            "correct the item's row, or eval.suites.NAME.options.column=COLUMN",
         )

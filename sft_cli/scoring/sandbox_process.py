@@ -130,7 +130,7 @@ def sandbox_mode() -> SandboxMode:
     raise SftError(
         where="code",
         problem=f"answers with code are run in a sandbox, which this machine does not allow: {error[:200]}",
-        fix="allow user namespaces (sysctl kernel.unprivileged_userns_clone=1), or evaluate on another machine",
+        fix="allow user namespaces (sysctl kernel.unprivileged_userns_clone=1), or remove suites that run code",
     )
 
 

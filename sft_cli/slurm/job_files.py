@@ -52,4 +52,6 @@ def _write(directory: Path, texts: Mapping[str, str], where: str) -> None:
             (directory / name).write_text(text, encoding="utf-8")
     except OSError as error:
         problem = f"cannot be written: {error.strerror}"
-        raise SftError(where=str(directory), problem=problem, fix=f"choose another {where}") from error
+        raise SftError(
+            where=str(directory), problem=problem, fix=f"{where}=DIR on a disk that you can write to"
+        ) from error

@@ -64,7 +64,7 @@ def submit_script(script: Path, stated: Collection[str], options: Sequence[str] 
         raise SftError(
             where="sbatch",
             problem="refused the job: " + "; ".join(messages),
-            fix=f"correct launcher.{{{keys}}}; sinfo lists partitions and their limits",
+            fix=f"correct launcher.{{{keys}}}, as in launcher.partition=NAME; sinfo lists partitions and their limits",
         )
     for line in messages:
         print(f"sbatch: {line}", file=sys.stderr)

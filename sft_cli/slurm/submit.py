@@ -103,7 +103,7 @@ def submit_array(directory: Path, runs: Sequence[Path], config: Config, parallel
     require_sbatch()
     if config.launcher.chain > 1:
         problem = f"{config.launcher.chain}: members of an array requeue themselves and cannot be chained"
-        raise SftError(where="launcher.chain", problem=problem, fix="remove launcher.chain")
+        raise SftError(where="launcher.chain", problem=problem, fix="launcher.chain=1")
     place, array = submission_context(), ArrayJob(directory, runs, parallel)
     members = {f"member {number}": str(run) for number, run in enumerate(runs)}
     validate_job(config, {"the array's directory": str(directory), **members}, place)

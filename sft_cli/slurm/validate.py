@@ -35,7 +35,7 @@ def validate_job(
             problem = (
                 f"{directory!r} holds a backslash, after which sbatch does not expand the job id in the name of the log"
             )
-            errors.append(SftError(where=where, problem=problem, fix=f"choose a {where} without one"))
+            errors.append(SftError(where=where, problem=problem, fix=f"{where}={directory.replace(chr(92), '_')}"))
     inside = list(directories.values())
     errors += [
         *_check_mounts(config.launcher, place, inside),

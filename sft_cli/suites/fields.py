@@ -85,8 +85,8 @@ class SuiteFields:
             return expression(columns)
         except UndefinedError as error:
             fix = (
-                f"the row has {format_list(row.values) or 'no columns'}; name its columns in {self._key}.{name},"
-                " or choose another file"
+                f"the row has {format_list(row.values) or 'no columns'}; correct its columns in {self._key}.{name},"
+                f" or {self._key}.path=FILE"
             )
             raise self.error(row, name, str(error), fix) from error
         except Exception as error:  # a user's text may raise anything

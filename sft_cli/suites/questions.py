@@ -34,7 +34,7 @@ def questions_suite(file: Path) -> tuple[str, SuiteConfig]:
         raise SftError(
             where=first.where,
             problem=f"the row has no question; its columns are {format_list(first.values) or 'none'}",
-            fix=f"name the column of the question one of: {', '.join(PROMPT_COLUMNS)}",
+            fix=f"rename the column of the question to one of: {', '.join(PROMPT_COLUMNS)}",
         )
     scored = _scored_column(rows)
     scorer = UNSCORED if scored is None else SCORED_BY[scored]
@@ -73,7 +73,11 @@ def _scored_column(rows: Sequence[Row]) -> str | None:
 def _rows(file: Path) -> list[Row]:
     """Return the rows of the file; at least one."""
     if not file.is_file():
-        raise SftError(where=f"--questions {file}", problem="there is no such file", fix="check the path")
+        raise SftError(
+            where=f"--questions {file}",
+            problem="there is no such file",
+            fix='--questions FILE with lines such as {"prompt": "…"}',
+        )
     rows = []
     for row in read_source(SourceConfig(path=str(file)), "questions", "train"):
         if isinstance(row, BadRow):

@@ -52,7 +52,9 @@ def read_suite_rows(name: str, suite: SuiteConfig, data_dir: str | None) -> Suit
         rows = _with_answers(name, rows, file)
     if not rows:
         raise SftError(
-            where=f"eval.suites.{name}", problem=f"{source.path} holds no rows", fix="name a file with the items"
+            where=f"eval.suites.{name}",
+            problem=f"{source.path} holds no rows",
+            fix=f"eval.suites.{name}.path=FILE with the items",
         )
     return SuiteRows(tuple(rows), json_digest([dict(row.values) for row in rows]), str(source.path))
 
@@ -91,14 +93,14 @@ def _source(name: str, suite: SuiteConfig, data_dir: str | None) -> SourceConfig
     if data_dir is not None and suite.file is not None:
         file = Path(data_dir) / suite.file
         if not file.is_file() and shipped is None:
-            fix = f"write the items there ({suite.source}), or name another file: {key}.path=FILE"
+            fix = f"{key}.path=FILE, or write the items there ({suite.source})"
             raise SftError(where=key, problem=f"there is no file {file}", fix=fix)
         return SourceConfig(path=str(file if file.is_file() else shipped))
     if shipped is not None:
         return SourceConfig(path=str(shipped))
     if suite.hub is None:
         choices = [f"{key}.path=FILE", *([f"eval.data_dir=DIR, with the file {suite.file}"] if suite.file else [])]
-        raise SftError(where=key, problem="no file of items is named", fix="add " + "\nadd ".join(choices))
+        raise SftError(where=key, problem="no file of items is named", fix="\n".join(choices))
     return _hub_source(suite)
 
 

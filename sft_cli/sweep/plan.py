@@ -116,7 +116,7 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
         yield SftError(
             where="run_dir",
             problem="each member of a sweep has its own directory",
-            fix="remove run_dir, and name the sweep's directory with --out DIR",
+            fix="remove run_dir; --out DIR is the sweep's directory",
         )
     if configs[0].prepared_dir is not None and len({_data_settings(config) for config in configs}) > 1:
         yield SftError(
@@ -131,14 +131,18 @@ def _check_together(sweep: SweepOverrides, configs: Sequence[Config]) -> Iterato
         differing = [key for key in sweep.keys if key.partition(".")[0] in ("launcher", "distributed")]
         if differing:
             problem = f"{', '.join(differing)} would differ between the jobs of one array"
-            yield SftError(where=COMMAND_LINE, problem=problem, fix="give it one value, or submit several sweeps")
+            yield SftError(
+                where=COMMAND_LINE,
+                problem=problem,
+                fix=f"one value for a sweep: {differing[0]}={sweep.values[0][sweep.keys.index(differing[0])]}",
+            )
     seen: dict[str, tuple[str, ...]] = {}
     for config, values in zip(configs, sweep.values, strict=True):
         other = seen.setdefault(json.dumps(to_plain(config)), values)
         if other is not values:
             first, second = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
             problem = f"two members would train the same: {first}, and {second}"
-            yield SftError(where=COMMAND_LINE, problem=problem, fix="remove one of them")
+            yield SftError(where=COMMAND_LINE, problem=problem, fix=f"remove {second}")
 
 
 def _data_settings(config: Config) -> str:

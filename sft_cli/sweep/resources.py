@@ -24,7 +24,7 @@ def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[s
         raise SftError(
             where=f"WORLD_SIZE={size}",
             problem="a sweep must run in one process, which starts the members",
-            fix="start it without torchrun, accelerate launch or srun; launcher.nproc=N gives each member N processes",
+            fix="remove torchrun, accelerate launch or srun; launcher.nproc=N gives each member N processes",
         )
     number = count_gpus()
     cards = os.environ[CARDS].split(",") if number and CARDS in os.environ else [str(card) for card in range(number)]
@@ -37,7 +37,7 @@ def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[s
                 raise SftError(
                     where=f"--parallel {parallel}",
                     problem=f"each member has {nproc} processes, but {number} GPUs give it {least}",
-                    fix=f"set --parallel {max(1, number // nproc)}, or a smaller launcher.nproc",
+                    fix=f"--parallel {max(1, number // nproc)}, or launcher.nproc={least}",
                 )
     return split_resources(parallel, cards, cores, os.environ)
 

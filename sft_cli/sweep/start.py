@@ -25,6 +25,7 @@ from sft_cli.sweep.runner import finish_sweep, run_sweep, wait_for_saving
 from sft_cli.sweep.state import NAME, MemberState, SweepRecord, load_record, read_outcome, save_record
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.disks import unused_path
 
 
 def begin(
@@ -157,12 +158,11 @@ def _refuse_taken(directory: Path) -> None:
         return
     if directory.exists():
         swept = (directory / NAME).is_file()
+        another = f"--out {shlex.quote(str(unused_path(directory)))}"
         raise SftError(
             where=f"--out {directory}",
             problem="the directory holds a sweep" if swept else "the path exists",
-            fix=f"resume it: sft sweep --resume {shlex.quote(str(directory))}, or name another directory"
-            if swept
-            else "name another directory",
+            fix=f"resume it: sft sweep --resume {shlex.quote(str(directory))}\n{another}" if swept else another,
         )
 
 

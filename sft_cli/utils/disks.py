@@ -1,8 +1,10 @@
-"""Free disk space, and errors of writing weights."""
+"""Free disk space, unused paths, and errors of writing weights."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from sft_cli.errors import SftError
@@ -31,3 +33,9 @@ def translate_disk_errors(where: Path, fix: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise SftError(where=str(where), problem=f"the weights cannot be written: {error}", fix=fix) from error
+
+
+def unused_path(out: Path) -> Path:
+    """Return the first of the paths ``out-2``, ``out-3``, … that does not exist."""
+    out = out if out.name else out.absolute()
+    return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))

@@ -85,7 +85,7 @@ def open_artefact(path: Path, run: RunDir | None) -> Artefact:
     raise SftError(
         where=str(path),
         problem="there is neither a model (config.json) nor an adapter (adapter_config.json) nor a GGUF file",
-        fix="name a directory that sft train, sft merge or sft export wrote",
+        fix="sft verify RUN, or a directory that sft merge or sft export wrote (sft runs lists the runs)",
     )
 
 

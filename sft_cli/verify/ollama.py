@@ -36,7 +36,7 @@ def known_templates(file: Path | None) -> tuple[dict[str, str], str]:
         raise SftError(
             where=f"--ollama-templates {file}",
             problem="it is not a list of templates with name and template",
-            fix="name template/index.json in a checkout of Ollama",
+            fix="--ollama-templates PATH/template/index.json of a checkout of Ollama",
         ) from error
 
 

@@ -44,14 +44,18 @@ def test_variables_reach_every_rendering(tokenizer, tmp_path):
         (
             {"enable_thinkng": False},
             "template mine.jinja reads no such variable (it reads: enable_thinking)",
-            "correct the name, or remove it",
+            "did you mean template.variables.enable_thinking?\nremove template.variables.enable_thinkng",
         ),
         (
             {"eos_token": "<s>"},
             "every template gets it from the conversation or the tokenizer",
-            "remove it",
+            "remove template.variables.eos_token",
         ),
-        ({"messages": "no"}, "every template gets it from the conversation or the tokenizer", "remove it"),
+        (
+            {"messages": "no"},
+            "every template gets it from the conversation or the tokenizer",
+            "remove template.variables.messages",
+        ),
     ],
 )
 def test_variables_without_effect_are_rejected(tokenizer, tmp_path, monkeypatch, variables, problem, fix):

@@ -90,8 +90,7 @@ def test_token_ids_have_no_turns_to_drop(make_builder, overflow, fix):
     outcome = make_builder(max_length=8, overflow=overflow).build([tokens(range(9), [1] * 9)])[0]
     assert outcome.too_long
     assert str(outcome.problem) == (
-        "rows.jsonl:7: 9 tokens, longer than trainer.max_length=8"
-        f"\n  fix: raise trainer.max_length, or data.overflow={fix}"
+        f"rows.jsonl:7: 9 tokens, longer than trainer.max_length=8\n  fix: trainer.max_length=9, or data.overflow={fix}"
     )
 
 

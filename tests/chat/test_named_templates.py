@@ -110,7 +110,8 @@ def test_an_unknown_name_lists_the_available_templates(named):
     with pytest.raises(SftError) as caught:
         load_template(TemplateConfig(name="tooluse"), named)
     assert str(caught.value.fix) == (
-        "choose one of: auto, alpaca, chatml, llama2, plain, vicuna; the tokenizer's own: default, rag, tool_use"
+        "template.name=tool_use; the names: auto, alpaca, chatml, llama2, plain, vicuna;"
+        " the tokenizer's own: default, rag, tool_use"
     )
 
 

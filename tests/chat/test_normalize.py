@@ -133,7 +133,7 @@ def test_normalizing_twice_equals_once(turns, thinking, system, override):
         (
             {"override_system": True},
             "data.override_system=true: data.system is not set: there is nothing to put in place of the system messages"
-            "\n  fix: set data.system to the text (or to '' for none), or remove data.override_system",
+            "\n  fix: data.system=TEXT (data.system='' for none), or remove data.override_system",
         ),
         (
             {"no_loss_patterns": ["ok", "a(b"]},

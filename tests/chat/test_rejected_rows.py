@@ -222,7 +222,7 @@ def test_too_long(make_builder):
     assert outcome.too_long
     assert str(outcome.problem) == (
         "rows.jsonl:7: 89 tokens, longer than trainer.max_length=80\n"
-        "  fix: raise trainer.max_length, or data.overflow=drop or drop_oldest_turns or truncate"
+        "  fix: trainer.max_length=89, or data.overflow=drop or drop_oldest_turns or truncate"
     )
 
 
@@ -240,7 +240,7 @@ def test_drop_oldest_turns_never_cuts_an_answer(make_builder):
     )[0]
     assert outcome.too_long
     assert outcome.examples == ()
-    assert outcome.problem.fix == "raise trainer.max_length, or data.overflow=drop"
+    assert outcome.problem.fix == "trainer.max_length=241, or data.overflow=drop"
 
 
 def test_a_conversation_of_a_thousand_turns_is_shortened(make_builder, tokenizer):

@@ -78,7 +78,7 @@ def test_a_row_without_a_remaining_trained_token_is_too_long(make_builder):
     assert str(outcome.problem) == (
         f"rows.jsonl:7: {len(whole.input_ids)} tokens, longer than trainer.max_length={first - 1}, and the first token"
         f" that carries loss is number {first}: truncation would leave none\n"
-        "  fix: raise trainer.max_length, or data.overflow=drop"
+        "  fix: trainer.max_length=72, or data.overflow=drop"
     )
     strict = make_builder(max_length=first - 1, overflow=Overflow.error).build([talk("U:" + "a" * 50, "A:bc")])[0]
     assert "truncate" not in strict.problem.fix

@@ -174,7 +174,7 @@ MISTAKES = [
     (
         '{"query": "One", "gold": 1}', {},
         "a.jsonl:1: the row has none of the columns question, prompt, instruction, text; it has query, gold\n"
-        "  fix: set the column of the prompt: clean.contamination.columns.a=COLUMN",
+        "  fix: clean.contamination.columns.a=COLUMN names the column of the prompt",
     ),
     (
         '{"query": "One", "gold": 1}', {"a": "querry"},

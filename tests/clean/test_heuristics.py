@@ -179,7 +179,7 @@ def test_all_rules_off_is_a_mistake():
         heuristics.find_heuristics(None, HeuristicsConfig(**dict.fromkeys(heuristics.RULES, False)))  # pyright: ignore
     assert str(error.value) == (
         "clean.heuristics: every rule is switched off, so the filter would find nothing\n"
-        "  fix: switch one on, or take heuristics out of clean.steps"
+        "  fix: clean.heuristics.empty=true, or remove heuristics from clean.steps"
     )
 
 

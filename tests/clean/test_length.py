@@ -98,7 +98,7 @@ def test_bounds_that_no_row_can_meet_are_refused():
         length.find_length(None, LengthConfig(min_answer_words=5, max_answer_words=4))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
         "clean.length.min_answer_words: min_answer_words is 5, but max_answer_words is 4: every row would be dropped\n"
-        "  fix: set max_answer_words to at least min_answer_words"
+        "  fix: clean.length.max_answer_words=5, or remove clean.length.min_answer_words"
     )
 
 
@@ -107,5 +107,5 @@ def test_bounds_that_every_row_meets_are_refused():
         length.check_length(LengthConfig(min_answer_words=0))
     assert str(caught.value) == (
         "clean.length: no bound is set, so no row would be dropped\n"
-        "  fix: set one, such as clean.length.min_answer_words=1, or take length out of clean.steps"
+        "  fix: set one, such as clean.length.min_answer_words=1, or remove length from clean.steps"
     )

@@ -179,24 +179,25 @@ MISTAKES = [
     pytest.param(
         {"model": None},
         "clean.perplexity.model: no model for scoring is set\n"
-        "  fix: set clean.perplexity.model=DIR_OR_HUB_ID, or model.path",
+        "  fix: clean.perplexity.model=DIR_OR_HUB_ID, or model.path=DIR_OR_HUB_ID",
         id="no-model",
     ),
     pytest.param(
         {"score": "loss"},
-        "clean.perplexity.score: unknown score 'loss'\n  fix: choose ifd or perplexity",
+        "clean.perplexity.score: unknown score 'loss'\n"
+        "  fix: clean.perplexity.score=ifd, or clean.perplexity.score=perplexity",
         id="score",
     ),
     pytest.param(
         {"min_score": 2.0, "max_score": 1.0},
         "clean.perplexity.min_score: min_score is 2, but max_score is 1: every row would be dropped\n"
-        "  fix: set max_score to at least min_score",
+        "  fix: clean.perplexity.max_score=2, or remove clean.perplexity.min_score",
         id="bounds",
     ),
     pytest.param(
         {"max_length": 9000},
         "clean.perplexity.max_length: max_length is 9000, more than the 8192 tokens of a batch\n"
-        "  fix: raise tokens_per_batch or lower max_length",
+        "  fix: clean.perplexity.tokens_per_batch=9000, or clean.perplexity.max_length=8192",
         id="length",
     ),
 ]

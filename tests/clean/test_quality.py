@@ -91,5 +91,5 @@ def test_step_without_effect_is_refused():
         quality.find_quality(None, QualityConfig())  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
         "clean.quality: neither min_score nor top_k is set, so no row would be dropped\n"
-        "  fix: set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps"
+        "  fix: clean.quality.top_k=1000, or clean.quality.min_score=NUMBER, or remove quality from clean.steps"
     )

@@ -282,7 +282,7 @@ def test_results_of_the_same_definition_are_found_among_several(folder, capsys):
 
 def test_mistakes(folder):
     a, b = write_run(folder, "a"), write_run(folder, "b")
-    assert fails("a").fix == "name another run, or compare with the base model: sft compare a --base"
+    assert fails("a").fix == "sft compare a --base, or sft compare a RUN"
     assert fails("a", "./a").problem == "a run is named twice"
     assert fails("a", "b").fix == "evaluate it first: sft eval a eval=SUITE"
     assert "there is no such directory" in fails("a", "c").problem

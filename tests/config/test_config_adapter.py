@@ -85,7 +85,7 @@ MISTAKES = [
     (
         ["adapter=none", "adapter.start_from=runs/a"],
         "adapter.start_from names an adapter, but adapter.kind none trains the model itself",
-        "set model.path to the model to start from, or choose adapter=lora",
+        "model.path=DIR_OR_HUB_ID to start from, or choose adapter=lora",
     ),
     (
         ["adapter=vera", "adapter.frozen_adapters=[runs/a]"],

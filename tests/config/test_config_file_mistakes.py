@@ -53,7 +53,7 @@ def test_missing_directory_is_named():
         (
             "-d nowhere",
             "there is no such directory",
-            "name a directory that holds recipe files, or folders such as data/ and trainer/",
+            "-d DIR with recipe files, or with folders such as data/ and trainer/; or remove -d",
         )
     ]
 

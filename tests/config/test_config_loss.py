@@ -36,7 +36,7 @@ MISTAKES = [
         [A, B, REPLAYED, "data.mix.b.loss_weight=0.2", "loss.replay=0.5"],
         "data.mix.b.loss_weight is 0.2, but with loss.replay it would have no effect: the loss of replayed tokens"
         " is a separate mean",
-        "remove data.mix.b.loss_weight, or use it without loss.replay",
+        "remove data.mix.b.loss_weight, or remove loss.replay",
     ),
     (["loss.label_smoothing=1"], "loss.label_smoothing is 1; it must be at least 0 and below 1",
      "did you mean loss.label_smoothing=1%?"),

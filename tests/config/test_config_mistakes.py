@@ -242,7 +242,7 @@ TOGETHER = [
     (
         ["trainer.max_length=9000", "speed.tokens_per_micro_batch=8192"],
         "speed.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
-        "remove it, set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
+        "remove it, set speed.tokens_per_micro_batch=9000, or trainer.max_length=8192",
     ),
     (
         ["quant=nf4", "adapter=none"],

@@ -117,19 +117,19 @@ def test_user_options_are_matched_by_glob(tmp_path):
         ),
         pytest.param(
             ["trainer.lr=1,2,1"],
-            "command line: trainer.lr=1,2,1 names 1 twice\n  fix: remove one of them",
+            "command line: trainer.lr=1,2,1 names 1 twice\n  fix: write trainer.lr=1,2",
             id="twice",
         ),
         pytest.param(
             ["trainer.seed=range(0,100)", "trainer.lr=range(1,20)"],
             "command line: a sweep has at most 1,000 members, and this one has 1,900: 100 of trainer.seed x 19 of"
-            " trainer.lr\n  fix: give fewer values, or several sweeps",
+            " trainer.lr\n  fix: give fewer values, as in trainer.seed=0,1, in several sweeps",
             id="too-many",
         ),
         pytest.param(
             ["trainer.seed=range(0,1000000000)"],
             "command line: a sweep has at most 1,000 members, and this one has at least 1,001: 1,001 of trainer.seed\n"
-            "  fix: give fewer values, or several sweeps",
+            "  fix: give fewer values, as in trainer.seed=0,1, in several sweeps",
             id="billions",
         ),
     ],

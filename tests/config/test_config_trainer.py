@@ -24,7 +24,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.schedule=inverse_sqrt", "trainer.warmup_ratio=0"],
             "trainer.warmup_ratio is 0, but trainer.schedule is inverse_sqrt, which falls in units of the warm-up",
-            "set trainer.warmup_ratio=0.03, or another schedule",
+            "set trainer.warmup_ratio=0.03, or trainer.schedule=cosine",
         ),
         (
             ["trainer.optimizer=lion", "trainer.lion_betas=[0.9,1]"],

@@ -66,7 +66,8 @@ def test_replayed_document_needs_no_labels():
         pytest.param(
             {"input_ids": IDS},
             "the row has input_ids, but neither labels nor a mask of the trained tokens\n"
-            "  fix: add labels (-100 for tokens without loss) or a loss_mask; role=replay trains whole documents",
+            "  fix: add labels (-100 for tokens without loss) or a loss_mask;"
+            " data.mix.mine.role=replay trains whole documents",
             id="no-labels",
         ),
         pytest.param(

@@ -100,7 +100,7 @@ def test_hold_out_refuses_more_rows_than_exist():
         split(range(4), sources=[0, 0, 0, STAYS_IN_TRAINING], number=3)
     assert str(caught.value) == (
         "data.val_rows: data.val_rows is 3, but there are only 3 training rows\n"
-        "  fix: set a smaller number, or a share: data.val_fraction=0.05"
+        "  fix: data.val_rows=1, or a share: data.val_fraction=0.05"
     )
 
 

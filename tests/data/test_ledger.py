@@ -125,7 +125,7 @@ def test_source_without_remaining_rows_is_refused():
     entries = [used(str(line)) for line in range(999)] + [dropped("b.jsonl:1", "empty answer", source="b")]
     assert refusal(entries, 0.5) == (
         "data.mix.b: no row is left, 1 were dropped: 1 empty answer (b.jsonl:1)\n"
-        "  fix: repair the rows, or take the source out of the mix"
+        "  fix: repair the rows, or remove the source from data.mix"
     )
 
 

@@ -264,7 +264,7 @@ def test_other_data_written_meanwhile(tmp_path, monkeypatch):
         replace_directory(new, final)
     assert str(caught.value) == (
         f"{final}: another process has put other data there at the same time\n"
-        "  fix: set a different prepared_dir for each run, or remove it"
+        "  fix: prepared_dir=DIR of its own for each run, or remove prepared_dir"
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["final", "new"]
 

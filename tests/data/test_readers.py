@@ -216,7 +216,7 @@ def test_invalid_csv_record_is_reported_and_the_next_is_read(tmp_path):
     [
         pytest.param(
             "q,a,q\n",
-            "rows.csv:1: the header has 'q' twice\n  fix: give each column its own name",
+            "rows.csv:1: the header has 'q' twice\n  fix: write a name of its own for each column",
             id="twice",
         ),
         pytest.param(

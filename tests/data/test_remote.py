@@ -103,12 +103,12 @@ def test_file_missing_from_the_cache_is_downloaded_again(site, tmp_path):
         (
             "/page.html",
             "'{url}' is a web page, not a data file",
-            "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
+            "data.mix.mine.path=URL of the file itself (on GitHub the raw one; on the hub owner/name, hf://datasets/…)",
         ),
         (
             "/*.jsonl",
             "web servers do not list their files, so '{url}' matches nothing",
-            "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
+            "data.mix.mine.path=URL of the file itself (on GitHub the raw one; on the hub owner/name, hf://datasets/…)",
         ),
     ],
 )
@@ -124,7 +124,7 @@ def test_web_server_errors(site, path, problem, fix):
         pytest.param(
             {"path": "ftp://host/rows.jsonl"},
             "data.mix.mine.path: ftp:// is not supported; the schemes are https, http, s3, gs, hf\n"
-            "  fix: use one of these schemes, or a local path without a scheme",
+            "  fix: data.mix.mine.path=https://HOST/FILE, or a local path without a scheme",
             id="scheme",
         ),
         pytest.param(
@@ -136,13 +136,13 @@ def test_web_server_errors(site, path, problem, fix):
         pytest.param(
             {"path": "https://me:word@host/rows.jsonl?sign=1", "revision": "main"},
             "data.mix.mine.revision: 'https://host/rows.jsonl' is an address; only hub data sets have a revision\n"
-            "  fix: remove revision",
+            "  fix: remove data.mix.mine.revision",
             id="revision",
         ),
         pytest.param(
             {"path": "http://127.0.0.1:9/rows.jsonl"},
             "data.mix.mine.path: 127.0.0.1:9 cannot be reached for 'http://127.0.0.1:9/rows.jsonl'\n"
-            "  fix: check the address and the network, then run the command again",
+            "  fix: data.mix.mine.path=URL with the right address, or run the command again with a network",
             id="unreachable",
         ),
         pytest.param(

@@ -80,7 +80,7 @@ def test_stream_from_s3(site, bucket, tmp_path):
         (
             "s3://shelf/*.csv",
             "no file matches 's3://shelf/*.csv'",
-            "check the address; ** matches nested folders",
+            "data.mix.mine.path=URL with files; ** matches nested folders",
         ),
     ],
 )

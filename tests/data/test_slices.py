@@ -283,28 +283,29 @@ def test_notes_in_a_directory_are_not_data(tmp_path, name):
             ("rows.jsonl", "README.md"),
             "*",
             "data.mix.mine.path: '*' matches data files and documents, such as 'README.md'\n"
-            "  fix: match one of the two, for example *.jsonl",
+            "  fix: name one of the two, as in 'data.mix.mine.path=*.jsonl'",
             id="glob",
         ),
         pytest.param(
             ("a.txt", "b.md"),
             "d",
             "data.mix.mine.path: 'd' holds several kinds of files: .md, .txt\n"
-            "  fix: set path to a glob of those to read, for example d/*.md",
+            "  fix: name those to read, as in 'data.mix.mine.path=d/*.md'",
             id="two-kinds-of-documents",
         ),
         pytest.param(
             ("a.txt", "b.jsonl"),
             "d",
             "data.mix.mine.path: 'd' holds several kinds of files: .jsonl, .txt\n"
-            "  fix: set path to a glob of those to read, for example d/*.jsonl",
+            "  fix: name those to read, as in 'data.mix.mine.path=d/*.jsonl'",
             id="rows-and-a-document",
         ),
         pytest.param(
             ("README.md", "rows.xlsx"),
             "d",
             "data.mix.mine.path: 'd' holds no data file\n"
-            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "  fix: data.mix.mine.path=FILE with one of the suffixes .json, .jsonl, .ndjson, .csv, .tsv,"
+            " .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="only-a-readme",
         ),

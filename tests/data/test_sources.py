@@ -158,49 +158,53 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "d/trian.jsonl"},
-            "data.mix.mine.path: 'd/trian.jsonl' does not exist\n  fix: did you mean 'd/train.jsonl'?",
+            "data.mix.mine.path: 'd/trian.jsonl' does not exist\n  fix: did you mean data.mix.mine.path=d/train.jsonl?",
             id="misspelt",
         ),
         pytest.param(
             {"path": "d/other"},
-            "data.mix.mine.path: 'd/other' does not exist\n  fix: 'd' holds test.jsonl, train.jsonl",
+            "data.mix.mine.path: 'd/other' does not exist\n"
+            "  fix: data.mix.mine.path=FILE; 'd' holds test.jsonl, train.jsonl",
             id="nothing-near",
         ),
         pytest.param(
             {"path": "dat/x/rows.jsonl"},
             "data.mix.mine.path: 'dat/x/rows.jsonl' does not exist: there is no directory 'dat'\n"
-            "  fix: '.' holds d, mixed, stray, bad.doc, nothing, header.csv, empty.jsonl",
+            "  fix: data.mix.mine.path=FILE; '.' holds d, mixed, stray, bad.doc, nothing, header.csv, empty.jsonl",
             id="no-directory",
         ),
         pytest.param(
             {"path": "d/*.json"},
-            "data.mix.mine.path: no file matches 'd/*.json'\n  fix: 'd' holds test.jsonl, train.jsonl",
+            "data.mix.mine.path: no file matches 'd/*.json'\n"
+            "  fix: data.mix.mine.path=FILE; 'd' holds test.jsonl, train.jsonl",
             id="glob",
         ),
         pytest.param(
             {"path": "bad.doc"},
             "data.mix.mine.path: the suffix of 'bad.doc' is not supported\n"
-            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "  fix: data.mix.mine.path=FILE with one of the suffixes .json, .jsonl, .ndjson, .csv, .tsv,"
+            " .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="ending",
         ),
         pytest.param(
             {"path": "nothing"},
             "data.mix.mine.path: 'nothing' holds no data file\n"
-            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "  fix: data.mix.mine.path=FILE with one of the suffixes .json, .jsonl, .ndjson, .csv, .tsv,"
+            " .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="directory-without-data",
         ),
         pytest.param(
             {"path": "mixed/"},
             "data.mix.mine.path: 'mixed/' holds several kinds of files: .csv, .jsonl\n"
-            "  fix: set path to a glob of those to read, for example mixed/*.csv",
+            "  fix: name those to read, as in 'data.mix.mine.path=mixed/*.csv'",
             id="two-kinds",
         ),
         pytest.param(
             {"path": "stray"},
             "data.mix.mine.path: 'stray' has splits train, but 'more.jsonl' is in none\n"
-            "  fix: move that file, or set path to a glob of the files to read",
+            "  fix: move that file, or name the files to read: 'data.mix.mine.path=stray/*.jsonl'",
             id="stray",
         ),
         pytest.param(
@@ -215,26 +219,25 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "d", "split": "tran"},
-            "data.mix.mine.path: 'd' has no split 'tran'; it has test, train\n"
-            "  fix: choose one of them, for example train",
+            "data.mix.mine.path: 'd' has no split 'tran'; it has test, train\n  fix: data.mix.mine.split=train",
             id="no-such-split",
         ),
         pytest.param(
             {"path": "d/train.jsonl", "split": "test"},
             "data.mix.mine.path: split 'test' is set, but 'd/train.jsonl' has no splits\n"
-            "  fix: remove the split, or set validation_path to the held-out file",
+            "  fix: remove data.mix.mine.split, or data.mix.mine.validation_path=FILE for held-out rows",
             id="split-of-a-file",
         ),
         pytest.param(
             {"path": "d/train.jsonl", "revision": "main"},
             "data.mix.mine.revision: 'd/train.jsonl' is a local path; only hub data sets have a revision\n"
-            "  fix: remove revision",
+            "  fix: remove data.mix.mine.revision",
             id="revision-of-a-file",
         ),
         pytest.param(
             {"path": "d", "validation_path": "x", "validation_split": "y"},
             "data.mix.mine.validation_split: validation_path is set as well, but only one of them can be read\n"
-            "  fix: remove one of the two",
+            "  fix: remove data.mix.mine.validation_path or data.mix.mine.validation_split",
             id="two-validations",
         ),
         pytest.param(
@@ -271,7 +274,7 @@ def test_split_of_a_single_saved_data_set_is_refused(tmp_path):
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
     assert message("validation", path="one", validation_split="test") == (
         "data.mix.mine.validation_split: split 'test' is set, but 'one' has no splits\n"
-        "  fix: remove the split, or set validation_path to the held-out file"
+        "  fix: remove data.mix.mine.split, or data.mix.mine.validation_path=FILE for held-out rows"
     )
 
 

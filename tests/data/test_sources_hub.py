@@ -115,19 +115,20 @@ def test_online_then_offline(hub, tmp_path):
         [f"owner/MyName@{COMMIT[:12]}[train]:2", {"prompt": "R", "completion": "B"}],
     ]
     pinned = {"train": {"hub": "owner/MyName", "name": None, "split": "train", "revision": COMMIT}}
-    check = "  fix: check name, split and revision of the source; offline, only cached data sets can be loaded"
+    page = "https://huggingface.co/datasets/owner/MyName"
+    check = f"  fix: data.mix.mine.split=SPLIT from {page}; offline, only cached data sets can be loaded"
     online = {
         "plain": ({"path": "owner/MyName"}, [rows, pinned]),
         "branch": ({"path": "owner/MyName", "revision": "main"}, [rows, pinned]),
         "no such data set": (
             {"path": "owner/other"},
             "data.mix.mine.path: 'owner/other' is neither a local path nor a data set on the hub\n"
-            "  fix: check the name; for a private data set, hf auth login",
+            "  fix: data.mix.mine.path=OWNER/NAME; for a private data set, hf auth login",
         ),
         "no such revision": (
             {"path": "owner/MyName", "revision": "nope"},
             "data.mix.mine.path: the hub data set 'owner/MyName' has no revision 'nope'\n"
-            "  fix: set revision to a branch, tag or commit that exists",
+            "  fix: data.mix.mine.revision=main, or any branch, tag or commit that exists",
         ),
         "no such split": (
             {"path": "owner/MyName", "split": "test"},
@@ -159,12 +160,13 @@ def test_online_then_offline(hub, tmp_path):
         (
             {"path": "owner/MyName", "revision": "e" * 40},
             f"data.mix.mine.path: the hub cannot be reached, and commit {'e' * 40} of 'owner/MyName' "
-            "is not the newest one in the cache\n  fix: run once with a network, or remove the revision",
+            "is not the newest one in the cache\n"
+            "  fix: run the command once with a network, or remove data.mix.mine.revision",
         ),
         (
             {"path": "owner/other"},
             "data.mix.mine.path: 'owner/other' is not a local path, and the hub cannot be reached\n"
-            "  fix: set path to a local file, or load the data set once with a network",
+            "  fix: data.mix.mine.path=FILE, or run the command once with a network",
         ),
     ]
     result = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
@@ -202,7 +204,7 @@ def test_hub_files_by_address(hub, tmp_path, monkeypatch):
     assert kept == expected
     assert unknown == (
         f"data.mix.mine.path: the hub cannot be reached for '{base}/none.jsonl'\n"
-        "  fix: check the address and the network, then run the command again"
+        "  fix: data.mix.mine.path=URL with the right address, or run the command again with a network"
     )
 
 
@@ -213,5 +215,5 @@ def test_hub_id_without_a_network_is_one_error(tmp_path):
     )
     assert result == [
         "data.mix.mine.path: 'owner/MyName' is not a local path, and the hub cannot be reached\n"
-        "  fix: set path to a local file, or load the data set once with a network"
+        "  fix: data.mix.mine.path=FILE, or run the command once with a network"
     ]

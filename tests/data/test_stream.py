@@ -151,7 +151,7 @@ def test_stream_from_a_server_stores_nothing(site, tmp_path, name, ranges):
             streamed(source)
         assert str(caught.value) == (
             f"data.mix.mine.path: the server of 'http://{site.host}/rows.parquet' sends no byte ranges, which reading "
-            f"such a file needs\n  fix: set stream=false for this source to download it"
+            f"such a file needs\n  fix: data.mix.mine.stream=false downloads it"
         )
         return
     through = streamed(source)
@@ -244,7 +244,7 @@ def test_stream_inputs(site, tmp_path):
             "rows.json",
             "[]",
             "rows.json: the file is one JSON document, which is read as a whole and cannot be streamed\n"
-            "  fix: write it as JSON lines (one object per line, .jsonl), or set stream=false",
+            "  fix: data.mix.mine.stream=false, or write it as JSON lines (.jsonl)",
         ),
         (
             "rows.jsonl",

@@ -99,5 +99,5 @@ def test_hub_data_set_offline(tmp_path):
     (output,) = stream(tmp_path, [({"max_rows": 1}, False)], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
     assert output == (
         "data.mix.mine.path: the hub cannot be reached, and 'owner/MyName' is streamed\n"
-        "  fix: run it with a network, or set stream=false for this source"
+        "  fix: run the command with a network, or data.mix.mine.stream=false"
     )

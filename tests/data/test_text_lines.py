@@ -101,7 +101,7 @@ def test_lines_of_other_files_are_refused(tmp_path, name):
     assert message(lines(path=name)) == (
         f"data.mix.mine.format: the format lines reads text files with one document per line, and '{name}' is not a "
         f"text file\n"
-        "  fix: use files that end in .txt or .md, compressed or not, or remove the format"
+        "  fix: rename the file to end in .txt or .md, or remove data.mix.mine.format"
     )
 
 

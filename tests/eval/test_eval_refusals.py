@@ -108,7 +108,8 @@ def test_a_run_without_stop_tokens(run_of):
     file = run / "adapter" / "generation_config.json"
     file.unlink()
     assert str(refusal(str(run))) == (
-        f"{file}: it contains no stop token (eos_token_id)\n  fix: train again, or add the ids of the stop tokens to it"
+        f"{file}: it contains no stop token (eos_token_id)\n"
+        f'  fix: add the ids of the stop tokens to it: "eos_token_id": [ID, ID]'
     )
 
 

@@ -234,7 +234,7 @@ def test_behaviour_beyond_a_limit_ends_with_exit_code_3(run_of, folder, capsys):
     assert "failed    answer_words is 1 (limit answer_words: at most 0.5); distinct_1 is 1 (limit" in out
     with pytest.raises(SftError, match="the drift card has no value 'emtpy'") as caught:
         execute([*words, "eval.limits.emtpy=0.02"])
-    assert caught.value.fix == "did you mean eval.limits.empty?"
+    assert caught.value.fix == "did you mean eval.limits.empty=0.02?"
     assert execute([*words[:-1], "eval=pick", "eval.limits.empty=0"]) == 0
     assert "not measured, so that no limit holds: empty" in capsys.readouterr().out
 

@@ -194,7 +194,7 @@ def test_quantized_base_cannot_be_merged_into(tmp_path, tokenizer):
 
     assert merge_error([str(run.path)]) == (
         f"model.path={base}: the base is stored quantized, and an adapter cannot be added to such weights\n"
-        "  fix: name the same model in float32, bfloat16 or float16: model.path=DIR_OR_HUB_ID"
+        "  fix: model.path=DIR_OR_HUB_ID of the same model in float32, bfloat16, float16"
     )
 
 

@@ -49,7 +49,7 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
             True,
             AdapterConfig(kind=AdapterKind.vera, target_modules=["q_proj", "embed_tokens"]),
             "adapter.kind=vera: VeRA supports linear layers only, but model.embed_tokens is Embedding\n"
-            "  fix: name linear layers in adapter.target_modules, or adapter=lora",
+            "  fix: adapter.target_modules=[all-linear], or adapter=lora",
         ),
         (
             True,

@@ -207,8 +207,7 @@ def test_start_from_an_exported_pissa_is_a_lora_of_twice_the_rank(build, tmp_pat
         ),
         (
             {"kind": AdapterKind.oft},
-            "adapter.start_from: the adapter in {there} is LORA, but adapter.kind is OFT\n"
-            "  fix: adapter.kind=lora, or start from another adapter",
+            "adapter.start_from: the adapter in {there} is LORA, but adapter.kind is OFT\n  fix: adapter.kind=lora",
         ),
     ],
 )
@@ -225,7 +224,7 @@ def test_start_from_refuses_a_missing_adapter(tmp_path):
         initial_adapter_digests(lora(start_from=f"{tmp_path}/nowhere"))
     assert str(caught.value) == (
         f"adapter.start_from={tmp_path}/nowhere: there is no adapter: adapter_config.json is missing\n"
-        "  fix: name a finished run of sft train, or a directory that PEFT wrote"
+        "  fix: adapter.start_from=RUN that has finished, or a directory that PEFT wrote (sft runs lists the runs)"
     )
 
 
@@ -294,4 +293,4 @@ def test_frozen_adapter_of_another_base_is_refused(build, tmp_path):
     assert str(caught.value).startswith(
         f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot be loaded onto this base: Target modules"
     )
-    assert str(caught.value).endswith("  fix: name an adapter of the same base")
+    assert str(caught.value).endswith("  fix: adapter.frozen_adapters.0=RUN with the same base (sft runs lists them)")

@@ -97,13 +97,13 @@ def test_named_experts_are_adapted(tmp_path):
             "llama",
             AdapterConfig(kind=AdapterKind.oft, oft=OftConfig(block_size=48)),
             "adapter.oft.block_size=48: 48 does not divide the 128 inputs of layer model.layers.0.self_attn.q_proj\n"
-            "  fix: adapter.oft.block_size=32, or name other layers in adapter.target_modules",
+            "  fix: adapter.oft.block_size=32, or adapter.target_modules=[all-linear]",
         ),
         (
             "gpt2",
             AdapterConfig(kind=AdapterKind.oft),
             "adapter.kind=oft: OFT supports linear layers only, but transformer.h.0.attn.c_attn is Conv1D\n"
-            "  fix: name linear layers in adapter.target_modules, or adapter=lora",
+            "  fix: adapter.target_modules=[all-linear], or adapter=lora",
         ),
         (
             "llama",
@@ -128,7 +128,7 @@ def test_named_experts_are_adapted(tmp_path):
             "llama",
             AdapterConfig(init=Init.pissa, target_modules=["q_proj", "embed_tokens"]),
             "adapter.init=pissa: it reads the matrix of a linear layer, but model.embed_tokens is an embedding\n"
-            "  fix: take embed_tokens off adapter.target_modules, or adapter.init=default",
+            "  fix: adapter.init=default, or remove embed_tokens from adapter.target_modules",
         ),
     ],
 )

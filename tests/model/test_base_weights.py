@@ -155,21 +155,22 @@ def test_selected_weights_learn_and_others_stay(build, make_batch, family, confi
             "llama",
             pattern(train=["lm_haed"]),
             "adapter.train: 'lm_haed' matches no parameter of this model\n"
-            "  fix: the nearest names are lm_head.weight, model.embed_tokens.weight, model.norm.weight",
+            "  fix: adapter.train=[lm_head.weight];"
+            " the nearest names: lm_head.weight, model.embed_tokens.weight, model.norm.weight",
             id="typo",
         ),
         pytest.param(
             "llama",
             pattern(freeze=["layers[0"]),
             "adapter.freeze: 'layers[0' is not a regular expression: unterminated character set at position 6\n"
-            r"  fix: a dot in a name is written \., as in 'layers\.0\.'",
+            r"  fix: write it as Python's re does, as in adapter.freeze=['layers\.0\.']",
             id="expression",
         ),
         pytest.param(
             "llama",
             pattern(train=["norm"], freeze=["norm", "embed"]),
             "adapter.freeze: every parameter that would be trained is frozen\n"
-            "  fix: freeze less, or choose adapter=lora, which freezes the whole base",
+            "  fix: adapter=lora, which freezes the whole base, or remove a pattern from adapter.freeze",
             id="nothing-left",
         ),
     ],

@@ -155,7 +155,7 @@ def test_bypassed_mamba_layers_are_refused():
     assert str(refused.value) == (
         "adapter.target_modules: 'out_proj' names model.layers.0.mamba.out_proj of a state-space layer, whose weight is"
         " used without calling the layer: an adapter would have no effect\n"
-        "  fix: remove out_proj; [all-linear] selects every layer that can be adapted"
+        "  fix: remove out_proj, or adapter.target_modules=[all-linear] for every layer that can be adapted"
     )
 
 

@@ -134,7 +134,7 @@ def test_failed_compilation_is_an_sft_error(monkeypatch):
     assert str(caught.value) == (
         "speed.packing: torch cannot compile the attention of packed rows for this card:"
         " RuntimeError: OutOfResources: shared memory, Required: 114688\n"
-        "  fix: speed.packing=false, or another version of torch and triton"
+        "  fix: speed.packing=false"
     )
 
 

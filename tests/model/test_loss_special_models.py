@@ -69,7 +69,7 @@ def test_a_model_without_experts_has_no_router_loss(build):
         LossModel(build("llama"), packed=False, chunk=4, loss=LossConfig(router=0.01))
     assert str(caught.value) == (
         "loss.router: the model is a LlamaForCausalLM, which has no load-balancing loss\n"
-        "  fix: remove loss.router, or choose a mixture-of-experts model"
+        "  fix: remove loss.router, or model.path=DIR_OR_HUB_ID of a mixture-of-experts model"
     )
     assert LossModel(build("llama"), packed=False, chunk=4).router is None
 

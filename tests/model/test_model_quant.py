@@ -193,7 +193,7 @@ def test_check_4bit_sizes(tmp_path, kind):
     assert str(caught.value) == (
         f"quant.kind={kind.value}: layer model.layers.0.mlp.gate_proj is 64 x 172;"
         f" {kind.value.upper()} on a CPU needs multiples of 64\n"
-        "  fix: quant=none or quant=int8, or train on a CUDA device"
+        "  fix: quant=none or quant=int8, or a machine with a CUDA device"
     )
 
 

@@ -18,7 +18,7 @@ from sft_cli.model.quant import dequantize, evaluation_mode, quantized_layers
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 17, 80, 3, 44, 9, 120, 63, 31]])
-PLAIN = "name the same model in float32, bfloat16 or float16"
+PLAIN = "model.path=DIR_OR_HUB_ID of the same model in float32, bfloat16, float16"
 
 
 def load(path, kind=QuantKind.none, *, full=False, dtype=torch.float32):

@@ -136,7 +136,7 @@ def test_other_directory_is_never_replaced(make_config, home, name, content, pro
     with pytest.raises(SftError) as caught:
         prepare_data(make_config())
     assert str(caught.value) == (
-        f"prepared_dir={home / 'out'}: {problem}\n  fix: name another directory, or remove prepared_dir"
+        f"prepared_dir={home / 'out'}: {problem}\n  fix: prepared_dir={home / 'out-2'}, or remove prepared_dir"
     )
     assert (home / "out" / name).read_text() == content
 
@@ -155,7 +155,7 @@ def test_prepared_dir_below_a_file_is_refused(make_config, home):
         prepare_data(result)
     assert str(caught.value) == (
         f"prepared_dir={home / 'out' / 'below'}: {home / 'out'} is a file\n"
-        "  fix: name another directory, or remove prepared_dir"
+        f"  fix: prepared_dir={home / 'out' / 'below-2'}, or remove prepared_dir"
     )
 
 

@@ -262,12 +262,11 @@ def test_format_plain_escapes_marks():
         (
             ["--row", "38"],
             "--row 38: the split train has 38 examples, numbered from 0\n"
-            "  fix: use one of these numbers, or --row FILE:LINE for a location",
+            "  fix: --row 37, or --row FILE:LINE for a location",
         ),
         (
             ["--row", "0", "--split", "validation"],
-            "--row 0: the split validation has no examples\n"
-            "  fix: use one of these numbers, or --row FILE:LINE for a location",
+            "--row 0: the split validation has no examples\n  fix: --split train, or --row FILE:LINE for a location",
         ),
         (
             ["--row", "other.jsonl:1"],

@@ -78,5 +78,5 @@ def test_arrays_cannot_be_chained(tmp_path, monkeypatch):
     with pytest.raises(SftError) as refused:
         submit_array(tmp_path / "sweep", [tmp_path / "a"], compose([*NO_GPU, "launcher.chain=2"]), 1)
     assert str(refused.value) == (
-        "launcher.chain: 2: members of an array requeue themselves and cannot be chained\n  fix: remove launcher.chain"
+        "launcher.chain: 2: members of an array requeue themselves and cannot be chained\n  fix: launcher.chain=1"
     )

@@ -242,7 +242,7 @@ def test_directive_words_are_quoted(value, word):
             PLAIN,
             "run_dir: '/runs/a\\\\b' holds a backslash, after which sbatch does not expand the job id in the name"
             " of the log\n"
-            "  fix: choose a run_dir without one",
+            "  fix: run_dir=/runs/a_b",
             id="backslash-in-run-dir",
         ),
         pytest.param(

@@ -195,7 +195,7 @@ def test_run_directory_that_cannot_be_created_is_reported(tmp_path):
     with refused as caught, job_files(tmp_path / "file" / "run", {"config.yaml": ""}, "run_dir"):
         pass
     assert str(caught.value) == (
-        f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"
+        f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: run_dir=DIR on a disk that you can write to"
     )
 
 

@@ -66,13 +66,13 @@ def test_mistakes_of_members_are_reported_once():
         pytest.param(
             ["trainer.lr=1e-3,0.001"],
             "command line: two members would train the same: trainer.lr=1e-3, and trainer.lr=0.001\n"
-            "  fix: remove one of them",
+            "  fix: remove trainer.lr=0.001",
             id="the-same-twice",
         ),
         pytest.param(
             ["trainer.lr=1,2", "run_dir=x"],
             "run_dir: each member of a sweep has its own directory\n"
-            "  fix: remove run_dir, and name the sweep's directory with --out DIR",
+            "  fix: remove run_dir; --out DIR is the sweep's directory",
             id="run-dir",
         ),
         pytest.param(
@@ -90,7 +90,7 @@ def test_mistakes_of_members_are_reported_once():
         pytest.param(
             ["launcher=slurm", "launcher.cpus=1,2"],
             "command line: launcher.cpus would differ between the jobs of one array\n"
-            "  fix: give it one value, or submit several sweeps",
+            "  fix: one value for a sweep: launcher.cpus=1",
             id="unlike-jobs",
         ),
         pytest.param(

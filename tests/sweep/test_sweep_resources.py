@@ -43,8 +43,7 @@ def test_member_with_several_processes_needs_one_gpu_each(monkeypatch):
     with pytest.raises(SftError) as caught:
         member_environments(4, [config])
     assert str(caught.value) == (
-        "--parallel 4: each member has 2 processes, but 4 GPUs give it 1\n"
-        "  fix: set --parallel 2, or a smaller launcher.nproc"
+        "--parallel 4: each member has 2 processes, but 4 GPUs give it 1\n  fix: --parallel 2, or launcher.nproc=1"
     )
 
 

@@ -175,7 +175,8 @@ def test_two_processes_do_not_train_in_one_directory(runs):
         with pytest.raises(SftError) as refused:
             runs.resume("r")
     assert str(refused.value) == (
-        f"{done.path}: another process trains there\n  fix: wait for it or stop it; a new run needs another run_dir"
+        f"{done.path}: another process trains there\n"
+        f"  fix: wait for it or stop it; a new run needs a directory of its own: run_dir={done.path}-2"
     )
 
 
@@ -194,5 +195,5 @@ def test_a_run_is_never_overwritten(runs):
         runs.start("r", "trainer.max_steps=1")
     assert str(refused.value) == (
         f"run_dir={done.path}: the directory already contains a run\n"
-        f"  fix: resume it with sft train --resume {done.path}, or choose another run_dir"
+        f"  fix: resume it: sft train --resume {done.path}\n   or: run_dir={done.path}-2"
     )

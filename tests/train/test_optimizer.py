@@ -189,7 +189,7 @@ def test_muon_without_a_matrix_is_refused():
 
     assert str(refused.value) == (
         "trainer.optimizer=muon: Muon updates matrices inside the network, and none of them is trained\n"
-        "  fix: trainer.optimizer=adamw, or train layers (adapter.train, adapter.freeze)"
+        "  fix: trainer.optimizer=adamw, or adapter.train=[REGEX] that selects matrices"
     )
 
 

@@ -134,7 +134,7 @@ def test_a_pattern_of_frozen_parameters_is_refused(tuned):
 
     assert str(refused.value) == (
         "trainer.lr_factors.embed_tokens: it matches only parameters that are not trained (model.embed_tokens.weight)\n"
-        "  fix: train them (adapter.modules_to_save, or adapter=none), or remove it"
+        "  fix: adapter=none, which trains them, or remove trainer.lr_factors.embed_tokens"
     )
 
 

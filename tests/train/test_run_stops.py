@@ -145,7 +145,7 @@ def test_unknown_ids_in_held_out_rows_are_refused(runs, base, tmp_path):
         )
     assert str(refused.value) == (
         "model.tokenizer: the data hold token id 400, but the model has 320 tokens\n"
-        "  fix: use the model's own tokenizer: remove model.tokenizer"
+        "  fix: remove model.tokenizer: the model's own tokenizer is then used"
     )
 
 

@@ -154,7 +154,7 @@ def _check_render_budget(tokenizer: ChatTokenizer, golden: GoldenPrompt) -> None
         template.render(golden.messages, golden.tools, prompt=True)
     except RenderError as error:
         where = f"{golden.where} with the tokenizer in {tokenizer.directory}"
-        raise SftError(where=where, problem=str(error), fix="choose another template=") from error
+        raise SftError(where=where, problem=str(error), fix="template=chatml, or template.path=FILE.jinja") from error
 
 
 def _ids_with_current_date(tokenizer: ChatTokenizer, golden: GoldenPrompt) -> list[int]:

@@ -27,6 +27,7 @@ from sft_cli.chat.template.named_templates import TOOL_USE
 from sft_cli.chat.tokens.tokenizer import SPECIAL_NAMES
 from sft_cli.errors import SftError
 from sft_cli.sandbox.budget import BudgetExceeded
+from sft_cli.utils.similar import closest_name
 
 RENDER_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt", GENERATED_TEXTS)
 """Variables of every rendering."""
@@ -91,12 +92,14 @@ class ChatTemplate:
             raise SftError(
                 where=f"{self.label}, line {error.lineno}",
                 problem=f"not a valid Jinja template: {error.message}",
-                fix="correct that line, or choose another template=",
+                fix="correct that line, or template=chatml, or template.path=FILE.jinja",
             ) from error
         except Exception as error:  # compiling an untrusted template may fail in any way
             message = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
             raise SftError(
-                where=self.label, problem=f"cannot be compiled: {message:.200}", fix="choose another template="
+                where=self.label,
+                problem=f"cannot be compiled: {message:.200}",
+                fix="template=chatml, or template.path=FILE.jinja",
             ) from error
         # Jinja would chain two mappings and iterate over them for every text: half the time of a short one.
         template.globals = {**template.globals, **self.special_tokens, **self.variables}
@@ -155,15 +158,16 @@ class ChatTemplate:
                 raise SftError(
                     where=where,
                     problem="every template gets it from the conversation or the tokenizer",
-                    fix="remove it",
+                    fix=f"remove {where}",
                 )
             if name not in read:
                 others = sorted(read - {*RENDER_VARIABLES, *SPECIAL_NAMES, *self.environment.globals})
+                near = closest_name(name, others)
                 known = f"it reads: {', '.join(others)}" if others else "it reads none"
                 raise SftError(
                     where=where,
                     problem=f"{self.label} reads no such variable ({known})",
-                    fix="correct the name, or remove it",
+                    fix=f"did you mean template.variables.{near}?\nremove {where}" if near else f"remove {where}",
                 )
         return self
 

@@ -9,6 +9,7 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 
 class MissingTemplateError(SftError):
@@ -40,7 +41,11 @@ def _find_source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str,
     if config.path is not None:
         file = Path(resolve(config.path))
         if not file.is_file():
-            raise SftError(where=f"template.path={config.path}", problem="no such file", fix="check the path")
+            raise SftError(
+                where=f"template.path={config.path}",
+                problem="no such file",
+                fix="template.path=FILE.jinja, or template=auto",
+            )
         try:
             return file.read_text(encoding="utf-8"), str(config.path)
         except UnicodeDecodeError as error:
@@ -56,10 +61,11 @@ def _find_source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str,
     if config.name in own:
         return own[config.name], f"the tokenizer's own template {config.name}"
     others = f"the tokenizer's own: {', '.join(own)}" if own else "the tokenizer has none with a name"
+    near = closest_name(config.name, [*known, *own]) or "auto"
     raise SftError(
         where=f"template.name={config.name}",
         problem="no such template",
-        fix=f"choose one of: auto, {', '.join(known)}; {others}",
+        fix=f"template.name={near}; the names: auto, {', '.join(known)}; {others}",
     )
 
 

@@ -18,7 +18,7 @@ def rule_errors(data: DataConfig) -> list[SftError]:
             SftError(
                 where="data.override_system=true",
                 problem="data.system is not set: there is nothing to put in place of the system messages",
-                fix="set data.system to the text (or to '' for none), or remove data.override_system",
+                fix="data.system=TEXT (data.system='' for none), or remove data.override_system",
             )
         )
     for i, pattern in enumerate(data.no_loss_patterns):

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from sft_cli.errors import SftError
 
 SERVER_FIX = (
-    "transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own (leave"
-    " model.tokenizer out), or set tokenizer_class=PreTrainedTokenizerFast in tokenizer_config.json"
+    "transformers rebuilds this tokenizer differently from its tokenizer.json: remove"
+    ' model.tokenizer, or write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
 )
 
 

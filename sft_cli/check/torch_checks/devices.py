@@ -113,6 +113,6 @@ def rendezvous_check() -> CheckResult:
         if process.returncode:
             errors.append((err.decode().strip().splitlines() or ["no message"])[-1])
     if errors or outputs != ["3", "3"]:
-        fix = "check firewalls on the loopback interface, or export GLOO_SOCKET_IFNAME=lo"
+        fix = "export GLOO_SOCKET_IFNAME=lo, or allow connections on the loopback interface"
         return fail("processes", f"two processes do not connect: {(errors or outputs)[0]}", fix)
     return ok("processes", "two processes connected over gloo on 127.0.0.1")

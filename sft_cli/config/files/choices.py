@@ -52,7 +52,9 @@ def missing_recipe_file(name: str, recipes: Collection[str], where: str) -> SftE
     near = closest_name(Path(name).name, files) or (files[0] if len(files) == 1 else None)
     path = Path(name).parent / (near or "")
     typed = f"recipe={path}" if path.is_absolute() or str(path).startswith("~") else f"recipe=./{path}"
-    fix = f"did you mean {shell_quote(typed)}?" if near else f"check the path; {_recipe_fix(Path(name).stem, recipes)}"
+    fix = (
+        f"did you mean {shell_quote(typed)}?" if near else f"correct the path; {_recipe_fix(Path(name).stem, recipes)}"
+    )
     return SftError(where=where, problem=f"there is no recipe file {name}", fix=fix)
 
 
@@ -72,7 +74,10 @@ def check_options(group: str, chosen: Any, places: SearchPath, where: str) -> li
     """What is wrong with the option, or list of options, chosen for a group; nothing if all is well."""
     if isinstance(chosen, list) and group not in SEVERAL:
         problem = f"{group} takes one option, not {len(chosen)}"
-        return [SftError(where=where, problem=problem, fix=f"choose one of {', '.join(places.options[group])}")]
+        options = places.options[group]
+        first = next((one for one in chosen if one in options), next(iter(options)))
+        typed = f"{group}={first}" if where == COMMAND_LINE else f"`{group}: {first}`"
+        return [SftError(where=where, problem=problem, fix=f"{typed}; options: {', '.join(options)}")]
     return [
         error
         for option in (chosen if isinstance(chosen, list) else [chosen])
@@ -97,7 +102,7 @@ def _check_option(group: str, option: Any, places: SearchPath, where: str) -> Sf
     if where != COMMAND_LINE:  # in a file the same choice is a line
         hint = re.sub(r"(=\w+) (?=[a-z]+=)", r"\1 and ", hint)
         hint = re.sub(r"\b([a-z]+)=([\w.-]+)(?=[ ;?])", r"`\1: \2`", hint)
-    hint = hint or f"remove {group}, or choose another; "
+    hint = hint or f"remove {group}; "
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 
 

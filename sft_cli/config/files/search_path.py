@@ -42,7 +42,7 @@ def search_path(config_dirs: Sequence[str] = ()) -> SearchPath:
             raise SftError(
                 where=f"-d {folder}",
                 problem="there is no such directory",
-                fix="name a directory that holds recipe files, or folders such as data/ and trainer/",
+                fix="-d DIR with recipe files, or with folders such as data/ and trainer/; or remove -d",
             )
     dirs = [folder for folder in (Path("configs"), *given) if folder.is_dir()]
     recipe_dirs = [folder for folder in (package_dir("recipes"), Path("recipes"), *given) if folder.is_dir()]

@@ -118,7 +118,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         raise SftError(
             where=display_name(file),
             problem=f"it has {size:,} bytes; a config has {MAX_BYTES:,} at most",
-            fix="name a config; rows of data go into a file of their own, named by data.mix.local.path=FILE",
+            fix="write rows of data into a file of their own: data.mix.local.path=FILE",
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)

@@ -114,10 +114,10 @@ def _check_values(word: str, values: Sequence[str]) -> list[SftError]:
                 fix=f'write "{key}=[{text}]" for one list, or "{key}={lists}" for a sweep over {len(values)}',
             )
         ]
+    once = f"{key}={','.join(dict.fromkeys(values))}"
     repeated = sorted({value for value in values if values.count(value) > 1})
     return [
-        SftError(where=COMMAND_LINE, problem=f"{word} names {value} twice", fix="remove one of them")
-        for value in repeated
+        SftError(where=COMMAND_LINE, problem=f"{word} names {value} twice", fix=f"write {once}") for value in repeated
     ]
 
 
@@ -125,9 +125,10 @@ def _check_size(swept: Mapping[str, Sequence[str]]) -> None:
     """Refuse a sweep with more than ``MOST`` members."""
     if (number := math.prod(len(values) for values in swept.values())) > MOST:
         counts = " x ".join(f"{len(values):,} of {key}" for key, values in swept.items())
+        longest = max(swept, key=lambda key: len(swept[key]))
         least = " at least" if any(len(values) > MOST for values in swept.values()) else ""
         raise SftError(
             where=COMMAND_LINE,
             problem=f"a sweep has at most {MOST:,} members, and this one has{least} {number:,}: {counts}",
-            fix="give fewer values, or several sweeps",
+            fix=f"give fewer values, as in {longest}={','.join(swept[longest][:2])}, in several sweeps",
         )

@@ -146,7 +146,7 @@ def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "adapter.start_from",
             f"adapter.start_from names an adapter, but adapter.kind {adapter.kind.value} trains the model itself",
-            "set model.path to the model to start from, or choose adapter=lora",
+            "model.path=DIR_OR_HUB_ID to start from, or choose adapter=lora",
             clash="adapter.kind",
         )
     elif adapter.start_from is not None and adapter.kind is AdapterKind.lora and adapter.init is not Init.default:

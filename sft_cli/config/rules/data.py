@@ -46,7 +46,9 @@ def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
             )
     for tag in source.tags:
         if tag in _OUR_TAGS:
-            yield ConfigError(f"{key}.tags", f"{key}.tags.{tag} is a tag set by sft prepare", "choose another name")
+            yield ConfigError(
+                f"{key}.tags", f"{key}.tags.{tag} is a tag set by sft prepare", f"rename {key}.tags.{tag}"
+            )
     for name, role in source.roles.items():
         if role not in ROLES:
             yield ConfigError(
@@ -169,14 +171,14 @@ def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
                 yield ConfigError(
                     "data.stages",
                     f"{key}.mix.{name} is {weight:g}; a weight must be above 0",
-                    f"remove {name} from this stage's mix, or give it a weight such as 1.0",
+                    f"remove {name} from this stage's mix, or write {name}: 1.0",
                 )
         if stage.difficulty != "difficulty" and stage.order is not Order.by_difficulty:
             yield ConfigError(
                 "data.stages",
                 f"{key}.difficulty is {stage.difficulty!r}, but the stage's order is {stage.order.value}: "
                 "it would not be read",
-                "set order: by_difficulty, or remove difficulty",
+                "write order: by_difficulty, or remove difficulty",
             )
     if data.stages and all(stage.mix for stage in data.stages):
         for name in data.mix:
@@ -184,7 +186,7 @@ def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
                 yield ConfigError(
                     "data.stages",
                     f"the source {name} is in no stage's mix: its rows would never be trained on",
-                    f"name it in a stage, or remove data.mix.{name}",
+                    f"add {name}: 1.0 to the mix of a stage, or remove data.mix.{name}",
                 )
 
 

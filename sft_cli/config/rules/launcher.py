@@ -45,7 +45,7 @@ def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
             "launcher.signal_seconds",
             f"launcher.signal_seconds is {launcher.signal_seconds}, but launcher.time is only {limit} seconds: "
             "the job would stop as soon as it begins",
-            "set a longer launcher.time, or launcher.signal_seconds=0",
+            f"set launcher.signal_seconds={limit // 10}, or increase launcher.time",
             clash="launcher.time",
         )
     for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):

@@ -17,7 +17,7 @@ def check_speed_keys(config: Config) -> Iterator[ConfigError]:
             "speed.tokens_per_micro_batch",
             f"speed.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
             "the longest example would not fit",
-            f"remove it, set speed.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
+            f"remove it, set speed.tokens_per_micro_batch={longest}, or trainer.max_length={tokens}",
             clash="trainer.max_length",
         )
     if speed.gradient_checkpointing is Checkpointing.layers and speed.checkpointed_layers is None:

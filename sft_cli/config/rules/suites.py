@@ -29,7 +29,7 @@ def check_suite_keys(config: EvalConfig) -> Iterator[ConfigError]:
         key = f"eval.suites.{name}"
         if not _NAME.fullmatch(name):
             yield ConfigError(
-                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", f"rename {key}"
             )
         if suite.kind is SuiteKind.choices:
             yield from _check_choices(suite, key)
@@ -74,7 +74,7 @@ def _check_variants(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
     for name in dict.fromkeys(names):
         if name == PLAIN or not _NAME.fullmatch(name) or names.count(name) > 1:
             problem = "is used twice" if names.count(name) > 1 else "cannot be a variant's"
-            yield ConfigError(key, f"{key}: the name {name!r} {problem}", "choose another name")
+            yield ConfigError(key, f"{key}: the name {name!r} {problem}", f"rename {name}")
     if variants.prompts and suite.messages is not None:
         yield ConfigError(
             f"{key}.prompts",

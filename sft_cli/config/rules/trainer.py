@@ -45,7 +45,7 @@ def check_loss_keys(config: Config) -> Iterator[ConfigError]:
                 f"data.mix.{name}.loss_weight",
                 f"data.mix.{name}.loss_weight is {source.loss_weight:g}, but with loss.replay it would have no "
                 "effect: the loss of replayed tokens is a separate mean",
-                f"remove data.mix.{name}.loss_weight, or use it without loss.replay",
+                f"remove data.mix.{name}.loss_weight, or remove loss.replay",
                 clash="loss.replay",
             )
 
@@ -113,7 +113,7 @@ def _check_schedule(trainer: TrainerConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "trainer.warmup_ratio",
             "trainer.warmup_ratio is 0, but trainer.schedule is inverse_sqrt, which falls in units of the warm-up",
-            "set trainer.warmup_ratio=0.03, or another schedule",
+            "set trainer.warmup_ratio=0.03, or trainer.schedule=cosine",
             clash="trainer.schedule",
         )
 
@@ -124,7 +124,7 @@ def _check_retention(trainer: TrainerConfig) -> Iterator[ConfigError]:
         key = f"trainer.retention.probes.{name}"
         if not _NAME.fullmatch(name):
             yield ConfigError(
-                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", f"rename {key}"
             )
         if probe.path is None:
             yield ConfigError(f"{key}.path", f"{key} has no path", f"add {key}.path=FILE")

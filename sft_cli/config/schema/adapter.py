@@ -22,6 +22,8 @@ class AdapterKind(str, Enum):
 
 WHOLE = (AdapterKind.none, AdapterKind.bitfit)
 """Kinds that train the base's own weights: the result is a whole model in ``model/``, with nothing to merge."""
+ALL_LINEAR = "all-linear"
+"""The value of ``target_modules`` that selects every linear layer."""
 MERGEABLE = (AdapterKind.lora, AdapterKind.vera, AdapterKind.ia3, AdapterKind.oft)
 """Kinds attached to layers, which can be merged into the base's weights."""
 VIRTUAL = (AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter)

@@ -86,7 +86,7 @@ def parse_content(value: Any, role: str, place: str, names: str, context: RowCon
             where=context.where,
             reason="loss flags of parts",
             problem=f"the parts of field {place!r} are trained with different weights; a message has one",
-            fix="split the message in two, or mask the parts that must not be trained with data.no_loss_patterns",
+            fix="split the message in two, or mask parts by their text: data.no_loss_patterns=['REGEX']",
         )
     content.weight = weights[0] if weights else None
     return content

@@ -110,7 +110,9 @@ def _refuse_absent_columns(present: list[str], mapped: Mapping[str, str], source
         where=f"data.mix.{source}.format",
         problem=f"columns maps {absent[0]} to {mapped[absent[0]]!r}, which the first row does not have; it has "
         f"{format_list(present, limit=12)}",
-        fix=columns if right != mapped else "name columns that the rows have; `sft formats` lists what each needs",
+        fix=columns
+        if right != mapped
+        else f"data.mix.{source}.columns={{{absent[0]}: COLUMN}}; `sft formats` lists what each needs",
     )
 
 

@@ -129,7 +129,7 @@ def _check_label(fields: Fields, context: RowContext) -> None:
                 where=context.where,
                 reason=f"{name} is false",
                 problem=f"field {fields.columns[name]!r} marks the answer as bad",
-                fix="no change is needed: format=chosen counts such rows and trains on the others",
+                fix="no change is needed: data.mix.NAME.format=chosen counts such rows and trains on the others",
                 by="chosen",
             )
 

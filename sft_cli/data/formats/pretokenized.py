@@ -61,7 +61,8 @@ def _trained(fields: Fields, options: FormatOptions, ids: list[int]) -> list[boo
             where=fields.row.where,
             reason="token ids without labels",
             problem="the row has input_ids, but neither labels nor a mask of the trained tokens",
-            fix="add labels (-100 for tokens without loss) or a loss_mask; role=replay trains whole documents",
+            fix="add labels (-100 for tokens without loss) or a loss_mask; "
+            f"data.mix.{fields.row.source}.role=replay trains whole documents",
         )
     (first, trained), *others = masks.items()
     for name, other in others:

@@ -99,7 +99,7 @@ def _by_number(sizes: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
         raise SftError(
             where="data.val_rows",
             problem=f"data.val_rows is {rows}, but there are only {total} training rows",
-            fix="set a smaller number, or a share: data.val_fraction=0.05",
+            fix=f"data.val_rows={total // 2}, or a share: data.val_fraction=0.05",
         )
     return np.minimum(apportion(rows * sizes / total, rows), np.maximum(sizes - 1, 0))
 

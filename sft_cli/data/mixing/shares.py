@@ -104,7 +104,7 @@ def _remaining_rows(data: DataConfig, fixed_rows: int) -> int:
         raise SftError(
             where="data.total_rows",
             problem=f"data.total_rows is {data.total_rows}, but the sources with epochs alone give {fixed_rows} rows",
-            fix=f"set data.total_rows above {fixed_rows}, or smaller epochs",
+            fix=f"data.total_rows={fixed_rows + 1} or more",
         )
     return data.total_rows - fixed_rows
 
@@ -115,7 +115,7 @@ def _refuse_too_many_rows(rows: float) -> None:
         raise SftError(
             where="data.mix",
             problem=f"an epoch would hold {rows:,.0f} rows, more than {MAX_ROWS:,}",
-            fix="set a smaller weight, epochs or data.total_rows; trainer.epochs repeats the whole epoch",
+            fix="reduce epochs or weight of its sources, or data.total_rows; trainer.epochs=2 repeats the whole epoch",
         )
 
 
@@ -161,5 +161,5 @@ def _refuse_empty(
             raise SftError(
                 where=f"data.mix.{name}",
                 problem=f"the source has no {missing} left, so its share of the mix cannot be met",
-                fix="take it out of the mix, or relax the settings that drop its rows (the ledger lists the reasons)",
+                fix=f"remove {name} from data.mix, or keep more of its rows: data.mix.{name}.max_rows, clean.steps",
             )

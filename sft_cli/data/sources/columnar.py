@@ -111,7 +111,7 @@ def _seekable(file: RemoteFile) -> BinaryIO:
     opened = file.open()
     if not opened.seekable():
         problem = f"the server of {file.path!r} sends no byte ranges, which reading such a file needs"
-        raise SftError(where=file.key, problem=problem, fix="set stream=false for this source to download it")
+        raise SftError(where=file.key, problem=problem, fix=f"{file.key.rpartition('.')[0]}.stream=false downloads it")
     return opened
 
 

@@ -24,7 +24,7 @@ def column_names(cells: list[str], where: str, delimiter: str, options: ReadOpti
     names = [name or f"{UNNAMED}{number}" for number, name in enumerate(cells)]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
-        fix = "give each column its own name"
+        fix = "write a name of its own for each column"
         raise SftError(where=where, problem=f"the header has {duplicates[0]!r} twice", fix=fix)
     if not any(cells):
         raise SftError(where=where, problem="the header is empty", fix="write the column names in the first line")

@@ -39,15 +39,19 @@ def resolve_commit(repo: str, revision: str | None, key: str) -> str | None:
         raise SftError(where=key, problem=f"the hub data set {repo!r} is gated", fix=fix) from error
     except RevisionNotFoundError as error:
         problem = f"the hub data set {repo!r} has no revision {revision!r}"
-        raise SftError(where=key, problem=problem, fix="set revision to a branch, tag or commit that exists") from error
+        raise SftError(
+            where=key,
+            problem=problem,
+            fix=f"{_setting(key, 'revision')}=main, or any branch, tag or commit that exists",
+        ) from error
     except RepositoryNotFoundError as error:
         problem = f"{repo!r} is neither a local path nor a data set on the hub"
         raise SftError(
-            where=key, problem=problem, fix="check the name; for a private data set, hf auth login"
+            where=key, problem=problem, fix=f"{key}=OWNER/NAME; for a private data set, hf auth login"
         ) from error
     except HfHubHTTPError as error:
         problem = f"the hub refused {repo!r}: {str(error).splitlines()[0]}"
-        raise SftError(where=key, problem=problem, fix="try again later") from error
+        raise SftError(where=key, problem=problem, fix="run the command again later") from error
     except (HTTPError, OSError):
         return None
 
@@ -66,9 +70,14 @@ def load_table(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"
             where=key,
             problem=f"the hub cannot be reached, and commit {revision} of {config.path!r} "
             "is not the newest one in the cache",
-            fix="run once with a network, or remove the revision",
+            fix=f"run the command once with a network, or remove {_setting(key, 'revision')}",
         )
     return _label(config, revision, split), loaded.data
+
+
+def _setting(key: str, field: str) -> str:
+    """Return the key of another field of the source whose path has this key."""
+    return f"{key.rpartition('.')[0]}.{field}"
 
 
 def load_stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDataset"]:
@@ -78,7 +87,9 @@ def load_stream(config: SourceConfig, split: str, key: str) -> tuple[str, "Itera
     assert config.path is not None
     if resolve_commit(config.path, config.revision, key) is None:
         problem = f"the hub cannot be reached, and {config.path!r} is streamed"
-        raise SftError(where=key, problem=problem, fix="run it with a network, or set stream=false for this source")
+        raise SftError(
+            where=key, problem=problem, fix=f"run the command with a network, or {_setting(key, 'stream')}=false"
+        )
     loaded, revision = _open(config, split, key, streaming=True)
     assert isinstance(loaded, IterableDataset)
     return _label(config, revision, split), loaded
@@ -117,7 +128,7 @@ def stream_batches(
     except pyarrow.ArrowException as error:
         problem = f"{label!r} cannot be read: {str(error).splitlines()[0]}"
         raise SftError(
-            where=key, problem=problem, fix="report it to the authors of the data set, or use another one"
+            where=key, problem=problem, fix=f"report it to the authors of the data set, or {key}=FILE_OR_HUB_ID"
         ) from error
 
 
@@ -132,7 +143,8 @@ def _open(config: SourceConfig, split: str, key: str, *, streaming: bool) -> tup
         loaded = load_dataset(config.path, config.name, split=split, revision=revision, streaming=streaming)
     except (ValueError, DatasetNotFoundError, ConnectionError, OSError) as error:
         problem = f"cannot load split {split!r} of the hub data set {config.path!r}: {str(error).splitlines()[0]}"
-        fix = "check name, split and revision of the source; offline, only cached data sets can be loaded"
+        page = f"https://huggingface.co/datasets/{config.path}"
+        fix = f"{_setting(key, 'split')}=SPLIT from {page}; offline, only cached data sets can be loaded"
         raise SftError(where=key, problem=problem, fix=fix) from error
     return loaded, revision  # pyright: ignore[reportReturnType]
 
@@ -150,7 +162,7 @@ def pinned_commit(config: SourceConfig, key: str) -> str:
         raise SftError(
             where=key,
             problem=f"{config.path!r} is not a local path, and the hub cannot be reached",
-            fix="set path to a local file, or load the data set once with a network",
+            fix=f"{key}=FILE, or run the command once with a network",
         )
     return commit
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.redaction import is_address
 from sft_cli.data.row_errors import format_list
@@ -127,11 +128,11 @@ def path_not_found(location: SourceLocation) -> SftError:
     names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
     near = closest_name(path.name, names)
     if near is not None:
-        fix = f"did you mean {str(path.parent / near)!r}?"
+        fix = f"did you mean {format_override(location.key, str(path.parent / near))}?"
     elif names and not location.given.startswith(BUILTIN):
-        fix = f"{str(path.parent)!r} holds {format_list(_by_similarity(names, path.name))}"
+        fix = f"{location.key}=FILE; {str(path.parent)!r} holds {format_list(_by_similarity(names, path.name))}"
     else:
-        fix = "set it to a file, a glob, a directory or the owner/name of a hub data set"
+        fix = f"{location.key}=FILE, a glob, a directory or the owner/name of a hub data set"
     return SftError(where=location.key, problem=problem, fix=fix)
 
 
@@ -174,7 +175,9 @@ def _remote_files(location: SourceLocation, stored: bool) -> list[FileGroup]:
         refuse_mixed_documents(list(labels), location)
     if not labels:
         problem = f"no file matches {remote.display_url(location.given)!r}"
-        raise SftError(where=location.key, problem=problem, fix="check the address; ** matches nested folders")
+        raise SftError(
+            where=location.key, problem=problem, fix=f"{location.key}=URL with files; ** matches nested folders"
+        )
     groups = []
     for label, file in labels.items():
         kind = file_kind(label, location)
@@ -192,7 +195,7 @@ def _glob_files(path: Path, location: SourceLocation) -> list[FileGroup]:
     if not matches:
         base = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
         names = sorted(os.listdir(base)) if base.is_dir() else []
-        fix = f"{str(base)!r} holds {format_list(names)}" if names else f"there is nothing in {str(base)!r}"
+        fix = f"{location.key}=FILE; {str(base)!r} holds {format_list(names) if names else 'nothing'}"
         raise SftError(where=location.key, problem=f"no file matches {location.given!r}", fix=fix)
     refuse_mixed_documents(matches, location)
     base = Path(os.path.commonpath([match.parent for match in matches]))

@@ -218,7 +218,7 @@ def _filesystem(url: str, key: str) -> Any:
     scheme = urlsplit(url).scheme
     if scheme not in SCHEMES:
         problem = f"{scheme}:// is not supported; the schemes are {', '.join(SCHEMES)}"
-        raise SftError(where=key, problem=problem, fix="use one of these schemes, or a local path without a scheme")
+        raise SftError(where=key, problem=problem, fix=f"{key}=https://HOST/FILE, or a local path without a scheme")
     if not urlsplit(url).netloc:
         fix = "write it as scheme://host/path, such as https://example.org/rows.jsonl or s3://bucket/rows.jsonl"
         raise SftError(where=key, problem=f"{display_url(url)!r} has no host", fix=fix)

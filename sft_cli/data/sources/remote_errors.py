@@ -47,12 +47,12 @@ def explain_failure(error: BaseException, url: str, shown: str, key: str) -> Sft
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         problem, fix = (
             f"the disk is full, {shown!r} cannot be stored",
-            "free disk space, or set SFT_HOME to a larger disk",
+            "free disk space, or export SFT_HOME=DIR on a larger disk",
         )
     elif isinstance(error, ClientPayloadError):
         problem, fix = f"the connection to {host} was lost while {shown!r} was read", "run the command again"
     elif status is None:
-        fix = "check the address and the network, then run the command again"
+        fix = f"{key}=URL with the right address, or run the command again with a network"
         return Unreachable(where=key, problem=f"{host} cannot be reached for {shown!r}", fix=fix)
     elif status in (404, 410):
         problem, fix = f"{shown!r} does not exist", NOT_FOUND.get(scheme, "check the address")
@@ -72,7 +72,7 @@ def signature_not_stored(url: str, shown: str, key: str) -> Unreachable:
 
 def unusable_address(key: str, problem: str) -> SftError:
     """Return the error for an address that is not a file."""
-    fix = "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)"
+    fix = f"{key}=URL of the file itself (on GitHub the raw one; on the hub owner/name, hf://datasets/…)"
     return SftError(where=key, problem=problem, fix=fix)
 
 

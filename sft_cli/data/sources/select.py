@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
 
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.redaction import is_address
 from sft_cli.data.row_errors import format_list
 from sft_cli.data.sources import columnar, json_documents, remote, text_files
@@ -116,7 +117,7 @@ def select_files(files: Sequence[P], location: SourceLocation) -> list[P]:
     files = [file for file in files if suffix(file) in READABLE and not _is_not_data(file)]
     if not files:
         problem = f"{display_path(location)!r} holds no data file"
-        raise SftError(where=location.key, problem=problem, fix=f"supported suffixes: {KINDS}")
+        raise SftError(where=location.key, problem=problem, fix=f"{location.key}=FILE with one of the suffixes {KINDS}")
     _refuse_mixed_kinds(files, location)
     return _of_split(files, location)
 
@@ -139,7 +140,7 @@ def _of_split(files: Sequence[P], location: SourceLocation) -> list[P]:
         raise SftError(
             where=location.key,
             problem=f"{display_path(location)!r} has splits {format_list(names)}, but {strays[0].name!r} is in none",
-            fix="move that file, or set path to a glob of the files to read",
+            fix=f"move that file, or name the files to read: {_glob(location, suffix(files[0]))}",
         )
     if location.split not in names:
         raise split_not_found(names, location)
@@ -160,10 +161,11 @@ def _split_of(relative: PurePath) -> str | None:
 def refuse_split(location: SourceLocation) -> None:
     """Refuse a configured split of a path without splits, where it would be ignored."""
     if location.named:
+        source = location.options.source
         raise SftError(
             where=location.key,
             problem=f"split {location.split!r} is set, but {display_path(location)!r} has no splits",
-            fix="remove the split, or set validation_path to the held-out file",
+            fix=f"remove {source}.split, or {source}.validation_path=FILE for held-out rows",
         )
 
 
@@ -173,8 +175,13 @@ def split_not_found(splits: Sequence[str], location: SourceLocation) -> SftError
     return SftError(
         where=location.key,
         problem=f"{display_path(location)!r} has no split {location.split!r}; it has {format_list(splits)}",
-        fix=f"choose one of them, for example {near}",
+        fix=format_override(location.options.split_key or f"{location.options.source}.split", near),
     )
+
+
+def _glob(location: SourceLocation, ending: str) -> str:
+    """Return the setting that names the files of a directory with one ending."""
+    return format_override(location.key, f"{display_path(location).rstrip('/')}/*{ending}")
 
 
 def not_text_file(name: str, location: SourceLocation) -> SftError:
@@ -182,7 +189,7 @@ def not_text_file(name: str, location: SourceLocation) -> SftError:
     return SftError(
         where=location.key.rpartition(".")[0] + ".format",
         problem=f"the format lines reads text files with one document per line, and {name!r} is not a text file",
-        fix=f"use files that end in {' or '.join(DOCUMENTS)}, compressed or not, or remove the format",
+        fix=f"rename the file to end in {' or '.join(DOCUMENTS)}, or remove {location.options.source}.format",
     )
 
 
@@ -193,7 +200,7 @@ def _refuse_mixed_kinds(files: Sequence[PurePath], location: SourceLocation) -> 
         raise SftError(
             where=location.key,
             problem=f"{display_path(location)!r} holds several kinds of files: {format_list(kinds)}",
-            fix=f"set path to a glob of those to read, for example {display_path(location).rstrip('/')}/*{kinds[0]}",
+            fix=f"name those to read, as in {_glob(location, kinds[0])}",
         )
 
 
@@ -201,8 +208,14 @@ def refuse_mixed_documents(files: Sequence[PurePath], location: SourceLocation) 
     """Refuse a glob that matches data files and documents, where a README would become a row."""
     documents = [file for file in files if suffix(file) in DOCUMENTS]
     if documents and len(documents) < len(files):
+        other = f"*{next(suffix(file) for file in files if file not in documents)}"
+        typed = format_override(location.key, str(PurePath(location.given).with_name(other)))
         problem = f"{display_path(location)!r} matches data files and documents, such as {documents[0].name!r}"
-        raise SftError(where=location.key, problem=problem, fix="match one of the two, for example *.jsonl")
+        raise SftError(
+            where=location.key,
+            problem=problem,
+            fix=f"name one of the two, as in {typed}",
+        )
 
 
 def display_path(location: SourceLocation) -> str:
@@ -215,5 +228,5 @@ def file_kind(file: PurePath, location: SourceLocation) -> str:
     kind = suffix(file)
     if kind not in READABLE:
         problem = f"the suffix of {file.name!r} is not supported"
-        raise SftError(where=location.key, problem=problem, fix=f"supported suffixes: {KINDS}")
+        raise SftError(where=location.key, problem=problem, fix=f"{location.key}=FILE with one of the suffixes {KINDS}")
     return kind

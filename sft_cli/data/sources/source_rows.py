@@ -87,7 +87,7 @@ def source_location(config: SourceConfig, name: str, split: SplitName) -> Source
         raise SftError(
             where=f"{key}.validation_split",
             problem="validation_path is set as well, but only one of them can be read",
-            fix="remove one of the two",
+            fix=f"remove {key}.validation_path or {key}.validation_split",
         )
     lines = config.format == LINES
     given, split_name, field = config.path, config.split, "split"
@@ -112,7 +112,7 @@ def is_on_hub(config: SourceConfig, location: SourceLocation) -> bool:
         raise SftError(
             where=location.key.rpartition(".")[0] + f".{field}",
             problem=f"{display_path(location)!r} is {kind}; only hub data sets have a {field}",
-            fix=f"remove {field}",
+            fix=f"remove {location.key.rpartition('.')[0]}.{field}",
         )
     if hosted and location.lines:
         raise not_text_file(location.given, location)

@@ -118,7 +118,7 @@ class _FileFeed:
                 raise SftError(
                     where=entry.label,
                     problem="the file is one JSON document, which is read as a whole and cannot be streamed",
-                    fix="write it as JSON lines (one object per line, .jsonl), or set stream=false",
+                    fix=f"{location.options.source}.stream=false, or write it as JSON lines (.jsonl)",
                 )
 
     def records(self, position: Position | None) -> Iterator[tuple[tuple[str, Record], Position]]:

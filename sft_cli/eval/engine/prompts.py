@@ -149,5 +149,5 @@ class ServedPrompts:
             raise SftError(
                 where=entry.where,
                 problem=f"the chat template refuses the item: {reason}",
-                fix="choose a suite without this kind of message, or set eval.suites.NAME.format=text",
+                fix="eval.suites.NAME.format=text, or remove the suite",
             ) from error

@@ -56,7 +56,7 @@ def trainable_names(model: PreTrainedModel, config: AdapterConfig) -> set[str]:
         raise SftError(
             where="adapter.freeze",
             problem="every parameter that would be trained is frozen",
-            fix="freeze less, or choose adapter=lora, which freezes the whole base",
+            fix="adapter=lora, which freezes the whole base, or remove a pattern from adapter.freeze",
         )
     return selected
 
@@ -92,14 +92,14 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str], key: str) ->
             raise SftError(
                 where=key,
                 problem=f"{pattern!r} is not a regular expression: {error}",
-                fix=r"a dot in a name is written \., as in 'layers\.0\.'",
+                fix=rf"write it as Python's re does, as in {key}=['layers\.0\.']",
             ) from error
         if not matched:
             nearest = get_close_matches(pattern.replace("\\", ""), names, n=3, cutoff=0.0)
             raise SftError(
                 where=key,
                 problem=f"{pattern!r} matches no parameter of this model",
-                fix=f"the nearest names are {', '.join(nearest)}",
+                fix=f"{key}=[{nearest[0]}]; the nearest names: {', '.join(nearest)}",
             )
         all_matched |= matched
     return all_matched

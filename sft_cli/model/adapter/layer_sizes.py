@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init
+from sft_cli.config.schema.adapter import ALL_LINEAR, AdapterConfig, AdapterKind, Init
 from sft_cli.errors import SftError
 from sft_cli.model.quant import layer_features
 
@@ -38,7 +38,7 @@ def check_layer_types(layers: Mapping[str, nn.Module], kind: AdapterKind) -> Non
             raise SftError(
                 where=f"adapter.kind={kind.value}",
                 problem=f"{DISPLAY_NAMES[kind]} supports linear layers only, but {name} is {type(layer).__name__}",
-                fix="name linear layers in adapter.target_modules, or adapter=lora",
+                fix=f"adapter.target_modules=[{ALL_LINEAR}], or adapter=lora",
             )
 
 
@@ -51,7 +51,7 @@ def check_oft_blocks(layers: Mapping[str, nn.Module], block_size: int) -> None:
             raise SftError(
                 where=f"adapter.oft.block_size={block_size}",
                 problem=f"{block_size} does not divide the {layer.in_features} inputs of layer {name}",
-                fix=f"adapter.oft.block_size={fitting}, or name other layers in adapter.target_modules",
+                fix=f"adapter.oft.block_size={fitting}, or adapter.target_modules=[{ALL_LINEAR}]",
             )
 
 
@@ -62,7 +62,7 @@ def check_init_rank(layers: Mapping[str, nn.Module], config: AdapterConfig) -> N
             raise SftError(
                 where=f"adapter.init={config.init.value}",
                 problem=f"it reads the matrix of a linear layer, but {name} is an embedding",
-                fix=f"take {name.rsplit('.', 1)[-1]} off adapter.target_modules, or adapter.init=default",
+                fix=f"adapter.init=default, or remove {name.rsplit('.', 1)[-1]} from adapter.target_modules",
             )
         inputs, outputs = layer_features(layer)
         max_rank = inputs if config.init is Init.eva else min(inputs, outputs)

@@ -150,7 +150,7 @@ class PaddedBatches:
             raise SftError(
                 where="adapter.init=eva",
                 problem=f"the directions of the activations have not converged after {EVA_PASSES} passes",
-                fix="a smaller adapter.rank, or adapter.init=default",
+                fix="adapter.init=default, or reduce adapter.rank",
             )
         return iter(self.batches)
 

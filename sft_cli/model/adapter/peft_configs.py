@@ -8,11 +8,10 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init
+from sft_cli.config.schema.adapter import ALL_LINEAR, AdapterConfig, AdapterKind, Init
 from sft_cli.model.adapter import prompt_learning
 from sft_cli.model.adapter.stop_token_rows import trainable_token_indices
 from sft_cli.model.adapter.targets import (
-    ALL_LINEAR,
     adapted_layers,
     excluded_from_all_linear,
     peft_target_modules,

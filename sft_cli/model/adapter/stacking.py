@@ -60,7 +60,7 @@ def load_frozen_adapter(model: PeftModel, number: int, directory: Path) -> None:
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} cannot be loaded onto this base: {str(error).splitlines()[0]}",
-            fix="name an adapter of the same base",
+            fix=f"{where}=RUN with the same base (sft runs lists them)",
         ) from error
     # Not loaded by PEFT: if one adapter has rows of a stop token, PEFT expects them in every adapter.
     matrices = {}

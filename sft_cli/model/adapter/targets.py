@@ -8,13 +8,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.schema.adapter import MERGEABLE, AdapterConfig, AdapterKind
+from sft_cli.config.schema.adapter import ALL_LINEAR, MERGEABLE, AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.layer_sizes import check_layers
 from sft_cli.model.language_model import is_inside, language_modules, non_language_modules
 from sft_cli.model.quant import layer_features
 
-ALL_LINEAR = "all-linear"
 NUM_EXPERTS_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Keys of a model's configuration for its number of experts."""
 OLD_EXPERT_NAMES = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
@@ -58,7 +57,7 @@ def check_target_modules(model: PreTrainedModel, config: AdapterConfig) -> None:
                 where="adapter.target_modules",
                 problem=f"{target!r} names {next(name for name in bypassed if matches_target(name, [target]))} of a"
                 " state-space layer, whose weight is used without calling the layer: an adapter would have no effect",
-                fix=f"remove {target}; [{ALL_LINEAR}] selects every layer that can be adapted",
+                fix=f"remove {target}, or adapter.target_modules=[{ALL_LINEAR}] for every layer that can be adapted",
             )
         if target_matches_any(target, mistaken):
             raise SftError(
@@ -81,7 +80,9 @@ def check_target_parameters(model: PreTrainedModel, targets: Sequence[str]) -> N
             raise SftError(
                 where="adapter.target_parameters",
                 problem=f"{target!r} matches no matrix of this model",
-                fix=f"its stacks of experts are [{', '.join(stacks)}]" if stacks else "remove it: it has no experts",
+                fix=f"adapter.target_parameters=[{','.join(stacks)}], its stacks of experts"
+                if stacks
+                else "remove it: it has no experts",
             )
 
 

@@ -44,7 +44,7 @@ def find_adapter(path: str, where: str) -> Path:
         raise SftError(
             where=f"{where}={path}",
             problem=f"there is no adapter: {missing[0]} is missing",
-            fix="name a finished run of sft train, or a directory that PEFT wrote",
+            fix=f"{where}=RUN that has finished, or a directory that PEFT wrote (sft runs lists the runs)",
         )
     return directory
 
@@ -96,8 +96,7 @@ def load_initial_adapter(model: PeftModel, directory: Path) -> None:
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} is {saved['peft_type']}, but adapter.kind is {kind}",
-            fix=f"adapter.kind={KIND_OF_PEFT_TYPE.get(saved['peft_type'], saved['peft_type'].lower())}, or start from"
-            " another adapter",
+            fix=f"adapter.kind={KIND_OF_PEFT_TYPE.get(saved['peft_type'], saved['peft_type'].lower())}",
         )
     for name, key in CONFIG_KEYS.items():
         if name in expected and expected[name] != saved.get(name):
@@ -123,10 +122,11 @@ def check_tensors_fit(directory: Path, expected: Mapping[str, Tensor], where: st
     differing = sorted(key for key in saved.keys() | shapes.keys() if saved.get(key) != shapes.get(key))
     if differing:
         first = differing[0]
+        config = read_adapter_config(directory)
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} does not fit: {len(differing)} tensors differ, the first is {first},"
             f" {saved.get(first, 'missing')} in the adapter and {shapes.get(first, 'missing')} in the model",
-            fix="train on the same base with the same adapter.target_modules, adapter.modules_to_save and"
-            " adapter.train_stop_token as that adapter",
+            fix=f"train on its base, with its adapter.target_modules and adapter.modules_to_save:"
+            f" model.path={config.get('base_model_name_or_path') or 'DIR_OR_HUB_ID'}",
         )

@@ -94,7 +94,7 @@ def flex_compile_error(error: Exception) -> SftError:
     return SftError(
         where="speed.packing",
         problem=f"torch cannot compile the attention of packed rows for this card: {cause}",
-        fix="speed.packing=false, or another version of torch and triton",
+        fix="speed.packing=false",
     )
 
 

@@ -56,7 +56,7 @@ def make_load_balancing_loss(lm: PreTrainedModel, factor: float | None) -> LoadB
             raise SftError(
                 where="loss.router",
                 problem=f"the model is a {type(lm).__name__}, which has no load-balancing loss",
-                fix="remove loss.router, or choose a mixture-of-experts model",
+                fix="remove loss.router, or model.path=DIR_OR_HUB_ID of a mixture-of-experts model",
             )
         return None
     if factor is None:

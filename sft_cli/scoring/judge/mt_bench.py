@@ -23,7 +23,9 @@ def read_references(file: Path) -> Mapping[str, tuple[str, str]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SftError(where=where, problem=f"cannot read it: {error}", fix="name MT-Bench's file") from error
+        raise SftError(
+            where=where, problem=f"cannot read it: {error}", fix="--references FILE of MT-Bench in UTF-8"
+        ) from error
     found = {}
     for number, line in enumerate(lines, 1):
         if line.strip():

@@ -46,7 +46,11 @@ class Citations(MeanScorer):
         given = item.fields.get(self.sources)
         count = len(given) if isinstance(given, list | tuple) else given
         if not isinstance(count, int) or isinstance(count, bool):
-            raise item_error(item, f"the column {self.sources} has no list of sources", "add it, or set sources")
+            raise item_error(
+                item,
+                f"the column {self.sources} has no list of sources",
+                "add it, or eval.suites.NAME.options.sources=COLUMN",
+            )
         cited = cited_numbers(answer.text.rpartition(REASONING_END)[2])
         scores, reasons = {}, []
         if cited:

@@ -96,7 +96,11 @@ class JsonSchemaMatch(MeanScorer):
             except ValueError as error:
                 raise item_error(item, f"{self.column} is not JSON: {error}", "correct the item's row") from error
         if not isinstance(schema, Mapping | bool):
-            raise item_error(item, f"the column {self.column} has no JSON Schema", "add one, or set the option schema")
+            raise item_error(
+                item,
+                f"the column {self.column} has no JSON Schema",
+                "add one, or eval.suites.NAME.options.column=COLUMN",
+            )
         if isinstance(schema, Mapping) and (problem := _invalid_schema(schema)):
             raise item_error(item, problem, "correct the item's row")
         return schema

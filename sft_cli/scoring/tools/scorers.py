@@ -15,7 +15,11 @@ def _functions(item: Item, column: str) -> Sequence[Mapping[str, Any]]:
     """Return the functions of an item, as BFCL or OpenAI's API describes them."""
     functions = item.fields.get(column)
     if not isinstance(functions, list | tuple) or not functions:
-        raise item_error(item, f"the column {column} has no list of functions", "add it, or set functions")
+        raise item_error(
+            item,
+            f"the column {column} has no list of functions",
+            "add it, or eval.suites.NAME.options.functions=COLUMN",
+        )
     inner = [function.get("function", function) if isinstance(function, Mapping) else {} for function in functions]
     if not all(isinstance(function.get("name"), str) and "parameters" in function for function in inner):
         raise item_error(item, f"a function in {column} has no name or no parameters", "correct the item's row")
@@ -63,7 +67,11 @@ class ToolCalls(MeanScorer):
         accepted = item.fields.get(self.accepted)
         calls = list(accepted) if isinstance(accepted, list | tuple) else []
         if not calls or not all(isinstance(call, Mapping) and len(call) == 1 for call in calls):
-            raise item_error(item, f"the column {self.accepted} has no list of calls", "add it, or set accepted")
+            raise item_error(
+                item,
+                f"the column {self.accepted} has no list of calls",
+                "add it, or eval.suites.NAME.options.accepted=COLUMN",
+            )
         return calls
 
 

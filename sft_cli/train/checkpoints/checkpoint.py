@@ -12,6 +12,7 @@ step-N/manifest.json           sha256 of the files above; written last
 
 import json
 import random
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -207,7 +208,8 @@ def load_trained_weights(directory: Path, model: nn.Module) -> None:
         raise SftError(
             where=str(directory),
             problem=f"the best checkpoint is damaged ({fault})",
-            fix="export the last weights instead: resume with trainer.keep_best=false",
+            fix="export the last weights instead: "
+            f"sft train --resume {shlex.quote(str(directory.parent.parent))} trainer.keep_best=false",
         )
     average = ShardedTensorReader(directory, AVERAGE)
     _copy_into(average if len(average) else ShardedTensorReader(directory, TRAINED), model)

@@ -15,6 +15,7 @@ from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
 from sft_cli.prepare import input_diff
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.disks import unused_path
 from sft_cli.utils.mappings import flatten
 
 MAY_CHANGE = (
@@ -132,10 +133,11 @@ def check_same_data(directory: RunDir, prepared: PreparedData) -> None:
     if directory.data.is_file() and directory.read_json(directory.data)["content"] != prepared.manifest["content"]:
         inputs = directory.read_json(directory.manifest)["inputs"]
         changed = ", ".join(input_diff.changed_names(inputs, prepared.manifest["inputs"])) or input_diff.THIS_VERSION
+        new = shlex.quote(str(unused_path(directory.path)))
         raise SftError(
             where=str(directory.path),
             problem=f"the run began with other rows: {changed} changed since",
-            fix="undo the change and resume, or start a new run",
+            fix=f"undo the change and resume, or start a new run with run_dir={new}",
         )
 
 

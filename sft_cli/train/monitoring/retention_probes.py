@@ -63,7 +63,7 @@ def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Pat
         raise SftError(
             where=f"{key}.metric",
             problem="metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
-            fix=f"set {key}.metric=loss, or name rows with prompts and answers",
+            fix=f"{key}.metric=loss, or {key}.path=FILE with prompts and answers",
         )
     return RetentionProbe(name, probe, split, num_examples, prepared.manifest["content"])
 

@@ -117,7 +117,7 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
                 raise SftError(
                     where="trainer.optimizer=muon",
                     problem="Muon updates matrices inside the network, and none of them is trained",
-                    fix="trainer.optimizer=adamw, or train layers (adapter.train, adapter.freeze)",
+                    fix="trainer.optimizer=adamw, or adapter.train=[REGEX] that selects matrices",
                 )
             return Muon(groups, lr=lr, betas=betas)
 

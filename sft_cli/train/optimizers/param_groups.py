@@ -106,7 +106,7 @@ def _unmatched_pattern_error(pattern: str, trained: list[str], matched: list[str
         return SftError(
             where=where,
             problem=f"it matches only parameters that are not trained ({matched[0]})",
-            fix="train them (adapter.modules_to_save, or adapter=none), or remove it",
+            fix=f"adapter=none, which trains them, or remove {where}",
         )
     words = sorted({word for name in trained for word in name.split(".") if not word.isdigit()})
     suggestion = closest_name(pattern, words)

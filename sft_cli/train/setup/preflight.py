@@ -163,7 +163,7 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
             problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
             fix=_length_advice(config, prepared, limit - virtual)
             if limit - virtual >= 8
-            else "a smaller adapter.virtual.tokens",
+            else f"adapter.virtual.tokens={max(1, min(virtual - 1, limit // 10))}",
         )
     new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
     vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
@@ -172,7 +172,7 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
         yield SftError(
             where="model.tokenizer",
             problem=f"the data hold token id {largest}, but the model has {vocabulary} tokens",
-            fix="use the model's own tokenizer: remove model.tokenizer",
+            fix="remove model.tokenizer: the model's own tokenizer is then used",
         )
 
 
@@ -295,6 +295,6 @@ def _plan_memory(
             where=f"model.path={config.model.path}",
             problem=f"weights and training state need about {gib(memory.weights + memory.training)},"
             f" {gib(free)} is free",
-            fix=f"{hint}, a smaller model, or a larger device",
+            fix=f"{hint}, or model.path=DIR_OR_HUB_ID of a smaller model",
         )
     return MemoryPlan(micro_batch, recompute)

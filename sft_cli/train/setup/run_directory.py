@@ -14,6 +14,7 @@ from sft_cli.run_dir import RunDir
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.train.signals import StopRequested, raise_on_signal
 from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.disks import unused_path
 
 
 @contextmanager
@@ -60,7 +61,8 @@ def require_unused_run_dir(directory: RunDir) -> None:
         raise SftError(
             where=f"run_dir={directory.path}",
             problem="the directory already contains a run",
-            fix=f"resume it with sft train --resume {shlex.quote(str(directory.path))}, or choose another run_dir",
+            fix=f"resume it: sft train --resume {shlex.quote(str(directory.path))}"
+            f"\nrun_dir={shlex.quote(str(unused_path(directory.path)))}",
         )
 
 

@@ -8,6 +8,7 @@ machines are never compared.
 
 import json
 import os
+import shlex
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.utils.disks import unused_path
 from sft_cli.utils.locks import lock
 
 HEARTBEAT_SECONDS = 10.0
@@ -93,7 +95,11 @@ def _in_use_error(file: Path, owner: LockOwner | None) -> SftError:
     """Return the error for a second process."""
     problem = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
     advice = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
-    return SftError(where=str(file.parent), problem=problem, fix=f"{advice}; a new run needs another run_dir")
+    return SftError(
+        where=str(file.parent),
+        problem=problem,
+        fix=f"{advice}; a new run needs a directory of its own: run_dir={shlex.quote(str(unused_path(file.parent)))}",
+    )
 
 
 def _read_owner(file: Path) -> LockOwner | None:
