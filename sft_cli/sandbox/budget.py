@@ -40,6 +40,11 @@ class RenderBudget:
         self._steps = 0
         self._sizes.clear()
 
+    @property
+    def steps(self) -> int:
+        """The steps of the rendering so far."""
+        return self._steps
+
     def spend(self, steps: int) -> None:
         """Count steps."""
         self._steps += steps

@@ -23,15 +23,21 @@ MESSAGE_BOUNDARY = "\ufdd4"
 """Written after every message when one rendering is split into prefixes (prefix_renderer.py)."""
 TRACE_START, TRACE_END, TRACE_DIGITS = "\ufdd5", "\ufdd6", "".join(map(chr, range(0xFDE0, 0xFDF0)))
 """Surround each text of a conversation, with its number, to locate it in a rendering (text_positions.py)."""
-_RESERVED = re.compile("[\ufdd0-\ufdef]")
+RESERVED = re.compile("[\ufdd0-\ufdef]")
+"""The characters that Unicode reserves for internal use."""
 _ESCAPED = "\\ufdd"
 
 
 class SentinelMarker:
-    """Mark the special-token strings of one tokenizer, and find the control tokens that the template wrote."""
+    """Mark the special-token strings of one tokenizer, and find the control tokens that the template wrote.
+
+    Attributes:
+        control_tokens: The special-token strings.
+    """
 
     def __init__(self, tokenizer: ChatTokenizer, sanitize: bool) -> None:
         self._sanitize, self._content_tokens = sanitize, frozenset(tokenizer.content_tokens)
+        self.control_tokens = tuple(tokenizer.control_tokens)
         control = any_of(tokenizer.control_tokens)
         self._control_in_answers = re.compile(any_of(tokenizer.control_tokens.keys() - self._content_tokens))
         self._control, self._marked = re.compile(control), re.compile(f"{MARK_START}(?:{control}){MARK_END}")
@@ -64,7 +70,7 @@ class SentinelMarker:
     def _mark_matches(self, control: re.Pattern[str], value: Any) -> Any:
         """Mark the special-token strings that ``control`` matches, like ``mark``."""
         if isinstance(value, str):
-            if not value.isascii() and _RESERVED.search(value):
+            if not value.isascii() and RESERVED.search(value):
                 raise RenderError("it holds one of U+FDD0 to U+FDEF, which Unicode reserves for internal use")
             match = control.search(value)
             if match is None:
@@ -86,6 +92,10 @@ class SentinelMarker:
         escaped = _ESCAPED in rest and _ESCAPED not in json.dumps(inputs, ensure_ascii=False)
         if MARK_START in rest or MARK_END in rest or escaped:
             raise RenderError("the template cuts or escapes a special-token string in a message")
+
+    def has_control_token(self, text: str) -> bool:
+        """Return whether a text contains a special-token string."""
+        return self._control.search(text) is not None
 
     def find_control_tokens(self, text: str, start: int, end: int) -> Iterator[re.Match[str]]:
         """Yield the control tokens (neither marked nor content tokens) from ``start`` to ``end``."""

@@ -24,6 +24,7 @@ from sft_cli.chat.masks.rendered_text import RenderedText, TrainedSpan, merge_tu
 from sft_cli.chat.masks.sentinels import SentinelMarker
 from sft_cli.chat.masks.serving_text import MarkedConversation, ServingRenderer
 from sft_cli.chat.masks.stop_tokens import StopTokenFinder
+from sft_cli.chat.masks.text_plans import TextPlanner
 from sft_cli.chat.masks.text_positions import Trace
 from sft_cli.chat.template import reasoning_blocks
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
@@ -66,6 +67,9 @@ class SpanFinder:
         self._serving = ServingRenderer(template, self._marker)
         self._stop_token_finder = StopTokenFinder(template, self._marker)
         self._coverage = CoverageChecker()
+        # A plan knows the ends of answers. Other ranges are found in each text.
+        has_plans = not (self._prompt_texts or self._no_loss_finder.is_active or data.train_on is TrainOn.all)
+        self._planner = TextPlanner(template, self._marker) if has_plans else None
         self._eos = tokenizer.special_tokens.get("eos_token", "")
         self._bos = tokenizer.special_tokens.get("bos_token", "") if tokenizer.adds_bos else ""
 
@@ -77,6 +81,16 @@ class SpanFinder:
         """
         if conversation.text is not None:
             return [self._document(conversation.text)]
+        if unroll or self._planner is None:
+            return self._render_variants(conversation, unroll)
+        if (planned := self._planner.text(conversation)) is not None:
+            return [planned]
+        texts = self._render_variants(conversation, unroll)
+        self._planner.learn(conversation, texts, partial(self._trained_indices, conversation.messages))
+        return texts
+
+    def _render_variants(self, conversation: Conversation, unroll: bool) -> list[RenderedText]:
+        """Return the texts of the first variant of a conversation that the template accepts."""
         return try_variants(self._variants(conversation), lambda variant: self._rendered(variant, unroll))
 
     def serving_prompt(self, conversation: Conversation) -> tuple[str, list[dict[str, Any]], list[Any] | None]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import jinja2.meta
@@ -31,6 +31,7 @@ from sft_cli.utils.similar import closest_name
 
 RENDER_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt", GENERATED_TEXTS)
 """Variables of every rendering."""
+Environment = TypeVar("Environment", bound=ChatTemplateEnvironment)
 _PYTHON_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-f]+>")
 HTML_ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
@@ -78,7 +79,10 @@ class ChatTemplate:
     @cached_property
     def environment(self) -> ChatTemplateEnvironment:
         """The Jinja environment of the template."""
-        environment = ChatTemplateEnvironment()
+        return self.set_up(ChatTemplateEnvironment())
+
+    def set_up(self, environment: Environment) -> Environment:
+        """Add the functions of chat templates to an environment, and return it."""
         environment.filters["tojson"] = environment.guard("tojson", tojson)
         environment.globals["raise_exception"] = raise_exception
         environment.globals["strftime_now"] = self.now.strftime
