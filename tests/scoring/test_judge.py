@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from sft_cli.endpoint.client import Completion
 from sft_cli.scoring.judge.pairwise import NULL_ANSWER, compare_pairs, judge_pairs
 from sft_cli.scoring.judge.prompts import comparison
 from sft_cli.scoring.judge.ratings import Rubric, judge_ratings
 from sft_cli.scoring.judge.replies import has_rating, has_winner, parse_reply
-from sft_cli.scoring.judge.requests import Completion
 from sft_cli.scoring.judge.session import JudgeSession
 from sft_cli.scoring.judge.settings import JudgeLimits, JudgeSettings
 from sft_cli.scoring.types import Answer, Item

@@ -6,12 +6,12 @@ from functools import partial
 import openai
 import pytest
 
+from sft_cli.endpoint.client import Completion, RateLimiter
 from sft_cli.errors import SftError
-from sft_cli.scoring.judge.endpoint import RateLimiter, endpoint
+from sft_cli.scoring.judge.endpoint import endpoint
 from sft_cli.scoring.judge.journal import Journal
 from sft_cli.scoring.judge.prompts import rating
 from sft_cli.scoring.judge.replies import has_rating
-from sft_cli.scoring.judge.requests import Completion
 from sft_cli.scoring.judge.session import JudgeSession
 from sft_cli.scoring.judge.settings import JudgeSettings
 from sft_cli.scoring.types import Item
@@ -211,8 +211,8 @@ def test_limits_stop_and_a_higher_limit_continues(tmp_path, limit, problem, opti
 
 def test_requests_per_minute_spread_requests(monkeypatch):
     now, slept = [100.0], []
-    monkeypatch.setattr("sft_cli.scoring.judge.endpoint.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("sft_cli.scoring.judge.endpoint.time.sleep", slept.append)
+    monkeypatch.setattr("sft_cli.endpoint.client.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sft_cli.endpoint.client.time.sleep", slept.append)
     limiter = RateLimiter(120)
     for _ in range(3):
         limiter.wait()
@@ -232,7 +232,7 @@ def test_a_key_is_needed_unless_there_is_a_base_url(monkeypatch):
 
 
 def test_the_client_is_optional(monkeypatch):
-    monkeypatch.setattr("sft_cli.scoring.judge.endpoint.find_spec", lambda name: None)
+    monkeypatch.setattr("sft_cli.endpoint.client.find_spec", lambda name: None)
     with pytest.raises(SftError, match=r"pip install 'sft-cli\[eval\]'"):
         endpoint(JudgeSettings("m"))
 

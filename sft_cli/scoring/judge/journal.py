@@ -6,8 +6,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from sft_cli.endpoint.client import Completion
 from sft_cli.errors import SftError
-from sft_cli.scoring.judge.requests import Completion
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.locks import lock
 

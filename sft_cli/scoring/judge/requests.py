@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sft_cli.endpoint.client import Completion
 from sft_cli.utils.hashing import json_digest
 
 
@@ -33,25 +34,6 @@ class JudgeRequest:
         """Return the digest that identifies the request in a journal; the endpoint's address is not part of it."""
         parts = [model, temperature, max_tokens, self.system, self.content, dict(self.schema), self.attempt]
         return json_digest(parts)[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The reply to a request.
-
-    Attributes:
-        text: The text of the reply.
-        input_tokens: Tokens of the request.
-        output_tokens: Tokens of the reply.
-        seconds: Time from the request to the reply.
-        estimated: Whether the endpoint did not report tokens, so that they are estimated from the texts.
-    """
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-    seconds: float
-    estimated: bool = False
 
 
 Complete = Callable[[JudgeRequest], Completion]

@@ -7,10 +7,11 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+from sft_cli.endpoint.client import Completion
 from sft_cli.errors import SftError
 from sft_cli.scoring.judge.journal import Journal
 from sft_cli.scoring.judge.replies import Check, parse_reply
-from sft_cli.scoring.judge.requests import Complete, Completion, JudgeRequest
+from sft_cli.scoring.judge.requests import Complete, JudgeRequest
 from sft_cli.scoring.judge.settings import JudgeSettings
 
 

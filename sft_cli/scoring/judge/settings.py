@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sft_cli.endpoint.settings import EndpointSettings
+
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 
 
@@ -45,6 +47,13 @@ class JudgeSettings:
     max_cost: float = 0.0
     max_total_tokens: int = 0
     probes: int = 20
+
+    @property
+    def endpoint(self) -> EndpointSettings:
+        """The part of the settings that the client reads."""
+        return EndpointSettings(
+            self.model, self.base_url, self.api_key_variable, self.requests_per_minute, self.timeout, self.retries
+        )
 
 
 @dataclass(frozen=True, slots=True)
