@@ -12,6 +12,8 @@ from sft_cli.errors import SftError
 
 SWEEP_RECORD = "sweep.json"
 """File in the directory of a sweep."""
+MODEL_RECORD = "model.json"
+"""File in a directory of results that belong to no run: the model that was evaluated."""
 MAX_MEMBERS = 8
 """Runs of a sweep that an error names."""
 
@@ -182,6 +184,25 @@ def open_run(path: str, command: str) -> RunDir:
     if not run.config.is_file():
         raise _not_a_run(path, run.path, command)
     return run
+
+
+def open_results(path: str, command: str) -> RunDir:
+    """Return a run directory, or a directory with the results of a model of no run.
+
+    Args:
+        path: The path as typed.
+        command: Words typed before it, for the fix.
+
+    Raises:
+        SftError: The path is neither.
+    """
+    directory = RunDir(Path(path).expanduser())
+    return directory if (directory.path / MODEL_RECORD).is_file() else open_run(path, command)
+
+
+def default_results_dir(name: str) -> Path:
+    """Return ``evals/<name>`` below ``$SFT_HOME`` if set, else below the working directory."""
+    return Path(os.environ.get("SFT_HOME") or ".") / "evals" / name
 
 
 def _not_a_run(typed: str, path: Path, command: str) -> SftError:

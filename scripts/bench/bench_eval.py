@@ -20,8 +20,9 @@ from sft_cli.config.schema.suites import SuiteConfig, SuiteFormat, SuiteKind
 from sft_cli.distributed.process_group import World
 from sft_cli.eval.engine.choices import continuation_logprobs
 from sft_cli.eval.engine.run import EngineModel
+from sft_cli.eval.evaluated import evaluated_run
 from sft_cli.eval.generate import GenerationSettings, answer_batches
-from sft_cli.eval.session import load_tuned, packed_loss_model
+from sft_cli.eval.session import load_evaluated, packed_loss_model
 from sft_cli.eval.settings import eval_config
 from sft_cli.eval.suite_session import engine_model
 from sft_cli.model.attention.packing import use_default_attention
@@ -79,8 +80,9 @@ def timed(work: Callable[[], list[Any]]) -> tuple[list[Any], float]:
 
 
 def _engine(run: RunDir, config: Config, machine: ComputeSetup) -> EngineModel:
-    model = load_tuned(run, config, machine)
-    return engine_model(run, config, packed_loss_model(model, "tuned", config, machine))
+    model = evaluated_run(run, config)
+    weights = load_evaluated(model, config, machine)
+    return engine_model(model, config, packed_loss_model(weights, "tuned", config, machine))
 
 
 def _questions(options: argparse.Namespace) -> LoadedSuite:

@@ -12,7 +12,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Run directories with results of sft eval; the others are compared with the first one.",
+            help="Runs, or directories of results, of sft eval; the others are compared with the first one.",
             show_default=False,
             autocompletion=complete_run,
         ),
@@ -32,9 +32,9 @@ def compare(
     """
     from sft_cli.compare.compare import as_json, compare_runs
     from sft_cli.compare.show import show_comparison
-    from sft_cli.run_dir import open_run
+    from sft_cli.run_dir import open_results
 
-    comparison = compare_runs([open_run(run, "sft compare") for run in runs], base=base)
+    comparison = compare_runs([open_results(run, "sft compare") for run in runs], base=base)
     if json:
         typer.echo(as_json(comparison))
     else:

@@ -39,7 +39,9 @@ class ChangedAnswer:
 
 
 def changed_config(first: RunDir, second: RunDir) -> dict[str, tuple[Any, Any]]:
-    """Return the two values of each key of the configs that differs."""
+    """Return the two values of each key of the configs that differs; none for results of a model of no run."""
+    if not (first.config.is_file() and second.config.is_file()):
+        return {}
     old, new = (dict(flatten(_trained_by(read_yaml(run.config)))) for run in (first, second))
     keys = sorted({*old, *new})
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}

@@ -23,7 +23,10 @@ _ROW_DIGEST = re.compile("[0-9a-f]{12}")
 def differing_keys(first: SuiteRecord, second: SuiteRecord) -> dict[str, tuple[Any, Any]]:
     """Return the two values of each key by which the results are those of different suites."""
     pairs: dict[str, tuple[Any, Any]] = {}
-    for group, ignored in (("definition", OF_PLACES + OF_TOTALS), ("settings", OF_MODELS)):
+    # A suite with a limit of its own never uses the default one.
+    limits = [(record.definition.get("definition") or {}).get("max_new_tokens") for record in (first, second)]
+    unused = ("default_max_new_tokens",) if None not in limits else ()
+    for group, ignored in (("definition", OF_PLACES + OF_TOTALS), ("settings", OF_MODELS + unused)):
         old, new = _flat(first.definition.get(group), ignored), _flat(second.definition.get(group), ignored)
         for key in dict.fromkeys((*old, *new)):
             if old.get(key) != new.get(key):

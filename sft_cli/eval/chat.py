@@ -113,8 +113,8 @@ class ChatModel:
     def __init__(self, run: RunDir, config: Config) -> None:
         from sft_cli.chat.template import server
         from sft_cli.config.schema.adapter import WHOLE
-        from sft_cli.eval.run_files import read_stop_ids
-        from sft_cli.eval.session import load_plain, load_tuned
+        from sft_cli.eval.evaluated import evaluated_run, read_stop_ids
+        from sft_cli.eval.session import load_evaluated, load_plain
         from sft_cli.model.device import choose_compute_setup
         from sft_cli.model.load import load_model_config
 
@@ -122,11 +122,12 @@ class ChatModel:
         machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
         plain = is_plain_model(run.path)
         self._config, self._machine = config, machine
-        self._stops = read_stop_ids(run.path if plain else run.result)
+        model = None if plain else evaluated_run(run, config)
+        self._stops = read_stop_ids(run.path) if model is None else list(model.stop_ids)
         self._tokenizer = server.load_server_tokenizer(
             run.path if plain else run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
         )
-        self._model = load_plain(config, machine) if plain else load_tuned(run, config, machine)
+        self._model = load_plain(config, machine) if model is None else load_evaluated(model, config, machine)
         clear_progress()  # from now on only answers are printed
 
     def answer(self, messages: Messages, *, stop_on_ctrl_c: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Run tasks of lm-evaluation-harness on a model of a run, and print their table."""
+"""Run tasks of lm-evaluation-harness on a model, and print their table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 from sft_cli.config.schema.config import Config
 from sft_cli.console import say, table
+from sft_cli.eval.evaluated import EvaluatedModel, ModelLabel
 from sft_cli.eval.harness import run_tasks, task_manager, write_tasks
-from sft_cli.eval.suite_session import ModelLabel, engine_model, engine_settings, model_record
+from sft_cli.eval.suite_session import engine_model, engine_settings
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.run_dir import RunDir
 from sft_cli.suites.score_table import metric_table
 
 
@@ -22,25 +22,25 @@ class HarnessOutcome:
     files: tuple[Path, ...] = ()
 
 
-def run_harness(run: RunDir, config: Config, loss_model: LossModel, label: ModelLabel) -> HarnessOutcome:
+def run_harness(model: EvaluatedModel, config: Config, loss_model: LossModel, label: ModelLabel) -> HarnessOutcome:
     """Answer and score the chosen tasks, and write their scores; nothing without tasks.
 
     Args:
-        run: The run.
-        config: Its config with the overrides of the command line.
-        loss_model: The model; the caller enters autocast.
-        label: Which model of the run it is.
+        model: The evaluated model.
+        config: The config of the evaluation.
+        loss_model: The weights; the caller enters autocast.
+        label: Whether they are those of the model or of its base.
     """
     chosen = config.eval.lm_eval
     if not chosen.tasks:
         return HarnessOutcome({})
-    scores = run_tasks(engine_model(run, config, loss_model), chosen, task_manager(chosen), config.eval.limit)
+    scores = run_tasks(engine_model(model, config, loss_model), chosen, task_manager(chosen), config.eval.limit)
     identity = {
-        "model": model_record(run, config, label),
-        "generation": engine_settings(run, config),
+        "model": model.record(label),
+        "generation": engine_settings(model, config),
         "limit": config.eval.limit,
     }
-    return HarnessOutcome(scores, tuple(write_tasks(run.eval, scores, chosen, identity)))
+    return HarnessOutcome(scores, tuple(write_tasks(model.results, scores, chosen, identity)))
 
 
 def print_tasks(tuned: HarnessOutcome, base: HarnessOutcome | None) -> None:

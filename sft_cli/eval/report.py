@@ -12,7 +12,6 @@ from sft_cli.console import table
 from sft_cli.eval.evaluate import EvalMetrics, EvalScores, Evaluation
 from sft_cli.eval.report_name import eval_settings
 from sft_cli.eval.select_rows import EvalRows
-from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 
@@ -31,13 +30,13 @@ ALL_SOURCES = ""
 
 
 def build_report(
-    name: str, run: RunDir, rows: EvalRows, config: Config, tuned: Evaluation, base: Evaluation | None
+    name: str, model: str, rows: EvalRows, config: Config, tuned: Evaluation, base: Evaluation | None
 ) -> dict[str, Any]:
     """Build the report as plain JSON values; a number that is not finite becomes null.
 
     Args:
         name: Name of the report, from ``report_name``.
-        run: The run.
+        model: Directory or hub id of the model.
         rows: The rows of the evaluation.
         config: The settings of the evaluation.
         tuned: The result of the trained model.
@@ -47,7 +46,7 @@ def build_report(
         "suite": "heldout" if rows.is_run_holdout else "other rows",
         "name": name,
         "version": REPORT_VERSION,
-        "model": str(run.result),
+        "model": model,
         "sft_cli": __version__,
         "data": {"prepared_dir": str(rows.directory), "fingerprint": rows.fingerprint, "split": rows.side}
         | (

@@ -9,6 +9,7 @@ from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.content_tokens import allowed_content_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.redaction import redact_values
+from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted, say
@@ -82,6 +83,27 @@ def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
             f"warning: the run was trained on rows of {path}, and its prepared data no longer exists: these rows may be"
             " the same"
         )
+    return rows
+
+
+def select_bare_rows(model: str, config: Config) -> EvalRows:
+    """Prepare the rows of ``data=FILE`` for a model that no run belongs to, and print what they are.
+
+    Args:
+        model: The model as typed.
+        config: The config of the evaluation.
+
+    Raises:
+        SftError: No rows are named, or they cannot be prepared.
+    """
+    if not config.data.mix:
+        name = shlex.quote(model)
+        fix = f"name rows or suites: sft eval {name} {DATA_OPTION}, or sft eval {name} eval=SUITE"
+        raise SftError(where=model, problem="a model that no run belongs to has no held-out rows", fix=fix)
+    check_required(config, "eval")
+    prepared = prepare_data(replace(config, prepared_dir=None), training=False)
+    rows = _eval_rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
+    say(f"rows      {_describe_rows(rows, config)}")
     return rows
 
 

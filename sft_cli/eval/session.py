@@ -1,35 +1,32 @@
-"""Evaluate a run for `sft eval`: load its model, evaluate it (and the base, if requested), and write the report."""
+"""Evaluate a model for `sft eval`: load it, evaluate it (and its base, if requested), and write the report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.config.schema.adapter import WHOLE
-from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, say
 from sft_cli.eval import report
 from sft_cli.eval.drift import heldout_answers, print_drift
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
+from sft_cli.eval.evaluated import EvaluatedModel, ModelLabel
 from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
 from sft_cli.eval.failure import failure_warning
 from sft_cli.eval.harness_session import HarnessOutcome, print_tasks, run_harness
-from sft_cli.eval.run_files import read_stop_ids
 from sft_cli.eval.select_rows import EvalRows
-from sft_cli.eval.suite_session import ModelLabel, SuiteOutcome, print_outcomes, run_suites, suite_answers
+from sft_cli.eval.suite_session import SuiteOutcome, print_outcomes, run_suites, suite_answers
 from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import ComputeSetup, choose_compute_setup
 from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.quant import causal_lm
 from sft_cli.progress import progress
-from sft_cli.run_dir import RunDir
 from sft_cli.scoring.types import Answer, Item
 from sft_cli.suites.items import LoadedSuite
 from sft_cli.suites.limits import EvalLimits
@@ -55,14 +52,19 @@ class ModelResults:
     tasks: HarnessOutcome
 
 
-def evaluate_run(
-    run: RunDir, config: Config, heldout: NamedRows | None, suites: Sequence[LoadedSuite] = (), *, compare: bool
+def evaluate_model(
+    model: EvaluatedModel,
+    config: Config,
+    heldout: NamedRows | None,
+    suites: Sequence[LoadedSuite] = (),
+    *,
+    compare: bool,
 ) -> list[str]:
-    """Evaluate a finished run, write ``eval/<name>.json`` and the results of each suite, and print tables.
+    """Evaluate a model, write ``<name>.json`` and the results of each suite, and print tables.
 
     Args:
-        run: The run.
-        config: Its config with the overrides of the command line.
+        model: The model.
+        config: The config of the evaluation.
         heldout: The rows to evaluate on; None to run only suites.
         suites: The suites with their items.
         compare: Whether to evaluate the base model as well.
@@ -72,28 +74,28 @@ def evaluate_run(
     """
     from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
-    machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
+    machine = choose_compute_setup(config.trainer, load_model_config(model.architecture), full=model.full)
     limits = EvalLimits.from_config(config.eval)
 
-    def evaluate_model(model: nn.Module, label: ModelLabel) -> ModelResults:
-        """Evaluate a model on the rows and the suites."""
-        loss_model = packed_loss_model(model, label, config, machine)
-        on_rows = None if heldout is None else _evaluate_rows(run, config, machine, heldout.rows, loss_model, label)
+    def results_of(weights: nn.Module, label: ModelLabel) -> ModelResults:
+        """Evaluate weights on the rows and the suites."""
+        loss_model = packed_loss_model(weights, label, config, machine)
+        on_rows = None if heldout is None else _evaluate_rows(model, config, machine, heldout.rows, loss_model, label)
         with machine.precision():
-            outcomes = tuple(run_suites(run, config, suites, loss_model, label, limits))
-            return ModelResults(on_rows, outcomes, run_harness(run, config, loss_model, label))
+            outcomes = tuple(run_suites(model, config, suites, loss_model, label, limits))
+            return ModelResults(on_rows, outcomes, run_harness(model, config, loss_model, label))
 
-    model, base = load_tuned(run, config, machine), None
-    tuned = evaluate_model(model, "tuned")
-    if compare and isinstance(model, PeftModel):
-        with model.disable_adapter():
+    weights, base = load_evaluated(model, config, machine), None
+    tuned = results_of(weights, model.label)
+    if compare and isinstance(weights, PeftModel):
+        with weights.disable_adapter():
             # Without the PEFT wrapper, which would still count the vectors of prompt tuning and prevent packing.
-            base = evaluate_model(causal_lm(model), "base")
+            base = results_of(causal_lm(weights), "base")
     elif compare:
-        del model  # two models may not fit into memory
-        base = evaluate_model(load_base(run, config, machine), "base")
+        del weights  # two models may not fit into memory
+        base = results_of(load_base(model, config, machine), "base")
     if heldout is not None:
-        _report_rows(run, config, heldout, tuned, base)
+        _report_rows(model, config, heldout, tuned, base)
     print_outcomes(tuned.suites, base.suites if base else ())
     print_tasks(tuned.tasks, base.tasks if base else None)
     return print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
@@ -122,7 +124,7 @@ def packed_loss_model(model: nn.Module, label: str, config: Config, machine: Com
 
 
 def _evaluate_rows(
-    run: RunDir, config: Config, machine: ComputeSetup, rows: EvalRows, loss_model: LossModel, label: str
+    model: EvaluatedModel, config: Config, machine: ComputeSetup, rows: EvalRows, loss_model: LossModel, label: str
 ) -> Evaluation:
     """Compute the losses and the answers of a model."""
     with (
@@ -136,26 +138,30 @@ def _evaluate_rows(
             config.eval,
             reduction=config.loss.reduction,
             max_tokens=resolved(config.speed.tokens_per_micro_batch),
-            decode=make_decoder(load_tokenizer(str(run.result))),
-            stop_ids=read_stop_ids(run.result),
+            decode=make_decoder(load_tokenizer(str(model.tokenizer))),
+            stop_ids=model.stop_ids,
             loss_progress=losses.update,
             answer_progress=answered.update,
         )
 
 
 def _report_rows(
-    run: RunDir, config: Config, heldout: NamedRows, tuned_results: ModelResults, base_results: ModelResults | None
+    model: EvaluatedModel,
+    config: Config,
+    heldout: NamedRows,
+    tuned_results: ModelResults,
+    base_results: ModelResults | None,
 ) -> None:
     """Print the results on the rows, and write their report."""
     tuned, base = tuned_results.heldout, base_results.heldout if base_results else None
     assert tuned is not None
     if config.eval.generate:
-        _explain_unanswered(tuned, count_truncated_answers(heldout.rows.split, read_stop_ids(run.result)))
+        _explain_unanswered(tuned, count_truncated_answers(heldout.rows.split, model.stop_ids))
     _print_results(tuned, base)
     if (warning := failure_warning(tuned.expected, tuned.texts, config)) is not None:
         say(f"warning: {warning}")
-    values = report.build_report(heldout.name, run, heldout.rows, config, tuned, base)
-    _write_report(run.eval / f"{heldout.name}.json", values)
+    values = report.build_report(heldout.name, model.name, heldout.rows, config, tuned, base)
+    _write_report(model.results / f"{heldout.name}.json", values)
 
 
 def _write_report(file: Path, values: dict[str, Any]) -> None:
@@ -187,22 +193,29 @@ def _explain_unanswered(tuned: Evaluation, cut: int) -> None:
         say("answers   none: every example is trained as a whole, without a prompt; loss and perplexity only")
 
 
-def load_base(run: RunDir, config: Config, machine: ComputeSetup) -> PreTrainedModel:
-    """Load the base model as training did, with the initial embeddings of added tokens."""
-    added = added_ids(load_tokenizer(str(run.result)), config.model.add_tokens)
-    return _load_model(config, machine, added)
+def load_base(model: EvaluatedModel, config: Config, machine: ComputeSetup) -> PreTrainedModel:
+    """Load the base as training did, with the initial embeddings of added tokens."""
+    assert model.base is not None
+    return _load_weights(model, model.base, config, machine, model.added_ids)
 
 
-def _load_model(config: Config, machine: ComputeSetup, added: Sequence[int] = ()) -> PreTrainedModel:
-    full = config.adapter.kind in WHOLE
+def load_evaluated(model: EvaluatedModel, config: Config, machine: ComputeSetup) -> nn.Module:
+    """Load the model: the base with its adapter, or the whole model."""
+    if model.adapter is None:
+        assert model.whole is not None
+        return _load_weights(model, model.whole, config, machine)
+    return load_adapter(load_base(model, config, machine), model.adapter, machine.device)
+
+
+def _load_weights(
+    model: EvaluatedModel, weights: ModelConfig, config: Config, machine: ComputeSetup, added: Sequence[int] = ()
+) -> PreTrainedModel:
+    """Load a model without an adapter."""
     return load_model(
-        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=added
+        weights,
+        config.quant,
+        full=model.full,
+        device=machine.device,
+        compute_dtype=machine.dtype,
+        added_ids=added,
     )
-
-
-def load_tuned(run: RunDir, config: Config, machine: ComputeSetup) -> nn.Module:
-    """Load the trained model: the base with the run's adapter, or the run's own weights."""
-    if config.adapter.kind in WHOLE:
-        model_config = replace(config.model, path=str(run.result), revision=None)
-        return _load_model(replace(config, model=model_config), machine)  # with trained embeddings of added tokens
-    return load_adapter(load_base(run, config, machine), run.result, machine.device)

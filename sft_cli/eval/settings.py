@@ -1,4 +1,4 @@
-"""The keys of a run's config that an evaluation may change."""
+"""The keys of a config that an evaluation may change: that of a run, or of a model that no run belongs to."""
 
 import re
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from sft_cli.config.paths import absolute
 from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
+from sft_cli.eval.bare_model import BareModel
 from sft_cli.run_dir import RunDir
 
 READ = (
@@ -28,6 +29,8 @@ READ = (
     "speed.logits_chunk",
 )
 """Keys, and groups with all their keys, that may differ from the run's config; anything else would have no effect."""
+OF_BARE_MODELS = ("template", "quant", "model.tokenizer")
+"""The same for a model that no run belongs to, in addition."""
 NOT_READ = {r"eval\.(compare_after_training|samples)": ""}
 """Patterns of keys in those groups that no evaluation reads, each with advice or an empty text."""
 TRAINED = (
@@ -41,7 +44,7 @@ SETTABLE = f"data=FILE, {', '.join(READ[2:])}, and the other keys of eval"
 
 
 def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """Return the config of an evaluation.
+    """Return the config of an evaluation of a run.
 
     Args:
         run: The run.
@@ -52,26 +55,55 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
     Raises:
         SftError: An override would have no effect on an evaluation.
     """
-    expanded = expand_paths(overrides, search_path(config_dirs).options)
-    chosen = [word for word in expanded if word.startswith("eval=")]
-    if chosen:
-        trained, expanded = _with_suites(trained, chosen, config_dirs), [w for w in expanded if w not in chosen]
-    has_other_data = any(word.startswith("data=") for word in expanded)
-    config = _with_words(trained, [*expanded, *_all_of_them(expanded, has_other_data)], config_dirs)
-    not_read = NOT_READ if has_other_data else NOT_READ | _of_training(str(run.path), expanded)
+    config, expanded = _with_all(trained, overrides, config_dirs)
+    not_read = NOT_READ if _has_other_data(expanded) else NOT_READ | _of_training(str(run.path), expanded)
     reject_unused("sft eval", expanded, read=READ, not_read=not_read, settable=SETTABLE)
     check_required(config, "eval")
     return config
 
 
+def bare_eval_config(model: BareModel, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """Return the config of an evaluation of a model that no run belongs to.
+
+    Args:
+        model: The model.
+        overrides: The overrides of ``sft eval``.
+        config_dirs: Directories of recipes and options.
+
+    Raises:
+        SftError: An override would have no effect on an evaluation.
+    """
+    config, expanded = _with_all(model.config(), overrides, config_dirs)
+    # The path of a whole model is typed as the argument.
+    names = [name for name in (*READ, *OF_BARE_MODELS) if model.is_adapter or name != "model.path"]
+    settable = f"data=FILE, {', '.join(names[2:])}, and the other keys of eval"
+    reject_unused("sft eval", expanded, read=names, not_read=NOT_READ, settable=settable)
+    return config
+
+
+def _with_all(config: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> tuple[Config, list[str]]:
+    """Return a config with overrides, and the overrides without those that choose suites."""
+    expanded = expand_paths(overrides, search_path(config_dirs).options)
+    chosen = [word for word in expanded if word.startswith("eval=")]
+    if chosen:
+        config, expanded = _with_suites(config, chosen, config_dirs), [w for w in expanded if w not in chosen]
+    words = [*expanded, *_all_of_them(expanded, _has_other_data(expanded))]
+    return _with_words(config, words, config_dirs), list(expanded)
+
+
+def _has_other_data(words: Sequence[str]) -> bool:
+    """Return whether overrides name the rows to evaluate on."""
+    return any(word.startswith("data=") for word in words)
+
+
 def _with_suites(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """Return the run's config with the chosen suites and their limits; its other settings of eval stay."""
+    """Return a config with the chosen suites and their limits; its other settings of eval stay."""
     chosen = with_overrides(trained, words, config_dirs).eval
     return replace(trained, eval=replace(trained.eval, suites=chosen.suites, limit=chosen.limit))
 
 
 def _with_words(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
-    """Return the run's config with overrides; its micro-batches hold longer examples too, unless their size is set."""
+    """Return a config with overrides; its micro-batches hold longer examples too, unless their size is set."""
     config = trained
     if words:
         choosing = replace(trained, speed=replace(trained.speed, tokens_per_micro_batch=Auto.auto))

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sft_cli.chat.template import server
-from sft_cli.config.paths import resolve
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.suites import Compat, SuiteKind
@@ -14,11 +12,10 @@ from sft_cli.console import counted, say, table
 from sft_cli.eval.engine.prompts import ServedPrompts
 from sft_cli.eval.engine.run import EngineModel, run_suite
 from sft_cli.eval.evaluate import SAMPLE_INDENT
-from sft_cli.eval.run_files import read_stop_ids
+from sft_cli.eval.evaluated import EvaluatedModel, ModelLabel
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model_config
 from sft_cli.progress import progress
-from sft_cli.run_dir import RunDir
 from sft_cli.scoring.types import Answer, Item
 from sft_cli.suites.items import LoadedSuite
 from sft_cli.suites.limits import EvalLimits
@@ -28,9 +25,6 @@ from sft_cli.suites.scorers import UNSCORED
 from sft_cli.suites.scores import answered_items, score_suite
 from sft_cli.suites.shown import answer_lines
 from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
-from sft_cli.utils.hashing import blake2b_of_file, json_digest
-
-ModelLabel = Literal["tuned", "base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +45,7 @@ class SuiteOutcome:
 
 
 def run_suites(
-    run: RunDir,
+    model: EvaluatedModel,
     config: Config,
     suites: Sequence[LoadedSuite],
     loss_model: LossModel,
@@ -61,19 +55,19 @@ def run_suites(
     """Answer and score each suite; answers of an earlier run with the same settings are kept.
 
     Args:
-        run: The run.
-        config: Its config with the overrides of the command line.
+        model: The evaluated model.
+        config: The config of the evaluation.
         suites: The suites with their items.
-        loss_model: The model; the caller enters autocast.
-        label: Which model of the run it is.
+        loss_model: The weights; the caller enters autocast.
+        label: Whether they are those of the model or of its base.
         limits: What is left of tokens and time.
     """
     if not suites:
         return
-    engine = engine_model(run, config, loss_model)
-    record, settings = model_record(run, config, label), engine_settings(run, config)
+    engine = engine_model(model, config, loss_model)
+    record, settings = model.record(label), engine_settings(model, config)
     for suite in suites:
-        results = open_results(run.eval, suite, record, settings)
+        results = open_results(model.results, suite, record, settings)
         unit = "items" if suite.config.samples == 1 else "answers"
         with progress(f"{label} {suite.name}", unit=unit) as shown:
             stopped = run_suite(engine, suite, results, limits, shown)
@@ -87,41 +81,30 @@ def score_results(suite: LoadedSuite, results: SuiteResults, stopped: str = "") 
     return SuiteOutcome(suite, results, scored.scores, stopped)
 
 
-def engine_model(run: RunDir, config: Config, loss_model: LossModel) -> EngineModel:
+def engine_model(model: EvaluatedModel, config: Config, loss_model: LossModel) -> EngineModel:
     """Return the engine's view of a model."""
-    stops = tuple(read_stop_ids(run.result))
     tokenizer = server.load_server_tokenizer(
-        run.tokenizer, load_model_config(config.model), trust_remote_code=config.model.trust_remote_code
+        model.tokenizer, load_model_config(model.architecture), trust_remote_code=config.model.trust_remote_code
     )
     return EngineModel(
         model=loss_model.model,
         loss_model=loss_model,
-        prompts=ServedPrompts(tokenizer, stops, config.template.variables),
-        stop_ids=stops,
+        prompts=ServedPrompts(tokenizer, model.stop_ids, config.template.variables),
+        stop_ids=model.stop_ids,
         max_tokens=resolved(config.speed.tokens_per_micro_batch),
         batch_size=config.eval.batch_size,
         max_new_tokens=config.eval.max_new_tokens,
     )
 
 
-def model_record(run: RunDir, config: Config, label: ModelLabel) -> dict[str, str]:
-    """Return what identifies a model: its name, and a digest of its weights, or its revision on the hub."""
-    path = run.result if label == "tuned" else Path(resolve(config.model.path or ""))
-    files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []
-    base = {"base": config.model.path, "revision": config.model.revision, "quant": config.quant.kind.value}
-    weights = json_digest([base, [[file.name, blake2b_of_file(file)] for file in files]])
-    return {"label": label, "weights": weights}
-
-
-def engine_settings(run: RunDir, config: Config) -> dict[str, Any]:
+def engine_settings(model: EvaluatedModel, config: Config) -> dict[str, Any]:
     """Return the settings beyond those of a suite that its answers depend on."""
-    files = [file for file in sorted(run.tokenizer.rglob("*")) if file.is_file()]
     return {
         "default_max_new_tokens": config.eval.max_new_tokens,
-        "stop_ids": read_stop_ids(run.result),
+        "stop_ids": list(model.stop_ids),
         "dtype": config.trainer.dtype.value,
         "template_variables": dict(config.template.variables),
-        "tokenizer": json_digest([[file.name, blake2b_of_file(file)] for file in files]),
+        "tokenizer": model.tokenizer_digest(),
     }
 
 

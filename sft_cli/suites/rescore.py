@@ -28,13 +28,13 @@ def rescore_run(run: RunDir, config: Config) -> None:
     Raises:
         SftError: There are no answers, or their items cannot be found.
     """
-    scores: dict[str, dict[str, dict[str, object]]] = {"tuned": {}, "base": {}}
+    scores: dict[str, dict[str, dict[str, object]]] = {"own": {}, "base": {}}
     written = []
     for results, name, label, suite in _stored(run, config):
         scored = score_suite(suite, results.read_answers())
         results.write_scores(scored.verdicts, scored.scores)
-        key = name if name not in scores[label] else results.path.name
-        scores[label][key] = scored.scores
+        group = scores["base" if label == "base" else "own"]
+        group[name if name not in group else results.path.name] = scored.scores
         written.append(results.path)
     if not written:
         raise SftError(
@@ -42,8 +42,8 @@ def rescore_run(run: RunDir, config: Config) -> None:
             problem="there are no answers of the suites to score",
             fix=f"evaluate first: sft eval {run.path} eval=SUITE",
         )
-    table(*metric_table(scores["tuned"] or scores["base"], scores["base"] if scores["tuned"] else {}))
-    if rows := variant_rows(scores["tuned"] or scores["base"]):
+    table(*metric_table(scores["own"] or scores["base"], scores["base"] if scores["own"] else {}))
+    if rows := variant_rows(scores["own"] or scores["base"]):
         table(VARIANT_COLUMNS, rows)
     for path in written:
         say(f"results   {path}")

@@ -142,7 +142,7 @@ def test_rescoring_equals_scoring(run_of, folder, monkeypatch):
     for directory in directories:
         (directory / "verdicts.jsonl").unlink()
         (directory / "scores.json").unlink()
-    monkeypatch.setattr("sft_cli.eval.session.load_tuned", None)  # the model is not needed
+    monkeypatch.setattr("sft_cli.eval.session.load_evaluated", None)  # the model is not needed
     execute(["eval", str(run), "--rescore"])
     assert [contents(directory) for directory in directories] == before
     (folder / "items.jsonl").write_text('{"name": "Chad", "city": "Bonn"}\n')
@@ -183,7 +183,7 @@ def test_questions_of_a_file_are_answered_and_scored_by_their_columns(run_of, tm
 
 def test_mistakes_end_before_the_model_is_loaded(run_of, folder, monkeypatch):
     run = run_of("lora")
-    monkeypatch.setattr("sft_cli.eval.session.load_tuned", None)
+    monkeypatch.setattr("sft_cli.eval.session.load_evaluated", None)
     with pytest.raises(SftError, match="unknown metric 'exact_mach'"):
         evaluate(run, folder, "eval=cities", "eval.suites.cities.scorers=[exact_mach]")
     with pytest.raises(SftError, match="did you mean eval=cities"):

@@ -185,8 +185,8 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    # config.json has the context window of the model.
-    patterns = [*TOKENIZER_FILES, f"{named_templates.FOLDER}/*", "config.json"]
+    # config.json has the context window of the model, generation_config.json its stop tokens.
+    patterns = [*TOKENIZER_FILES, f"{named_templates.FOLDER}/*", "config.json", "generation_config.json"]
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
