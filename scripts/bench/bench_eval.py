@@ -19,7 +19,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.suites import SuiteConfig, SuiteFormat, SuiteKind
 from sft_cli.distributed.process_group import World
 from sft_cli.eval.engine.choices import continuation_logprobs
-from sft_cli.eval.engine.run import EngineModel
+from sft_cli.eval.engine.local import EngineModel
 from sft_cli.eval.evaluated import evaluated_run
 from sft_cli.eval.generate import GenerationSettings, answer_batches
 from sft_cli.eval.session import load_evaluated, packed_loss_model

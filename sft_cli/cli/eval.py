@@ -1,6 +1,8 @@
 """``sft eval``: evaluate a run or a model on held-out rows and suites."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,11 +11,14 @@ import typer
 from sft_cli.cli.completion import complete_run
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, RunOverrides, Step
+from sft_cli.cli.ranks import joined_processes, reported_once
+from sft_cli.config.schema.suites import EvalEngine
+from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.errors import SftError
 from sft_cli.progress import status
 
 if TYPE_CHECKING:
-    from sft_cli.config.schema.config import EvalConfig
+    from sft_cli.config.schema.config import Config, EvalConfig
     from sft_cli.eval.bare_model import BareModel
     from sft_cli.run_dir import RunDir
     from sft_cli.suites.items import LoadedSuite
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 BEYOND_LIMITS = 3
 """Exit code if the drift card is beyond ``eval.limits``."""
 
+SERVED = "eval.engine=openai"
+"""Override by which the argument may be the name of a model at a server."""
 Target = Annotated[
     str,
     typer.Argument(
@@ -55,6 +62,9 @@ def evaluate(
         typer.Option("--out", "-o", metavar="DIR", help="Directory of the results of a MODEL; default evals/NAME."),
     ] = None,
     step: Step = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, help="Share the items over N processes of this machine.")
+    ] = 1,
     config_dir: ConfigDirs = None,
 ) -> None:
     """Measure a run on its held-out rows, or a run or model on every row of data=FILE, or on suites such as eval=gsm8k.
@@ -66,94 +76,142 @@ def evaluate(
 
     Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
     """
-    from sft_cli.eval.bare_model import find_bare_model
-    from sft_cli.train.checkpoints.saved_step import open_run_at_step
+    from sft_cli.distributed.launch import launch_processes
 
-    bare = find_bare_model(run, out) if step is None else None
-    words, dirs = overrides or [], config_dir or []
-    if bare is not None:
-        broken = _evaluate_bare(bare, words, dirs, questions, rescore=rescore, compare=compare is not None)
-    else:
-        directory = open_run_at_step(run, step, "sft eval")
-        if out is not None:
-            problem = f"the results of a run are in {directory.eval}"
-            raise SftError(where=f"--out {out}", problem=problem, fix="remove --out")
-        broken = _evaluate_run(directory, words, dirs, questions, rescore=rescore, compare=compare is not None)
-    if broken:
+    words, dirs, rank = overrides or [], config_dir or [], rank_from_env()
+    wanted = Wanted(questions, out, step, rescore=rescore, compare=compare is not None)
+    with reported_once(rank):
+        target, evaluation = _open(run, words, dirs, wanted, is_one=processes == 1 and rank.world_size == 1)
+    if processes > 1 and rank.world_size == 1:
+        options = [
+            *(["--compare", "base"] if wanted.compare else []),
+            *(["--questions", questions] if questions else []),
+        ]
+        options += [] if out is None else ["--out", str(out)]
+        options += [word for directory in dirs for word in ("-d", directory)]
+        raise typer.Exit(launch_processes(["eval", target, *words, *options], processes))
+    if evaluation():
         raise typer.Exit(BEYOND_LIMITS)
 
 
-def _evaluate_run(
-    directory: "RunDir",
-    words: Sequence[str],
-    dirs: Sequence[str],
-    questions: str | None,
-    *,
-    rescore: bool,
-    compare: bool,
-) -> list[str]:
-    """Evaluate a run, or score its answers again; return the values beyond their limits."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The options of the command line."""
+
+    questions: str | None
+    out: Path | None
+    step: int | None
+    rescore: bool
+    compare: bool
+
+
+def _open(
+    typed: str, words: Sequence[str], dirs: Sequence[str], wanted: Wanted, *, is_one: bool
+) -> tuple[str, Callable[[], list[str]]]:
+    """Check the command line; return the run or model to evaluate, and its evaluation.
+
+    Args:
+        typed: The argument.
+        words: The overrides.
+        dirs: Directories of recipes and options.
+        wanted: The options.
+        is_one: Whether one process evaluates.
+    """
     from sft_cli.config.compose import read_config
+    from sft_cli.eval.bare_model import check_bare_model, find_bare_model
+    from sft_cli.eval.served_check import check_served
+    from sft_cli.eval.settings import bare_eval_config, eval_config
+    from sft_cli.suites.chosen import with_questions
+    from sft_cli.train.checkpoints.saved_step import open_run_at_step
+
+    if wanted.step is not None and rank_from_env().world_size > 1:
+        problem, fix = "every process would export the step", f"run sft eval {typed} --step {wanted.step} --processes N"
+        raise SftError(where=f"--step {wanted.step}", problem=problem, fix=fix)
+    bare = find_bare_model(typed, wanted.out, served=SERVED in words) if wanted.step is None else None
+    directory = open_run_at_step(typed, wanted.step, "sft eval") if bare is None else bare.results
+    if bare is None and wanted.out is not None:
+        problem = f"the results of a run are in {directory.eval}"
+        raise SftError(where=f"--out {wanted.out}", problem=problem, fix="remove --out")
+    trained = read_config(directory.config) if bare is None else bare.config()
+    composed = eval_config(directory, trained, words, dirs) if bare is None else bare_eval_config(bare, words, dirs)
+    config = composed if wanted.questions is None else with_questions(composed, wanted.questions)
+    served = config.eval.engine is EvalEngine.openai
+    if not is_one and (served or wanted.rescore):
+        problem = "a server takes several requests at once" if served else "scoring takes one process"
+        fix = "set eval.endpoint.concurrency=N, and remove --processes" if served else "remove --processes"
+        raise SftError(where="--processes", problem=f"one process evaluates: {problem}", fix=fix)
+    if wanted.rescore:
+        return typed, partial(_rescore, directory, config)
+    if served:
+        check_served(typed, config.eval, compare=wanted.compare)
+        return typed, partial(_evaluate_served, typed, bare, directory, config)
+    if bare is None:
+        return str(directory.path), partial(_evaluate_run, directory, trained, config, compare=wanted.compare)
+    check_bare_model(bare, config, compare=wanted.compare)
+    return typed, partial(_evaluate_bare, bare, config, compare=wanted.compare)
+
+
+def _rescore(directory: "RunDir", config: "Config") -> list[str]:
+    """Score the stored answers again."""
+    from sft_cli.suites.rescore import rescore_run
+
+    rescore_run(directory, config)
+    return []
+
+
+def _evaluate_served(typed: str, bare: "BareModel | None", directory: "RunDir", config: "Config") -> list[str]:
+    """Evaluate the model of a server; return the values beyond their limits."""
+    from sft_cli.eval.bare_model import claim_results
+
+    suites = _checked_suites(config.eval)
+    if bare is not None:
+        claim_results(bare)
+    status("loading   the engine")
+    with slow_imports():
+        from sft_cli.eval.served_session import evaluate_served
+
+    return evaluate_served(typed, "tuned" if bare is None else "model", config, suites, directory.eval)
+
+
+def _evaluate_run(directory: "RunDir", trained: "Config", config: "Config", *, compare: bool) -> list[str]:
+    """Evaluate a run; return the values beyond their limits."""
     from sft_cli.eval.report_name import report_name
     from sft_cli.eval.select_rows import select_rows
-    from sft_cli.eval.settings import eval_config
-    from sft_cli.suites.chosen import evaluates_heldout, with_questions
-    from sft_cli.suites.rescore import rescore_run
+    from sft_cli.suites.chosen import evaluates_heldout
 
-    trained = read_config(directory.config)
-    config = eval_config(directory, trained, words, dirs)
-    config = config if questions is None else with_questions(config, questions)
-    if rescore:
-        rescore_run(directory, config)
-        return []
-    rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
-    suites = _checked_suites(config.eval)
-    status("loading   torch and the model's configuration")
-    with slow_imports():
-        from sft_cli.eval.evaluated import evaluated_run
-        from sft_cli.eval.session import NamedRows, evaluate_model
+    with joined_processes(config) as main_first:
+        chosen = evaluates_heldout(config.eval)
+        rows = main_first(partial(select_rows, directory, trained, config)) if chosen else None
+        suites = main_first(partial(_checked_suites, config.eval))
+        status("loading   torch and the model's configuration")
+        with slow_imports():
+            from sft_cli.eval.evaluated import evaluated_run
+            from sft_cli.eval.session import NamedRows, evaluate_model
 
-    heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
-    return evaluate_model(evaluated_run(directory, config), config, heldout, suites, compare=compare)
+        heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
+        return evaluate_model(evaluated_run(directory, config), config, heldout, suites, compare=compare)
 
 
-def _evaluate_bare(
-    model: "BareModel",
-    words: Sequence[str],
-    dirs: Sequence[str],
-    questions: str | None,
-    *,
-    rescore: bool,
-    compare: bool,
-) -> list[str]:
-    """Evaluate a model that no run belongs to, or score its answers again; return the values beyond their limits."""
-    from sft_cli.config.model_files.weights import require_weights
-    from sft_cli.eval.bare_model import check_base, claim_results, evaluated_bare_model, needs_template, refuse_compare
+def _evaluate_bare(model: "BareModel", config: "Config", *, compare: bool) -> list[str]:
+    """Evaluate a model that no run belongs to; return the values beyond their limits."""
+    from sft_cli.eval.bare_model import claim_results, evaluated_bare_model, needs_template
     from sft_cli.eval.report_name import report_name
     from sft_cli.eval.select_rows import select_bare_rows
-    from sft_cli.eval.settings import bare_eval_config
-    from sft_cli.suites.chosen import evaluates_heldout, with_questions
-    from sft_cli.suites.rescore import rescore_run
+    from sft_cli.suites.chosen import evaluates_heldout
 
-    config = bare_eval_config(model, words, dirs)
-    config = config if questions is None else with_questions(config, questions)
-    if rescore:
-        rescore_run(model.results, config)
-        return []
-    check_base(model, config)
-    if compare:
-        refuse_compare(model)
-    require_weights(config.model)
-    suites = _checked_suites(config.eval)
-    evaluated = evaluated_bare_model(model, config, needs_template=needs_template(config.eval))
-    rows = select_bare_rows(model.typed, config) if evaluates_heldout(config.eval) else None
-    claim_results(model)
-    status("loading   torch and the model's configuration")
-    with slow_imports():
-        from sft_cli.eval.session import NamedRows, evaluate_model
+    with joined_processes(config) as main_first:
+        suites = main_first(partial(_checked_suites, config.eval))
+        by_template = needs_template(config.eval)
+        evaluated = main_first(partial(evaluated_bare_model, model, config, needs_template=by_template))
+        chosen = evaluates_heldout(config.eval)
+        rows = main_first(partial(select_bare_rows, model.typed, config)) if chosen else None
+        main_first(partial(claim_results, model))
+        status("loading   torch and the model's configuration")
+        with slow_imports():
+            from sft_cli.eval.session import NamedRows, evaluate_model
 
-    heldout = None if rows is None else NamedRows(rows, report_name(rows, model.config(), config))
-    return evaluate_model(evaluated, config, heldout, suites, compare=compare)
+        heldout = None if rows is None else NamedRows(rows, report_name(rows, model.config(), config))
+        return evaluate_model(evaluated, config, heldout, suites, compare=compare)
 
 
 def _checked_suites(config: "EvalConfig") -> "list[LoadedSuite]":

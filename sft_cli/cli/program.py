@@ -62,7 +62,7 @@ SLOW = (
 """Commands that take a moment until their first line of output."""
 COMPUTING = ("train", "check", "eval", "chat", "merge", "export")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
-SEVERAL_PROCESSES = ("train", "doctor")
+SEVERAL_PROCESSES = ("train", "eval", "doctor")
 """Commands that a launcher may start in several processes."""
 
 app.command()(train)

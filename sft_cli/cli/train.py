@@ -3,8 +3,7 @@
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +12,10 @@ import typer
 from sft_cli.cli.completion import complete_run
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Overrides
+from sft_cli.cli.ranks import reported_once
 from sft_cli.console import say
-from sft_cli.distributed.rank_env import RankInfo, rank_from_env
-from sft_cli.errors import Elsewhere, SftError
+from sft_cli.distributed.rank_env import rank_from_env
+from sft_cli.errors import SftError
 
 if TYPE_CHECKING:
     from sft_cli.config.schema.config import Config
@@ -46,7 +46,7 @@ def train(
     from sft_cli.distributed.launch import launch_processes, resolve_nproc
 
     rank, words, config_dirs = rank_from_env(), overrides or [], config_dir or []
-    with _reported_once(rank):
+    with reported_once(rank):
         directory, config = _resumed(resume, words, config_dirs) if resume else _new(words, config_dirs)
         if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
             raise _not_in_a_job(resume, words, config_dirs)
@@ -64,7 +64,7 @@ def train(
         size := resolve_nproc(config.launcher.nproc, config.trainer.device)
     ) > 1:  # the data are prepared before the processes start
         resumed = ["--resume", resume] if resume else []
-        raise typer.Exit(launch_processes([*words, *resumed, *_as_options(config_dirs)], size))
+        raise typer.Exit(launch_processes(["train", *words, *resumed, *_as_options(config_dirs)], size))
     say("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.train.session import run_session as train_alone
@@ -84,17 +84,6 @@ def _not_in_a_job(run: str | None, words: Sequence[str], config_dirs: Sequence[s
     return SftError(
         where="launcher", problem="launcher=slurm trains in a SLURM job, and this shell is not in one", fix=fix
     )
-
-
-@contextmanager
-def _reported_once(rank: RankInfo) -> Iterator[None]:
-    """Report an error only in the first process of a node, since all read the same words and files."""
-    try:
-        yield
-    except SftError as error:
-        if rank.local_rank:
-            raise Elsewhere(2) from error
-        raise
 
 
 def _as_options(config_dirs: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ def count_gpus() -> int:
 
 
 def launch_processes(words: Sequence[str], size: int) -> int:
-    """Run ``sft train`` with these arguments in ``size`` processes.
+    """Run ``sft`` with these words, a command and its arguments, in ``size`` processes.
 
     Signals are forwarded to all processes. If one fails, the others end within ``GRACE_SECONDS``.
 
@@ -60,7 +60,7 @@ def launch_processes(words: Sequence[str], size: int) -> int:
         for child in children:
             child.send_signal(number)
 
-    command = [sys.executable, "-m", "sft_cli", "train", *words]
+    command = [sys.executable, "-m", "sft_cli", *words]
     with signals_handled_by(forward):
         try:
             for rank in range(size):

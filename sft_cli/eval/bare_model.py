@@ -14,6 +14,7 @@ from sft_cli.chat.masks.sentinels import SentinelMarker
 from sft_cli.chat.masks.stop_tokens import PROBE_EXCHANGE, StopTokenFinder
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import TOKENIZER_FILES, ChatTokenizer, load_tokenizer, publish_to_cache
+from sft_cli.config.model_files.weights import require_weights
 from sft_cli.config.paths import cache_home, resolve
 from sft_cli.config.schema.config import Config, EvalConfig, ModelConfig
 from sft_cli.config.schema.suites import SuiteFormat, SuiteKind
@@ -66,12 +67,13 @@ class BareModel:
         )
 
 
-def find_bare_model(typed: str, out: Path | None) -> BareModel | None:
+def find_bare_model(typed: str, out: Path | None, *, served: bool = False) -> BareModel | None:
     """Return the model that was typed, or None if it is a run, a part of a run, or nothing.
 
     Args:
         typed: A directory of a model, an adapter or results of a model; ``builtin:…``; or a hub id.
         out: The directory of its results; None for the default.
+        served: Whether a server answers, so that anything else is the name of a model at the server.
 
     Raises:
         SftError: The directory holds neither a run nor a model.
@@ -79,20 +81,25 @@ def find_bare_model(typed: str, out: Path | None) -> BareModel | None:
     path = Path(resolve(typed))
     if (path / MODEL_RECORD).is_file():
         recorded = json.loads((path / MODEL_RECORD).read_text(encoding="utf-8"))["model"]
-        found = find_bare_model(recorded, path if out is None else out)
+        found = find_bare_model(recorded, path if out is None else out, served=served)
         return None if found is None else replace(found, typed=typed)
     if (path / "config.yaml").is_file() or (path / SWEEP_RECORD).is_file() or _is_part_of_run(path):
         return None
     is_hub_id = not path.exists() and HUB_ID.fullmatch(typed) is not None and not Path(typed).parent.is_dir()
     if not path.is_dir() and not is_hub_id:
-        return None
+        name = Path(typed).name
+        return BareModel(typed, typed, False, _results(name, out)) if served and name else None
     is_adapter = (path / "adapter_config.json").is_file()
     if not is_hub_id and not is_adapter and not (path / "config.json").is_file():
         problem = "the directory is neither a run (config.yaml) nor a model (config.json or adapter_config.json)"
         raise SftError(where=typed, problem=problem, fix="name a run that sft train wrote, or a directory of a model")
     absolute = typed if is_hub_id or typed.startswith("builtin:") else str(path.absolute())
-    place = default_results_dir(path.absolute().name) if out is None else out.expanduser()
-    return BareModel(typed, absolute, is_adapter, RunDir(place))
+    return BareModel(typed, absolute, is_adapter, _results(path.absolute().name, out))
+
+
+def _results(name: str, out: Path | None) -> RunDir:
+    """Return the directory of the results of a model."""
+    return RunDir(default_results_dir(name) if out is None else out.expanduser())
 
 
 def _is_part_of_run(path: Path) -> bool:
@@ -140,15 +147,22 @@ def check_base(model: BareModel, config: Config) -> None:
         raise SftError(where=where, problem=f"the base of the adapter, {base}, no longer exists", fix=fix)
 
 
-def refuse_compare(model: BareModel) -> None:
-    """Refuse ``--compare base`` for a whole model.
+def check_bare_model(model: BareModel, config: Config, *, compare: bool) -> None:
+    """Check what can be checked without loading anything.
+
+    Args:
+        model: The model.
+        config: The config of its evaluation.
+        compare: Whether its base is to be evaluated as well.
 
     Raises:
-        SftError: The model is no adapter.
+        SftError: The base of an adapter is gone, a model has no base to compare with, or there are no weights.
     """
-    if not model.is_adapter:
+    check_base(model, config)
+    if compare and not model.is_adapter:
         fix = f"evaluate both models, then: sft compare {shlex.quote(str(model.results.path))} DIR_OF_THE_OTHER_RESULTS"
         raise SftError(where="--compare base", problem="a whole model names no base", fix=fix)
+    require_weights(config.model)
 
 
 def needs_template(config: EvalConfig) -> bool:

@@ -117,7 +117,7 @@ def read_stop_ids(directory: Path) -> list[int]:
         raise SftError(
             where=str(file),
             problem="it contains no stop token (eos_token_id)",
-            fix="train again, or add the ids of the stop tokens to it",
+            fix='add the ids of the stop tokens to it: "eos_token_id": [ID, ID]',
         )
     return stop_ids
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sft_cli.config.schema.suites import LmEvalConfig
 from sft_cli.errors import SftError
-from sft_cli.eval.engine.run import EngineModel
+from sft_cli.eval.engine.local import EngineModel
 from sft_cli.eval.harness_model import harness_model
 from sft_cli.scoring.statistics import estimate_mean
 from sft_cli.suites.choices import LM_EVAL

@@ -6,7 +6,7 @@ from typing import Any
 
 from sft_cli.distributed.process_group import World
 from sft_cli.eval.engine.choices import continuation_logprobs, cut_context
-from sft_cli.eval.engine.run import EngineModel
+from sft_cli.eval.engine.local import EngineModel
 from sft_cli.eval.engine.sampling import Sampling, answer_seed
 from sft_cli.eval.generate import GenerationSettings, answer_batches
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors

@@ -12,6 +12,7 @@ from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, say
+from sft_cli.distributed.process_group import current_world
 from sft_cli.eval import report
 from sft_cli.eval.drift import heldout_answers, print_drift
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
@@ -20,7 +21,7 @@ from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
 from sft_cli.eval.failure import failure_warning
 from sft_cli.eval.harness_session import HarnessOutcome, print_tasks, run_harness
 from sft_cli.eval.select_rows import EvalRows
-from sft_cli.eval.suite_session import SuiteOutcome, print_outcomes, run_suites, suite_answers
+from sft_cli.eval.suite_session import SuiteOutcome, local_engine, print_outcomes, run_suites, suite_answers
 from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import ComputeSetup, choose_compute_setup
 from sft_cli.model.head.loss_model import LossModel, build_loss_model
@@ -70,20 +71,23 @@ def evaluate_model(
         compare: Whether to evaluate the base model as well.
 
     Returns:
-        The values of the drift card that are beyond ``eval.limits``, as text.
+        The values of the drift card that are beyond ``eval.limits``, as text; only in the first process.
     """
     from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
     machine = choose_compute_setup(config.trainer, load_model_config(model.architecture), full=model.full)
-    limits = EvalLimits.from_config(config.eval)
+    world = current_world()
+    limits = EvalLimits.from_config(config.eval, world.size)
 
     def results_of(weights: nn.Module, label: ModelLabel) -> ModelResults:
         """Evaluate weights on the rows and the suites."""
         loss_model = packed_loss_model(weights, label, config, machine)
         on_rows = None if heldout is None else _evaluate_rows(model, config, machine, heldout.rows, loss_model, label)
         with machine.precision():
-            outcomes = tuple(run_suites(model, config, suites, loss_model, label, limits))
-            return ModelResults(on_rows, outcomes, run_harness(model, config, loss_model, label))
+            outcomes = _run_suites(model, config, suites, loss_model, label, limits)
+            # The harness shares nothing: its tasks run in one process.
+            tasks = run_harness(model, config, loss_model, label) if world.is_main else HarnessOutcome({})
+            return ModelResults(on_rows, outcomes, tasks)
 
     weights, base = load_evaluated(model, config, machine), None
     tuned = results_of(weights, model.label)
@@ -94,11 +98,25 @@ def evaluate_model(
     elif compare:
         del weights  # two models may not fit into memory
         base = results_of(load_base(model, config, machine), "base")
+    if not world.is_main:
+        return []
     if heldout is not None:
         _report_rows(model, config, heldout, tuned, base)
     print_outcomes(tuned.suites, base.suites if base else ())
     print_tasks(tuned.tasks, base.tasks if base else None)
     return print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
+
+
+def _run_suites(
+    model: EvaluatedModel,
+    config: Config,
+    suites: Sequence[LoadedSuite],
+    loss_model: LossModel,
+    label: ModelLabel,
+    limits: EvalLimits,
+) -> tuple[SuiteOutcome, ...]:
+    """Run the suites on weights; without suites nothing is loaded for them."""
+    return tuple(run_suites(local_engine(model, config, loss_model, label), suites, limits)) if suites else ()
 
 
 def _all_answers(results: ModelResults) -> list[tuple[Item, Answer]]:

@@ -1,7 +1,9 @@
-"""Run suites on a model of a run, write their results, and print the table of all suites."""
+"""Run suites on a model, write their results, and print the table of all suites."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sft_cli.chat.template import server
@@ -9,8 +11,11 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.suites import Compat, SuiteKind
 from sft_cli.console import counted, say, table
+from sft_cli.distributed.process_group import current_world
+from sft_cli.errors import SftError
+from sft_cli.eval.engine.local import EngineModel, local_answers
 from sft_cli.eval.engine.prompts import ServedPrompts
-from sft_cli.eval.engine.run import EngineModel, run_suite
+from sft_cli.eval.engine.run import AnswerItems, run_suite
 from sft_cli.eval.evaluate import SAMPLE_INDENT
 from sft_cli.eval.evaluated import EvaluatedModel, ModelLabel
 from sft_cli.model.head.loss_model import LossModel
@@ -44,41 +49,79 @@ class SuiteOutcome:
     stopped: str = ""
 
 
-def run_suites(
-    model: EvaluatedModel,
-    config: Config,
-    suites: Sequence[LoadedSuite],
-    loss_model: LossModel,
-    label: ModelLabel,
-    limits: EvalLimits,
-) -> Iterator[SuiteOutcome]:
+@dataclass(frozen=True, slots=True)
+class SuiteEngine:
+    """What answers the items of suites, and what identifies its answers.
+
+    Attributes:
+        label: Which model it is.
+        answer: Answers items.
+        model: What identifies the model.
+        settings: The settings beyond those of a suite that the answers depend on.
+        results: Directory of the results.
+    """
+
+    label: ModelLabel
+    answer: AnswerItems
+    model: Mapping[str, str]
+    settings: Mapping[str, Any]
+    results: Path
+
+
+def run_suites(engine: SuiteEngine, suites: Sequence[LoadedSuite], limits: EvalLimits) -> Iterator[SuiteOutcome]:
     """Answer and score each suite; answers of an earlier run with the same settings are kept.
+
+    Args:
+        engine: What answers; the caller enters autocast.
+        suites: The suites with their items.
+        limits: What is left of tokens, time and cost.
+    """
+    world = current_world()
+    for suite in suites:
+        open_them = partial(open_results, engine.results, suite, engine.model, engine.settings)
+        results = world.run_on_main(open_them)
+        unit = "items" if suite.config.samples == 1 else "answers"
+        with progress(f"{engine.label} {suite.name}", unit=unit) as shown:
+            try:
+                stopped = run_suite(engine.answer, suite, results, limits, shown)
+            except SftError as error:
+                raise _with_kept(error, results) from error
+        scores = world.run_on_main(partial(score_results, suite, results))
+        yield SuiteOutcome(suite, results, scores, stopped)
+
+
+def _with_kept(error: SftError, results: SuiteResults) -> SftError:
+    """Return an error that also states which answers are kept."""
+    kept = len(results.read_answers())
+    if not kept:
+        return error
+    problem = f"{error.problem}; {counted(kept, 'answer')} kept in {results.answers}"
+    return SftError(where=error.where, problem=problem, fix=error.fix)
+
+
+def score_results(suite: LoadedSuite, results: SuiteResults) -> Mapping[str, Any]:
+    """Score the answers on disk, write verdicts and scores, and return the scores."""
+    scored = score_suite(suite, results.read_answers())
+    results.write_scores(scored.verdicts, scored.scores)
+    return scored.scores
+
+
+def local_engine(model: EvaluatedModel, config: Config, loss_model: LossModel, label: ModelLabel) -> SuiteEngine:
+    """Return a model in this process as the engine of suites.
 
     Args:
         model: The evaluated model.
         config: The config of the evaluation.
-        suites: The suites with their items.
-        loss_model: The weights; the caller enters autocast.
+        loss_model: The weights.
         label: Whether they are those of the model or of its base.
-        limits: What is left of tokens and time.
     """
-    if not suites:
-        return
-    engine = engine_model(model, config, loss_model)
-    record, settings = model.record(label), engine_settings(model, config)
-    for suite in suites:
-        results = open_results(model.results, suite, record, settings)
-        unit = "items" if suite.config.samples == 1 else "answers"
-        with progress(f"{label} {suite.name}", unit=unit) as shown:
-            stopped = run_suite(engine, suite, results, limits, shown)
-        yield score_results(suite, results, stopped)
-
-
-def score_results(suite: LoadedSuite, results: SuiteResults, stopped: str = "") -> SuiteOutcome:
-    """Score the answers on disk, and write verdicts and scores."""
-    scored = score_suite(suite, results.read_answers())
-    results.write_scores(scored.verdicts, scored.scores)
-    return SuiteOutcome(suite, results, scored.scores, stopped)
+    return SuiteEngine(
+        label,
+        local_answers(engine_model(model, config, loss_model)),
+        model.record(label),
+        engine_settings(model, config),
+        model.results,
+    )
 
 
 def engine_model(model: EvaluatedModel, config: Config, loss_model: LossModel) -> EngineModel:

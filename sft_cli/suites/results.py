@@ -3,7 +3,8 @@
 ``RUN/eval/<suite>-<digest>/`` holds::
 
     suite.json      the definition, the data's fingerprint, the model, and the settings that the answers depend on
-    answers.jsonl   one line per item and sample, written as the answers come
+    answers.jsonl   one line per item and sample, written as the answers come; while several processes answer,
+                    answers-N.part.jsonl has those of process N
     verdicts.jsonl  one line per line of answers.jsonl
     scores.json     {metrics, by_tag, counts}
 
@@ -23,7 +24,7 @@ from sft_cli.config.redaction import redact_values
 from sft_cli.config.schema.suites import SuiteConfig
 from sft_cli.config.validate import to_plain
 from sft_cli.errors import SftError
-from sft_cli.suites.items import LoadedSuite
+from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.rows import shipped_file
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
@@ -66,23 +67,22 @@ class SuiteResults:
         """The scores."""
         return self.path / "scores.json"
 
+    def _parts(self) -> list[Path]:
+        """Return the files of answers of single processes."""
+        return sorted(self.path.glob("answers-*.part.jsonl"))
+
     def read_answers(self) -> list[dict[str, Any]]:
-        """Return the answers; a last line that an interruption cut is removed from the file.
+        """Return the answers; a last line that an interruption cut is removed from its file.
 
         Raises:
             SftError: Another line is not JSON.
         """
-        if not self.answers.is_file():
-            return []
-        content = self.answers.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            write_atomic(self.answers, whole)
-        return list(_parse_lines(whole, self.answers))
+        return [record for file in (self.answers, *self._parts()) for record in _read_lines(file)]
 
-    def append_answers(self, records: Iterable[Record]) -> None:
-        """Append answers, and flush them to the disk."""
-        with self.answers.open("a", encoding="utf-8") as stream:
+    def append_answers(self, records: Iterable[Record], process: int = 0) -> None:
+        """Append answers of a process, and flush them to the disk; each process has a file of its own."""
+        file = self.answers if process == 0 else self.path / f"answers-{process}.part.jsonl"
+        with file.open("a", encoding="utf-8") as stream:
             stream.writelines(map(json_line, records))
             stream.flush()
             os.fsync(stream.fileno())
@@ -92,6 +92,8 @@ class SuiteResults:
         by_place = {place_of(record): record for record in self.read_answers()}
         records = [by_place[place] for place in order if place in by_place]
         write_atomic(self.answers, "".join(map(json_line, records)))
+        for part in self._parts():
+            part.unlink()
         return records
 
     def read_definition(self) -> dict[str, Any]:
@@ -122,10 +124,33 @@ def place_of(record: Record) -> Place:
     return str(record["id"]), int(record["sample"])
 
 
+def answer_head(entry: SuiteItem, sample: int, prompt: str) -> dict[str, Any]:
+    """Return the part of a line that does not depend on the answer."""
+    item = entry.item
+    return {
+        "id": item.id,
+        "sample": sample,
+        "cluster": item.cluster,
+        "tags": dict(item.tags),
+        "prompt": prompt,
+    }
+
+
 def json_line(record: Record) -> str:
     """Return a record as a line; a lone surrogate, which a model may generate, is escaped."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return (line if line.isascii() else line.encode("utf-8", "backslashreplace").decode("utf-8")) + "\n"
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file without a last one that was cut, which is removed from it; none without a file."""
+    if not file.is_file():
+        return []
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_atomic(file, whole)
+    return list(_parse_lines(whole, file))
 
 
 def _parse_lines(content: bytes, file: Path) -> Iterable[dict[str, Any]]:

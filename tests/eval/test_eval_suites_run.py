@@ -111,9 +111,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_files(run_of, folder, mon
     asked = []
     original = suite_session.run_suite
 
-    def counting(engine, suite, found, limits, shown):
+    def counting(answer, suite, found, limits, shown):
         asked.append(len(found.read_answers()))
-        return original(engine, suite, found, limits, shown)
+        return original(answer, suite, found, limits, shown)
 
     monkeypatch.setattr(suite_session, "run_suite", counting)
     evaluate(run, folder, *words)

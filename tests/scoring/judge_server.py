@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Judge = Callable[[dict[str, Any]], str]
-"""Function from the JSON document of a request to the text of the reply."""
+Judge = Callable[[dict[str, Any]], str | dict[str, Any]]
+"""Function from the JSON document of a request to the text of the reply, or to a whole choice."""
 
 
 @dataclass
@@ -81,7 +81,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, json.dumps({"object": "list", "data": []}))
         else:
             text = None if fault == "null" else server.judge(json.loads(body["messages"][-1]["content"]))
-            reply: dict[str, Any] = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+            choice = text if isinstance(text, dict) else {"message": {"role": "assistant", "content": text}}
+            reply: dict[str, Any] = {"choices": [{"index": 0, **choice}]}
             if server.usage:
                 reply["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
             self.send(200, json.dumps(reply))

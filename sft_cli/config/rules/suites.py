@@ -6,7 +6,15 @@ from dataclasses import fields
 
 from sft_cli.config.keys.typos import override_word
 from sft_cli.config.schema.config import EvalConfig
-from sft_cli.config.schema.suites import Compat, SuiteConfig, SuiteFormat, SuiteKind, VariantsConfig
+from sft_cli.config.schema.suites import (
+    Compat,
+    EndpointConfig,
+    EvalEngine,
+    SuiteConfig,
+    SuiteFormat,
+    SuiteKind,
+    VariantsConfig,
+)
 from sft_cli.config.validate import ConfigError
 from sft_cli.utils.similar import closest_name
 
@@ -24,7 +32,13 @@ VARIANT_KINDS = ("typos", "upper", "lower", "distractor")
 
 
 def check_suite_keys(config: EvalConfig) -> Iterator[ConfigError]:
-    """Yield an error for each suite whose keys do not fit together."""
+    """Yield an error for each suite whose keys do not fit together, and for a limit of cost without prices."""
+    if config.max_cost is not None and not (config.endpoint.price_input or config.endpoint.price_output):
+        yield ConfigError(
+            "eval.max_cost",
+            "eval.max_cost is set, but eval.endpoint has no prices",
+            "set eval.endpoint.price_input=PRICE and eval.endpoint.price_output=PRICE, of a million tokens each",
+        )
     for name, suite in config.suites.items():
         key = f"eval.suites.{name}"
         if not _NAME.fullmatch(name):
@@ -143,6 +157,12 @@ def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator
             yield ConfigError(
                 key, f"{key} would have no effect: no task is chosen", "set eval.lm_eval.tasks=[NAME], or remove it"
             )
+    if config.engine is not EvalEngine.openai:
+        for key in ("eval.max_cost", *(f"eval.endpoint.{field.name}" for field in fields(EndpointConfig))):
+            if key in explicit:
+                yield ConfigError(
+                    key, f"{key} would have no effect: the engine is local", f"set eval.engine=openai, or remove {key}"
+                )
     for name, suite in config.suites.items():
         others = _OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES
         if suite.kind is SuiteKind.heldout:

@@ -12,7 +12,7 @@ from sft_cli.config.schema.data import DataConfig
 from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
 from sft_cli.config.schema.speed import SpeedConfig
-from sft_cli.config.schema.suites import LmEvalConfig, SuiteConfig
+from sft_cli.config.schema.suites import EndpointConfig, EvalEngine, LmEvalConfig, SuiteConfig
 from sft_cli.config.schema.tracking import NotifyConfig, TrackingConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
 
@@ -73,6 +73,12 @@ class EvalConfig:
     """Stop after generating this many tokens; the same command continues. null for no limit."""
     max_minutes: float | None = bounded(None, gt=0)
     """Stop after this time; the same command continues. null for no limit."""
+    max_cost: float | None = bounded(None, gt=0)
+    """Stop at this cost, by the prices of eval.endpoint; the same command continues. null for no limit."""
+    engine: EvalEngine = EvalEngine.local
+    """What answers the items of suites: local, the model in this process; openai, a server that holds it already."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """The server of engine=openai."""
     limits: dict[str, float] = field(default_factory=dict)
     """Value of the drift card -> its limit, such as {empty: 0.02, openers: 0.1}; beyond one, sft eval exits with 3."""
     lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)

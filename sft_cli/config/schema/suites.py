@@ -21,6 +21,13 @@ class SuiteFormat(str, Enum):
     text = "text"
 
 
+class EvalEngine(str, Enum):
+    """What answers the items of suites: the model in this process, or a server with the API of OpenAI."""
+
+    local = "local"
+    openai = "openai"
+
+
 class Compat(str, Enum):
     """Another program whose figures are given in addition."""
 
@@ -145,6 +152,30 @@ class SuiteConfig:
     compat: Compat = Compat.none
     """lm_eval: also the log-likelihoods as lm-evaluation-harness computes them, which splits context and choice
     otherwise."""
+
+
+@dataclass(kw_only=True)
+class EndpointConfig:
+    """The server of eval.engine=openai, which holds the model already; its key comes from the environment."""
+
+    url: str | None = None
+    """Address, such as http://localhost:8000/v1; null: that of OpenAI."""
+    model: str | None = None
+    """Name of the model at the server; null: the argument of sft eval, if it is no directory."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key; a server with a url may need none."""
+    concurrency: int = bounded(4, ge=1)
+    """Requests at the same time."""
+    requests_per_minute: int = bounded(0, ge=0)
+    """Most requests started within a minute; 0 for no limit."""
+    timeout: float = bounded(60.0, gt=0)
+    """Seconds until a request counts as failed."""
+    retries: int = bounded(5, ge=0)
+    """How often a request is sent again after status 408, 409, 429, 5xx or a lost connection."""
+    price_input: float = bounded(0.0, ge=0)
+    """Price of a million tokens of prompts, for eval.max_cost."""
+    price_output: float = bounded(0.0, ge=0)
+    """Price of a million tokens of answers."""
 
 
 @dataclass(kw_only=True)

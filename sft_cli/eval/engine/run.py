@@ -1,54 +1,21 @@
 """Ask the items of a suite that have no answer yet, and write the answers as they come."""
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from torch import nn
-
-from sft_cli.config.schema.suites import Compat, SuiteKind
-from sft_cli.distributed.process_group import World
-from sft_cli.eval.engine.choices import continuation_logprobs, cut_context
-from sft_cli.eval.engine.prompts import ServedPrompts
-from sft_cli.eval.engine.reasoning import split_reasoning, template_tags
-from sft_cli.eval.engine.sampling import Sampling, answer_seed
-from sft_cli.eval.generate import GeneratedAnswer, GenerationSettings, answer_batches
-from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
-from sft_cli.model.head.loss_model import LossModel
-from sft_cli.model.load import model_context_length
-from sft_cli.model.quant import causal_lm
+from sft_cli.distributed.process_group import World, current_world
 from sft_cli.progress import Progress
-from sft_cli.suites.choices import LM_EVAL
 from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.limits import EvalLimits
 from sft_cli.suites.results import Place, SuiteResults, place_of
 from sft_cli.suites.turns import with_own_answers
 
-ITEMS_PER_PLAN = 128
-"""Items of choices that are packed together, and after which their answers are written."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineModel:
-    """A model to evaluate.
-
-    Attributes:
-        model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
-        loss_model: The same model with its packed attention.
-        prompts: Encodes prompts as served.
-        stop_ids: Tokens that end an answer.
-        max_tokens: Largest number of tokens of a packed row.
-        batch_size: Answers generated at once.
-        max_new_tokens: Longest answer of a suite without a limit of its own.
-    """
-
-    model: nn.Module
-    loss_model: LossModel
-    prompts: ServedPrompts
-    stop_ids: tuple[int, ...]
-    max_tokens: int
-    batch_size: int
-    max_new_tokens: int
+Pending = Sequence[tuple[SuiteItem, int]]
+"""Items, each with the number of the sample."""
+Records = Iterator[list[dict[str, Any]]]
+"""Lines of answers.jsonl, some at a time."""
+AnswerItems = Callable[[LoadedSuite, Pending, EvalLimits], Records]
+"""Function that answers items until a limit is reached: a model in this process, or a server."""
 
 
 def places(suite: LoadedSuite) -> list[Place]:
@@ -57,167 +24,74 @@ def places(suite: LoadedSuite) -> list[Place]:
 
 
 def run_suite(
-    engine: EngineModel, suite: LoadedSuite, results: SuiteResults, limits: EvalLimits, progress: Progress
+    answer: AnswerItems, suite: LoadedSuite, results: SuiteResults, limits: EvalLimits, progress: Progress
 ) -> str:
-    """Answer the items that have no answer yet.
+    """Answer the items that have no answer yet; the processes of the evaluation share them.
+
+    Second turns are asked when all first turns have their answers.
+
+    Args:
+        answer: Answers items.
+        suite: The suite with its items.
+        results: Its directory.
+        limits: What is left of tokens, time and cost.
+        progress: Shows the number of answers.
 
     Returns:
         The limit that stopped it, as ``key=value``; empty if every item has its answers.
     """
+    world = current_world()
     wanted = places(suite)
-    known = {place_of(record) for record in results.read_answers()}
-    missing = [place for place in wanted if place not in known]
+    known = world.run_on_main(lambda: {place_of(record) for record in results.read_answers()})
     entries = {entry.item.id: entry for entry in suite.items}
-    done = len(wanted) - len(missing)
-    progress.update(done, len(wanted))
-    batches = (
-        _choice_batches(engine, suite, [entries[id] for id, _ in missing])
-        if suite.config.kind is SuiteKind.choices
-        else _turn_batches(engine, suite, results, [(entries[id], sample) for id, sample in missing])
-    )
-    stopped = limits.reached() if missing else ""
-    while not stopped and (records := next(batches, None)) is not None:
-        results.append_answers(records)
-        done += len(records)
-        limits.tokens += sum(record["num_tokens"] for record in records)
-        progress.update(done, len(wanted))
-        stopped = limits.reached() if done < len(wanted) else ""
-    batches.close()
-    results.sort_answers(wanted)
+    missing = [(entries[id], sample) for id, sample in wanted if (id, sample) not in known]
+    counter = _Counter(len(wanted) - len(missing), len(wanted), progress, world)
+    stopped = ""
+    for is_second in (False, True):
+        turn = [place for place in missing if bool(place[0].after) is is_second]
+        if stopped or not turn:
+            continue
+        if is_second:
+            turn = with_own_answers(turn, world.run_on_main(lambda: _own_answers(results)))
+        share = shared_items(turn, world)
+        answered = 0
+        for records in answer(suite, share, limits):
+            results.append_answers(records, world.rank)
+            limits.count(records)
+            answered += len(records)
+            counter.add(len(records))
+        reached = limits.reached() if answered < len(share) else ""
+        stopped = next(filter(None, world.all_gather_object(reached)), "")
+    world.run_on_main(lambda: len(results.sort_answers(wanted)))
     return stopped
 
 
-def _turn_batches(
-    engine: EngineModel, suite: LoadedSuite, results: SuiteResults, pending: Sequence[tuple[SuiteItem, int]]
-) -> Generator[list[dict[str, Any]], None, None]:
-    """Yield the lines of first turns, which the caller writes, and then those of second turns with their answers."""
-    yield from _answer_batches(engine, suite, [place for place in pending if not place[0].after])
-    if second := [place for place in pending if place[0].after]:
-        answers = {place_of(record): str(record["answer"]) for record in results.read_answers()}
-        yield from _answer_batches(engine, suite, with_own_answers(second, answers))
+def until_reached(batches: Generator[list[dict[str, Any]], None, None], limits: EvalLimits) -> Records:
+    """Yield batches of lines until a limit is reached; the caller counts them."""
+    while not limits.reached() and (records := next(batches, None)) is not None:
+        yield records
+    batches.close()
 
 
-def _answer_batches(
-    engine: EngineModel, suite: LoadedSuite, pending: Sequence[tuple[SuiteItem, int]]
-) -> Generator[list[dict[str, Any]], None, None]:
-    """Yield the lines of each batch of generated answers."""
-    config = suite.config
-    if not pending:
-        return
-    # The samples of an item have one prompt, unless it continues their own answers.
-    keys = [(entry.item.id, sample if entry.after else 0) for entry, sample in pending]
-    entries = {key: entry for key, (entry, _) in zip(keys, pending, strict=True)}
-    ids = {key: engine.prompts.prompt_ids(entry, config.format) for key, entry in entries.items()}
-    texts = {key: engine.prompts.prompt_text(entry, config.format) for key, entry in entries.items()}
-    settings = GenerationSettings(
-        stop_ids=engine.stop_ids,
-        max_new_tokens=config.max_new_tokens or engine.max_new_tokens,
-        batch_size=engine.batch_size,
-        sampling=Sampling(config.temperature, config.top_p) if config.temperature else None,
-        stop_texts=tuple(config.stop),
-        tokenizer=engine.prompts.tokenizer,
-    )
-    seeds = [answer_seed(config.seed, entry.item.id, sample) for entry, sample in pending]
-    prompts = [ids[key] for key in keys]
-    batches = answer_batches(engine.model, prompts, settings, seeds=seeds, pad_id=engine.stop_ids[0], world=World())
-    for batch, generated in batches:
-        yield [
-            _answer_record(engine, suite, pending[index], texts[keys[index]], answer)
-            for index, answer in zip(batch, generated, strict=True)
-        ]
+def shared_items(pending: Pending, world: World) -> Pending:
+    """Return the share of this process; the samples of an item stay in one process, which computes its prompt once."""
+    numbers = {id: number for number, id in enumerate(dict.fromkeys(entry.item.id for entry, _ in pending))}
+    return [place for place in pending if numbers[place[0].item.id] % world.size == world.rank]
 
 
-def _answer_record(
-    engine: EngineModel, suite: LoadedSuite, place: tuple[SuiteItem, int], prompt: str, answer: GeneratedAnswer
-) -> dict[str, Any]:
-    """Return the line of a generated answer."""
-    entry, sample = place
-    tokenizer = engine.prompts.tokenizer
-    tags = template_tags(str(tokenizer.chat_template or ""))
-    # A template may mark reasoning and calls of tools by special tokens.
-    keep = bool(tags) or entry.tools is not None
-    text = tokenizer.decode(list(answer.ids), skip_special_tokens=not keep, clean_up_tokenization_spaces=False)
-    reasoning, text = split_reasoning(prompt, text, tags)
-    ended = [text.index(stop) for stop in suite.config.stop if stop in text]
-    return {
-        **_head(entry, sample, prompt),
-        "answer": text[: min(ended)] if ended else text,
-        "reasoning": reasoning,
-        "stopped": answer.stopped or bool(ended),
-        "num_tokens": len(answer.ids) + answer.stopped,
-        "cut": answer.truncated,
-    }
+class _Counter:
+    """Shows the number of answers of all processes, estimated from those of this one."""
+
+    def __init__(self, done: int, total: int, progress: Progress, world: World) -> None:
+        self._done, self._total, self._progress, self._size = done, total, progress, world.size
+        progress.update(done, total)
+
+    def add(self, number: int) -> None:
+        """Count answers of this process."""
+        self._done += number * self._size
+        self._progress.update(min(self._done, self._total), self._total)
 
 
-def _choice_batches(
-    engine: EngineModel, suite: LoadedSuite, pending: Sequence[SuiteItem]
-) -> Generator[list[dict[str, Any]], None, None]:
-    """Yield the lines of some items at a time."""
-    for first in range(0, len(pending), ITEMS_PER_PLAN):
-        yield _choice_records(engine, suite, pending[first : first + ITEMS_PER_PLAN])
-
-
-def _choice_records(engine: EngineModel, suite: LoadedSuite, entries: Sequence[SuiteItem]) -> list[dict[str, Any]]:
-    """Compute the log-likelihoods of the choices of some items, and return their lines."""
-    format, limit = suite.config.format, model_context_length(causal_lm(engine.model).config)
-    limit = None if limit is None else limit - num_prepended_vectors(engine.model)
-    whole = [engine.prompts.continuations(entry, format) for entry in entries]
-    served = [cut_context(one, limit) for row in whole for one in row]
-    compat = suite.config.compat is Compat.lm_eval
-    theirs = (
-        [cut_context(one, limit) for entry in entries for one in engine.prompts.lm_eval_continuations(entry, format)]
-        if compat
-        else []
-    )
-    values = continuation_logprobs(engine.loss_model, [*served, *theirs], engine.max_tokens)
-    lines, start = [], 0
-    for entry, uncut in zip(entries, whole, strict=True):
-        choices: list[Mapping[str, Any]] = []
-        for offset, text in enumerate(entry.choices):
-            place = start + offset
-            own = served[place]
-            choice = {
-                "text": text,
-                "logprob": values[place],
-                "num_tokens": len(own.ids),
-                "num_bytes": len(text.encode("utf-8", "surrogatepass")),
-                "merged": own.merged,
-            }
-            if compat:
-                choice[LM_EVAL] = {
-                    "logprob": values[len(served) + place],
-                    "num_tokens": len(theirs[place].ids),
-                }
-            choices.append(choice)
-        cut = any(one is not kept for one, kept in zip(uncut, served[start:], strict=False))
-        lines.append(_choice_record(engine, suite, entry, choices, cut=cut))
-        start += len(entry.choices)
-    return lines
-
-
-def _choice_record(
-    engine: EngineModel, suite: LoadedSuite, entry: SuiteItem, choices: list[Mapping[str, Any]], *, cut: bool
-) -> dict[str, Any]:
-    """Return the line of an item of choices; its answer is the most likely one."""
-    best = max(choices, key=lambda choice: choice["logprob"])
-    return {
-        **_head(entry, 0, engine.prompts.prompt_text(entry, suite.config.format)),
-        "answer": best["text"],
-        "reasoning": "",
-        "stopped": True,
-        "num_tokens": 0,
-        "cut": cut,
-        "choices": choices,
-    }
-
-
-def _head(entry: SuiteItem, sample: int, prompt: str) -> dict[str, Any]:
-    """Return the part of a line that does not depend on the answer."""
-    item = entry.item
-    return {
-        "id": item.id,
-        "sample": sample,
-        "cluster": item.cluster,
-        "tags": dict(item.tags),
-        "prompt": prompt,
-    }
+def _own_answers(results: SuiteResults) -> dict[Place, str]:
+    """Return the answers on disk by item and sample."""
+    return {place_of(record): str(record["answer"]) for record in results.read_answers()}
