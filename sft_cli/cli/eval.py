@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sft_cli.cli.completion import complete_run
+from sft_cli.cli.eval_checkpoints import evaluate_checkpoints, saved_steps
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, RunOverrides, Step
 from sft_cli.cli.ranks import joined_processes, reported_once
@@ -62,6 +63,15 @@ def evaluate(
         typer.Option("--out", "-o", metavar="DIR", help="Directory of the results of a MODEL; default evals/NAME."),
     ] = None,
     step: Step = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints",
+            metavar="all|N,N",
+            help="Evaluate saved steps, and print one table of all.",
+            show_default=False,
+        ),
+    ] = None,
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", min=1, help="Share the items over N processes of this machine.")
     ] = 1,
@@ -79,7 +89,7 @@ def evaluate(
     from sft_cli.distributed.launch import launch_processes
 
     words, dirs, rank = overrides or [], config_dir or [], rank_from_env()
-    wanted = Wanted(questions, out, step, rescore=rescore, compare=compare is not None)
+    wanted = Wanted(questions, out, step, checkpoints, rescore=rescore, compare=compare is not None)
     with reported_once(rank):
         target, evaluation = _open(run, words, dirs, wanted, is_one=processes == 1 and rank.world_size == 1)
     if processes > 1 and rank.world_size == 1:
@@ -101,6 +111,7 @@ class Wanted:
     questions: str | None
     out: Path | None
     step: int | None
+    checkpoints: str | None
     rescore: bool
     compare: bool
 
@@ -124,6 +135,8 @@ def _open(
     from sft_cli.suites.chosen import with_questions
     from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
+    if wanted.checkpoints is not None:
+        return typed, _open_checkpoints(typed, words, dirs, wanted, wanted.checkpoints, is_one=is_one)
     if wanted.step is not None and rank_from_env().world_size > 1:
         problem, fix = "every process would export the step", f"run sft eval {typed} --step {wanted.step} --processes N"
         raise SftError(where=f"--step {wanted.step}", problem=problem, fix=fix)
@@ -149,6 +162,41 @@ def _open(
         return str(directory.path), partial(_evaluate_run, directory, trained, config, compare=wanted.compare)
     check_bare_model(bare, config, compare=wanted.compare)
     return typed, partial(_evaluate_bare, bare, config, compare=wanted.compare)
+
+
+def _open_checkpoints(
+    typed: str, words: Sequence[str], dirs: Sequence[str], wanted: Wanted, checkpoints: str, *, is_one: bool
+) -> Callable[[], list[str]]:
+    """Check the command line with ``--checkpoints``, and return the evaluation of the saved steps.
+
+    Args:
+        typed: The argument.
+        words: The overrides.
+        dirs: Directories of recipes and options.
+        wanted: The options.
+        checkpoints: The value of ``--checkpoints``.
+        is_one: Whether one process evaluates.
+    """
+    from sft_cli.config.compose import read_config
+    from sft_cli.eval.settings import eval_config
+    from sft_cli.run_dir import open_run
+    from sft_cli.suites.chosen import with_questions
+
+    directory = open_run(typed, "sft eval")
+    steps = saved_steps(directory, checkpoints, step=wanted.step, rescore=wanted.rescore)
+    trained = read_config(directory.config)
+    config = eval_config(directory, trained, words, dirs)
+    alone = {
+        "--processes": not is_one,
+        f"--out {wanted.out}": wanted.out is not None,
+        SERVED: config.eval.engine is EvalEngine.openai,
+    }
+    for where, is_set in alone.items():
+        if is_set:
+            problem = "saved steps are evaluated one after the other, by this process, into the run directory"
+            raise SftError(where=where, problem=problem, fix=f"remove {where.split()[0]}")
+    config = config if wanted.questions is None else with_questions(config, wanted.questions)
+    return partial(_evaluate_checkpoints, directory, trained, config, steps, compare=wanted.compare)
 
 
 def _rescore(directory: "RunDir", config: "Config") -> list[str]:
@@ -189,7 +237,26 @@ def _evaluate_run(directory: "RunDir", trained: "Config", config: "Config", *, c
             from sft_cli.eval.session import NamedRows, evaluate_model
 
         heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
-        return evaluate_model(evaluated_run(directory, config), config, heldout, suites, compare=compare)
+        model = evaluated_run(directory, config)
+        return evaluate_model(model, config, heldout, suites, compare=compare).beyond_limits
+
+
+def _evaluate_checkpoints(
+    directory: "RunDir", trained: "Config", config: "Config", steps: Sequence[int], *, compare: bool
+) -> list[str]:
+    """Evaluate saved steps of a run; return the values beyond their limits, with their steps."""
+    from sft_cli.eval.report_name import report_name
+    from sft_cli.eval.select_rows import select_rows
+    from sft_cli.suites.chosen import evaluates_heldout
+
+    rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
+    suites = _checked_suites(config.eval)
+    status("loading   torch and the model's configuration")
+    with slow_imports():
+        from sft_cli.eval.session import NamedRows
+
+    heldout = None if rows is None else NamedRows(rows, report_name(rows, trained, config))
+    return evaluate_checkpoints(directory, steps, config, heldout, suites, compare=compare)
 
 
 def _evaluate_bare(model: "BareModel", config: "Config", *, compare: bool) -> list[str]:
@@ -211,7 +278,7 @@ def _evaluate_bare(model: "BareModel", config: "Config", *, compare: bool) -> li
             from sft_cli.eval.session import NamedRows, evaluate_model
 
         heldout = None if rows is None else NamedRows(rows, report_name(rows, model.config(), config))
-        return evaluate_model(evaluated, config, heldout, suites, compare=compare)
+        return evaluate_model(evaluated, config, heldout, suites, compare=compare).beyond_limits
 
 
 def _checked_suites(config: "EvalConfig") -> "list[LoadedSuite]":

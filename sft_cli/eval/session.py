@@ -53,6 +53,15 @@ class ModelResults:
     tasks: HarnessOutcome
 
 
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """The results of a model, and of its base if it was evaluated; what is beyond ``eval.limits``, as text."""
+
+    tuned: ModelResults
+    base: ModelResults | None
+    beyond_limits: list[str]
+
+
 def evaluate_model(
     model: EvaluatedModel,
     config: Config,
@@ -60,7 +69,7 @@ def evaluate_model(
     suites: Sequence[LoadedSuite] = (),
     *,
     compare: bool,
-) -> list[str]:
+) -> ModelEvaluation:
     """Evaluate a model, write ``<name>.json`` and the results of each suite, and print tables.
 
     Args:
@@ -71,7 +80,7 @@ def evaluate_model(
         compare: Whether to evaluate the base model as well.
 
     Returns:
-        The values of the drift card that are beyond ``eval.limits``, as text; only in the first process.
+        The results; what is beyond ``eval.limits`` only in the first process, which prints.
     """
     from peft import PeftModel  # imported after sft_cli.model, which silences a warning
 
@@ -99,12 +108,13 @@ def evaluate_model(
         del weights  # two models may not fit into memory
         base = results_of(load_base(model, config, machine), "base")
     if not world.is_main:
-        return []
+        return ModelEvaluation(tuned, base, [])
     if heldout is not None:
         _report_rows(model, config, heldout, tuned, base)
     print_outcomes(tuned.suites, base.suites if base else ())
     print_tasks(tuned.tasks, base.tasks if base else None)
-    return print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
+    beyond = print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
+    return ModelEvaluation(tuned, base, beyond)
 
 
 def _run_suites(
