@@ -40,7 +40,8 @@ LAYERS = {
     "eval": "errors types escape utils run_dir progress console config endpoint scoring distributed data chat batching"
     " model prepare suites",
     "slurm": "errors config data prepare",
-    "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare eval",
+    "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare suites"
+    " eval",
     "compare": "errors utils run_dir console config scoring prepare suites",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",

@@ -16,6 +16,7 @@ from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import World
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.best import Best
 from sft_cli.train.monitoring.notify import Notifier
 from sft_cli.train.monitoring.retention import RetentionGuard
 from sft_cli.train.monitoring.step_rows import StepRow, list_step_rows
@@ -24,10 +25,18 @@ from sft_cli.train.recompute import RecomputeOnOom
 
 
 @dataclass(frozen=True)
-class HeldOutResult:
-    """The result of an evaluation during training: loss in nats, values for metrics.jsonl, sample answers."""
+class EvaluationResult:
+    """The result of an evaluation during training.
 
-    loss: float
+    Attributes:
+        loss: Held-out loss in nats; None without held-out rows.
+        score: The value of ``trainer.best``, of which more is better; None if the loss decides.
+        values: Values for metrics.jsonl.
+        samples: Sample answers.
+    """
+
+    loss: float | None
+    score: float | None
     values: Mapping[str, Any]
     samples: list[dict[str, Any]]
 
@@ -45,7 +54,8 @@ class TrainContext:
         accelerator: The device and the mixed precision.
         fingerprint: The settings and digests that a checkpoint must have in common with the run.
         recompute: The layers that the backward pass recomputes.
-        evaluate: Evaluates the held-out rows; None if there are none.
+        evaluate: Evaluates the held-out rows and suites after a step; None if there are neither.
+        best: What decides which evaluation is the best; None: the held-out loss.
         retention: The guard against forgetting; None without probes.
         share_prefixes: Whether common prefixes of examples are computed once, as far as the model allows it.
         notifier: Sends messages about the run.
@@ -63,7 +73,8 @@ class TrainContext:
     fingerprint: Mapping[str, Any]
     recompute: RecomputeOnOom
     notifier: Notifier
-    evaluate: Callable[[], HeldOutResult] | None = None
+    evaluate: Callable[[int], EvaluationResult] | None = None
+    best: Best | None = None
     retention: RetentionGuard | None = None
     share_prefixes: Choice = Choice.never
     replay_sources: Collection[str] = field(default_factory=frozenset)
@@ -79,6 +90,11 @@ class TrainContext:
     def has_loss_scale(self) -> bool:
         """Whether the gradient is scaled (float16), which skips overflowing steps by itself."""
         return self.accelerator.scaler is not None
+
+    @property
+    def best_by(self) -> str:
+        """Digest of what decides which evaluation is the best; empty if the held-out loss does."""
+        return "" if self.best is None else self.best.digest
 
     def step_rows(self, step: int) -> list[StepRow]:
         """Return the rows of a step (from 0), the longest first."""

@@ -1,7 +1,6 @@
 """The training loop: steps, evaluations, checkpoints, signals. Nothing else changes the state of a run."""
 
 import json
-import math
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
 from sft_cli.train.context import TrainContext
 from sft_cli.train.monitoring import divergence
+from sft_cli.train.monitoring.best import describe_evaluation, is_better
 from sft_cli.train.monitoring.divergence import RecentSteps
 from sft_cli.train.monitoring.metrics import MetricsLog, NullLog, StepMetrics, truncate_after
 from sft_cli.train.monitoring.retention import RetentionFailed
@@ -70,7 +70,8 @@ def train_loop(context: TrainContext, state: TrainState, progress: TrainProgress
             if stop_signal:  # a signal that comes after the save is handled after the next step
                 raise TrainingInterrupted(stop_signal, progress.step)
     if _out_of_patience(context, progress):
-        say(f"stopped early: no better held-out loss for {progress.without_improvement} evaluations")
+        figure = "held-out loss" if context.best is None else "value of trainer.best"
+        say(f"stopped early: no better {figure} for {progress.without_improvement} evaluations")
     return progress
 
 
@@ -132,17 +133,17 @@ def _evaluate_and_save(
 
 
 def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | NullLog) -> tuple[TrainProgress, bool]:
-    """Evaluate the held-out rows and record the result.
+    """Evaluate the held-out rows and the suites, and record the result.
 
     Returns:
         The progress, and whether this evaluation is the best so far.
     """
     assert context.evaluate is not None
-    result = context.parallel.run_inference(context.evaluate)
+    result = context.parallel.run_inference(partial(context.evaluate, progress.step))
     log.evaluation(progress.step, round(progress.step / context.plan.steps_per_epoch, 4), result.values)
-    improved = math.isfinite(result.loss) and (progress.best_loss is None or result.loss < progress.best_loss)
-    mark = " (best so far)" if improved and progress.best_loss is not None else ""
-    log.say(f"eval      step {progress.step}: held-out loss {result.loss:.4f}{mark}")
+    improved = is_better(result.loss, result.score, progress.best_loss, progress.best_score, context.best)
+    mark = " (best so far)" if improved and progress.best_step is not None else ""
+    log.say(f"eval      step {progress.step}: {describe_evaluation(result.values, context.best)}{mark}")
     for sample in result.samples[:1]:
         prompt = excerpt(sample["prompt"], LOGGED_CHARACTERS, tail=True)
         log.say(f"sample    {prompt} -> {excerpt(sample['answer'], LOGGED_CHARACTERS)}")
@@ -151,7 +152,8 @@ def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | 
             for sample in result.samples:
                 file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
     if improved:
-        return replace(progress, best_step=progress.step, best_loss=result.loss, without_improvement=0), True
+        best = {"best_step": progress.step, "best_loss": result.loss, "best_score": result.score}
+        return replace(progress, **best, without_improvement=0), True
     return replace(progress, without_improvement=progress.without_improvement + 1), False
 
 
@@ -161,6 +163,6 @@ def _is_due(every: int | None, plan: StepPlan, step: int) -> bool:
 
 
 def _out_of_patience(context: TrainContext, progress: TrainProgress) -> bool:
-    """Return whether the held-out loss has not improved for ``trainer.patience`` evaluations."""
+    """Return whether no evaluation was better than the best for ``trainer.patience`` evaluations."""
     patience = context.config.trainer.patience
     return patience is not None and progress.without_improvement >= patience

@@ -38,10 +38,12 @@ from sft_cli.train.checkpoints.export import copy_data_files, export_model
 from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerprint
 from sft_cli.train.context import TrainContext
 from sft_cli.train.loop import TrainingInterrupted, train_loop
+from sft_cli.train.monitoring.best import TrainingSuites, describe_best, load_training_suites
 from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, make_base_reference
 from sft_cli.train.monitoring.notify import Notifier
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
+from sft_cli.train.monitoring.suite_evaluator import SuiteEvaluator
 from sft_cli.train.next_commands import next_commands, print_next_commands
 from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
@@ -99,6 +101,7 @@ def open_session(
     prepare_machine(config, directory, architecture, machine)
     for warning in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
         say(f"warning: {warning.text}; {warning.fix}")
+    suites = world.run_main_first(partial(load_training_suites, config))
     check = partial(preflight.run_preflight, config, prepared, machine, directory.path, world.size)
     memory = world.broadcast_object(world.run_collectively(check))
     config = memory.micro_batch.resolve(config)
@@ -107,7 +110,7 @@ def open_session(
     with ExitStack() as stack:  # only rank 0 enters the lock, which creates or opens the directory
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
-        session = TrainingSession(config, prepared, directory, machine, memory.recompute, probes)
+        session = TrainingSession(config, prepared, directory, machine, memory.recompute, probes, suites)
         world.run_on_main(session.describe)
         yield session
 
@@ -132,9 +135,10 @@ class TrainingSession:
         machine: ComputeSetup,
         recompute: CheckpointingPlan,
         probes: Sequence[RetentionProbe],
+        suites: TrainingSuites,
     ) -> None:
         self._config, self._prepared, self._directory = config, prepared, directory
-        self._machine, self._recompute, self._probes = machine, recompute, probes
+        self._machine, self._recompute, self._probes, self._suites = machine, recompute, probes, suites
         self._started, self._world = time.perf_counter(), current_world()
         self._model_path = f"model.path={config.model.path}"
         self._base: KLReference | None = None
@@ -183,7 +187,10 @@ class TrainingSession:
         model = built.loss_model
         if not world.is_main:
             set_seed(trainer.seed + world.rank)  # other examples get other dropout noise
-        self._evaluator = HeldOutEvaluator(config, prepared.validation, model, accelerator, tokenizer, self._stop_ids)
+        asking = SuiteEvaluator(config, self._directory, self._suites, model, self._stop_ids, built.parallel)
+        self._evaluator = HeldOutEvaluator(
+            config, prepared.validation, model, accelerator, tokenizer, self._stop_ids, asking
+        )
         guard = None
         if self._probes:
             guard = RetentionGuard(config, self._directory, model, accelerator, tokenizer, self._stop_ids, self._probes)
@@ -203,7 +210,8 @@ class TrainingSession:
             fingerprint=run_fingerprint(config, prepared.manifest["content"], str(self._machine.dtype)),
             recompute=built.recompute,
             notifier=self.notifier,
-            evaluate=self._evaluator.evaluate if len(prepared.validation) else None,
+            evaluate=self._evaluator.evaluate if len(prepared.validation) or self._suites.suites else None,
+            best=self._suites.best,
             retention=guard,
             share_prefixes=built.share_prefixes,
             pair_cost=built.pair_cost,
@@ -228,13 +236,13 @@ class TrainingSession:
     def restore(self) -> TrainProgress:
         """Load the newest valid checkpoint, if there is one, and remove newer ones, which are damaged."""
         if self._checkpoint is None:
-            return TrainProgress()
+            return TrainProgress().ranked_by(self.context.best_by)
         context, root = self.context, self._directory.checkpoints
         load = partial(checkpoint.load_checkpoint, self._checkpoint, self.state, context.fingerprint, self._world.rank)
         progress = self._world.run_collectively(load)
         self._world.run_on_main(partial(checkpoint_dir.remove_after, root, progress.step))
         say(f"resume    after step {progress.step} of {context.plan.num_steps} ({self._checkpoint})")
-        return progress
+        return progress.ranked_by(context.best_by)
 
     def train(self, progress: TrainProgress) -> TrainProgress:
         """Run the training loop and return its final progress.
@@ -267,10 +275,9 @@ class TrainingSession:
         """
         context, state = self.context, self.state
         if self._config.trainer.keep_best and progress.best_step not in (None, progress.step):
-            step, loss = progress.best_step, progress.best_loss
-            say(f"best      step {step} (held-out loss {loss:.4f}); its weights are exported")
-            best = self._directory.checkpoints / f"step-{step}"
-            checkpoint.load_trained_weights(best, state.model)
+            figure = describe_best(context.best, progress.best_loss, progress.best_score)
+            say(f"best      step {progress.best_step} ({figure}); its weights are exported")
+            checkpoint.load_trained_weights(self._directory.checkpoints / f"step-{progress.best_step}", state.model)
         elif state.average is not None:
             say("average   the averaged weights are exported, not the last ones")
             state.average.copy_to(state.model)

@@ -30,6 +30,7 @@ from sft_cli.model.load import empty_model, inner_linears, load_model_config
 from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.quant import layer_features
 from sft_cli.progress import status
+from sft_cli.train.monitoring.best import load_training_suites
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.micro_batch import RowTokens, largest_micro_batch
 from sft_cli.train.setup.shared_keys import count_shared_keys
@@ -41,6 +42,11 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 def run_model_checks(report: CheckReport, config: Config, sample: DataSample, options: CheckOptions) -> None:
     """Run the checks of a model and report them, as far as earlier mistakes allow."""
+    if config.trainer.eval_suites:
+        with report.section("suites"):
+            suites = load_training_suites(config).suites
+            items = ", ".join(f"{suite.name} ({len(suite.items)} items)" for suite in suites)
+            report.add(ok("suites", f"asked at each evaluation: {items}"))
     with report.section("model"):
         architecture = load_model_config(config.model)
         with report.section("parity"):

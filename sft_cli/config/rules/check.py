@@ -10,6 +10,7 @@ from sft_cli.config.redaction import check_secrets
 from sft_cli.config.rules.adapter import check_adapter_keys
 from sft_cli.config.rules.clean import check_clean_keys, unused_clean_keys
 from sft_cli.config.rules.data import check_data_keys, check_source_keys, unused_data_keys
+from sft_cli.config.rules.eval_suites import check_eval_suites, unused_eval_suite_keys
 from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_keys
 from sft_cli.config.rules.model import check_model_keys
 from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
@@ -37,6 +38,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *check_loss_keys(config),
         *check_trainer_keys(config),
         *check_suite_keys(config.eval),
+        *check_eval_suites(config),
     ]
     errors += check_launcher_keys(config)
     errors += check_tracking_keys(config)
@@ -46,7 +48,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *unused_trainer_keys(config, explicit),
     ]
     unused += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
-    unused += unused_suite_keys(config.eval, explicit)
+    unused += [*unused_suite_keys(config.eval, explicit), *unused_eval_suite_keys(config, explicit)]
     return errors + list(_unused_keys(config, explicit)) + unused
 
 
@@ -103,7 +105,7 @@ def _check_held_out(config: Config) -> Iterator[ConfigError]:
     """Yield an error for each setting that needs held-out rows where there are none."""
     sources, held_out = config.data.mix, may_hold_out(config)
     fix = "set data.val_fraction=0.05, or a source's validation_path"
-    if sources and not held_out and config.trainer.patience is not None:
+    if sources and not held_out and config.trainer.patience is not None and config.trainer.best is None:
         yield ConfigError("trainer.patience", "trainer.patience is set, but no rows are held out to evaluate", fix)
     if sources and not held_out and config.eval.compare_after_training:
         yield ConfigError(

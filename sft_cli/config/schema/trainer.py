@@ -174,14 +174,21 @@ class TrainerConfig:
     """Seed of order, splits and initialization."""
     eval_every: int | None = bounded(None, ge=1)
     """Steps between evaluations; null evaluates at the end of every epoch."""
+    eval_suites: list[str] = field(default_factory=list)
+    """Names of suites of eval.suites that are asked at each evaluation, besides the held-out rows."""
+    eval_suite_items: int = bounded(50, ge=1)
+    """Largest number of items of each of these suites, always the same ones; clusters stay whole."""
     save_every: int | None = bounded(None, ge=1)
     """Steps between checkpoints; null saves at the end of every epoch."""
     keep_checkpoints: int = bounded(2, ge=1)
     """Newest checkpoints to keep, in addition to the best one."""
     patience: int | None = bounded(None, ge=1)
-    """Stop after this many evaluations without a better held-out loss; null never stops early."""
+    """Stop after this many evaluations without a better held-out loss, or trainer.best; null never stops early."""
     keep_best: bool = True
-    """Export the weights with the best held-out loss, not the last ones, if there are held-out rows."""
+    """Export the weights with the best held-out loss, or the best trainer.best, not the last ones."""
+    best: str | None = None
+    """The figure whose highest value is the best, such as "0.5*ifeval.prompt_strict - heldout.loss", from suites of
+    trainer.eval_suites with + - * ( ); null: the lowest held-out loss."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     device: Device = Device.auto
     """auto, cpu or cuda."""

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sft_cli.console import say
 from sft_cli.distributed.process_group import World
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint_dir
@@ -52,6 +53,8 @@ class TrainProgress:
         step: Optimizer steps done.
         best_step: The step of the best evaluation, or None.
         best_loss: Its held-out loss in nats, or None.
+        best_score: Its value of ``trainer.best``, or None.
+        best_by: Digest of what decides which evaluation is the best, see ``Best.digest``; empty: the held-out loss.
         without_improvement: Evaluations since that step.
     """
 
@@ -59,6 +62,16 @@ class TrainProgress:
     best_step: int | None = None
     best_loss: float | None = None
     without_improvement: int = 0
+    best_score: float | None = None
+    best_by: str = ""
+
+    def ranked_by(self, by: str) -> "TrainProgress":
+        """Return the progress, without its best evaluation if another figure than ``by`` decided it."""
+        if self.best_by == by:
+            return self
+        if self.best_step is not None:
+            say("best      trainer.best or its items changed: the evaluations before this step do not count")
+        return TrainProgress(self.step, best_by=by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from sft_cli.model.head.kl_reference import KLReference, make_kl_reference
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
-from sft_cli.train.context import HeldOutResult, TrainContext
+from sft_cli.train.context import EvaluationResult, TrainContext
+from sft_cli.train.monitoring.suite_evaluator import SuiteEvaluator
 from sft_cli.utils.atomic import write_atomic
 
 NUM_SAMPLES = 3
@@ -44,13 +45,25 @@ class HeldOutEvaluator:
         accelerator: Accelerator,
         tokenizer: ChatTokenizer,
         stop_ids: Sequence[int],
+        suites: SuiteEvaluator,
     ) -> None:
-        self._config, self._split, self._model = config, split, loss_model
+        self._suites, self._config, self._split, self._model = suites, config, split, loss_model
         self._accelerator, self._decode, self.stop_ids = accelerator, make_decoder(tokenizer), stop_ids
         self._expected, self._answers = list[str](), list[str]()
 
-    def evaluate(self) -> HeldOutResult:
-        """Compute the held-out loss and the answers to the first held-out prompts."""
+    def evaluate(self, step: int) -> EvaluationResult:
+        """Compute the held-out loss, the answers to the first held-out prompts, and the figures of the suites."""
+        values, samples = self._evaluate_rows() if len(self._split) else ({}, [])
+        if self._suites.has_suites:
+            with self._accelerator.autocast():
+                values["suites"] = self._suites.evaluate(step)
+        score, best = None, self._suites.best
+        if best is not None:
+            score = values["best"] = best.score(values)
+        return EvaluationResult(values.get("loss"), score, values, samples)
+
+    def _evaluate_rows(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the losses of the held-out rows, and sample answers."""
         with self._accelerator.autocast():
             result = heldout_loss(
                 self._model,
@@ -68,7 +81,7 @@ class HeldOutEvaluator:
             "trained_tokens": result.overall.trained_tokens,
             "sources": {name: metrics.loss for name, metrics in result.sources.items()},
         }
-        return HeldOutResult(result.overall.loss, values, samples)
+        return values, samples
 
     def failure_warning(self) -> str | None:
         """Return a warning if the last answers of the trained model show that it has not learned; None otherwise."""

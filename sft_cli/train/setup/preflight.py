@@ -137,7 +137,7 @@ def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftErr
         return
     rows = prepared.manifest["splits"]["train"]["rows"]
     needing = {
-        "trainer.patience": config.trainer.patience,
+        "trainer.patience": config.trainer.patience if config.trainer.best is None else None,
         "eval.compare_after_training": config.eval.compare_after_training,
     }
     for key, value in needing.items():
