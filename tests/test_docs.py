@@ -117,6 +117,10 @@ def test_the_data_example_composes(tmp_path):
     assert list(config.data.mix) == ["code", "tickets", "forum", "books", "wiki"]
 
 
+def test_the_example_of_held_out_groups_composes(tmp_path):
+    assert yaml_of("data", 1, tmp_path).data.holdout == {"task": ["translate", "rhyme"]}
+
+
 def test_the_probes_example_composes(tmp_path):
     sources = ["data.mix.rows.path=rows.jsonl", "data.mix.text.path=text.txt", "data.mix.text.role=replay"]
     config = yaml_of("losses", 0, tmp_path, sources)
@@ -136,7 +140,7 @@ def test_every_shipped_suite_has_its_row():
 def test_every_yaml_block_has_a_test():
     assert {name: len(found) for name, text in PAGES.items() if (found := blocks(text, "yaml"))} == {
         "README": 1,
-        "data": 1,
+        "data": 2,
         "losses": 1,
         "evaluation": 1,
     }

@@ -88,12 +88,15 @@ def suppress_output() -> Iterator[io.StringIO]:
 
 
 def with_row_limit(config: Config, rows: int, directory: Path) -> Config:
-    """Return the config with at most ``rows`` rows of each source and another directory for prepared data."""
+    """Return the config with at most ``rows`` rows of each source and another directory for prepared data.
+
+    Groups are not held out: a sample may have no row of them.
+    """
     mix = {
         name: replace(source, max_rows=rows if source.max_rows is None else min(rows, source.max_rows))
         for name, source in config.data.mix.items()
     }
-    return replace(config, prepared_dir=str(directory), data=replace(config.data, mix=mix))
+    return replace(config, prepared_dir=str(directory), data=replace(config.data, mix=mix, holdout={}))
 
 
 def _scaled(config: Config, prepared: PreparedData) -> DataSample:

@@ -89,8 +89,8 @@ def may_hold_out(config: Config) -> bool:
 
 
 def has_own_held_out(data: DataConfig) -> bool:
-    """Return whether any source has its own held-out rows."""
-    return any(source.validation_path or source.validation_split for source in data.mix.values())
+    """Return whether any source has its own held-out rows, or whole groups of rows are held out."""
+    return bool(data.holdout) or any(source.validation_path or source.validation_split for source in data.mix.values())
 
 
 def stays_in_training(data: DataConfig, name: str) -> bool:

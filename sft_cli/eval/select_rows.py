@@ -142,10 +142,11 @@ def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
 
 
 def _without_holdout(trained: Config, config: Config) -> Config:
-    """Return the config without an automatic hold-out, so that every row of other data is evaluated."""
-    if config.data.mix == trained.data.mix or not isinstance(config.data.val_fraction, Auto):
+    """Return the config without an automatic hold-out or that of groups: every row of other data is evaluated."""
+    if config.data.mix == trained.data.mix:
         return config
-    return replace(config, data=replace(config.data, val_fraction=0.0))
+    fraction = 0.0 if isinstance(config.data.val_fraction, Auto) else config.data.val_fraction
+    return replace(config, data=replace(config.data, val_fraction=fraction, holdout={}))
 
 
 def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:

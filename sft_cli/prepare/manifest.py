@@ -21,16 +21,16 @@ from sft_cli.prepare import encode_stage, filter_stage, rows_stage
 from sft_cli.types import SplitName
 from sft_cli.utils.hashing import code_digest, json_digest
 
-VERSION = 6
+VERSION = 7
 """Incremented whenever a prepared directory gets other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 """Libraries that affect the examples and their files."""
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
-             "on_bad_row", "overflow", "budget")  # fmt: skip
-MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.write_stage",
-            "data.ledger", "data.prepared_writer", "prepare.prepared_files")  # fmt: skip
+             "holdout", "on_bad_row", "overflow", "budget")  # fmt: skip
+MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.tagged_holdout",
+            "prepare.write_stage", "data.ledger", "data.prepared_writer", "prepare.prepared_files")  # fmt: skip
 """Modules that affect the rows of an epoch and how they are written."""
 
 
@@ -101,7 +101,7 @@ def build_manifest(
         formats: Format of every source.
         lengths: Tokens of every written example, by split.
         found: Other results of the stages: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
-            mix, stages.
+            mix, held_out_groups, stages.
     """
     mix, columns = config.data.mix, found["columns"]
     counts = {name: ledger.counts.get(name, {}) for name in mix}

@@ -24,6 +24,7 @@ from sft_cli.prepare import encode_stage, filter_stage, rows_stage, write_stage
 from sft_cli.prepare.encode_stage import EncodedSource, EncodeRules
 from sft_cli.prepare.refused_rows import RefusedRows
 from sft_cli.prepare.source_split import SourceSplit
+from sft_cli.prepare.tagged_holdout import tagged_rows
 from sft_cli.utils import workers
 
 
@@ -118,12 +119,19 @@ def _select_rows(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> 
     numbers = {name: holdout.STAYS_IN_TRAINING if name in trained else i for i, name in enumerate(data.mix)}
     pairs = list(zip(splits, candidates, strict=True))
     sources = np.concatenate([np.full(int(mask.sum()), numbers[split.source]) for split, mask in pairs])
-    held_out = holdout.hold_out(
-        np.concatenate([split.store.digests("prompt")[mask] for split, mask in pairs]),
-        _groups(splits, candidates),
-        sources,
+    keys = np.concatenate([split.store.digests("prompt")[mask] for split, mask in pairs])
+    groups = _groups(splits, candidates)
+    held_out = tagged_rows(splits, candidates, data.holdout)
+    if held_out.any():  # rows that are related to them are held out as well
+        family = holdout.group_families(keys, groups)
+        held_out = np.isin(family, family[held_out])
+    rest = ~held_out
+    held_out[rest] = holdout.hold_out(
+        keys[rest],
+        groups[rest],
+        sources[rest],
         0.0 if isinstance(data.val_fraction, Auto) else data.val_fraction,
-        held_out_rows(data, int((sources >= 0).sum())),
+        held_out_rows(data, int((sources[rest] >= 0).sum())),
         seed,
     )
     start = 0

@@ -21,6 +21,7 @@ from sft_cli.errors import SftError
 from sft_cli.prepare import dropped_rows, write_stage
 from sft_cli.prepare import manifest as manifests
 from sft_cli.prepare.pipeline import PipelineResult
+from sft_cli.prepare.tagged_holdout import count_groups
 from sft_cli.report import ledger_view
 from sft_cli.types import SplitName
 from sft_cli.utils.hashing import json_digest
@@ -62,6 +63,7 @@ def write_prepared_files(
         "beside_own_template": bool(own) and template.source not in own,
         "clean": result.reports,
         "mix": mix_report.build_mix_report(result.draw, pools, [split.tags for split in result.training]),
+        "held_out_groups": count_groups(result.splits, config.data.holdout),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],
     }
     of_epoch: dict[SplitName, NDArray[np.int64]] = {

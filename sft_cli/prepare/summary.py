@@ -85,9 +85,11 @@ def _print_trained(manifest: Mapping[str, Any], directory: Path) -> None:
 
 
 def _held_out_note(manifest: Mapping[str, Any]) -> str:
-    """Return why fewer rows are held out than were selected or requested; empty if none is missing."""
+    """Return the held-out groups, and why fewer rows are held out than were selected or requested; or nothing."""
     dropped, requested = manifest["held_out_dropped"], manifest["inputs"]["mix"]["rules"]["val_rows"]
-    reasons = [f"{number} more dropped: {reason}" for reason, number in dropped.items()]
+    groups = manifest["held_out_groups"].items()
+    reasons = [f"{tag} {name}: {counted(number, 'example')}" for tag, names in groups for name, number in names.items()]
+    reasons += [f"{number} more dropped: {reason}" for reason, number in dropped.items()]
     rows = manifest["splits"]["validation"]["rows"] + sum(dropped.values())
     if requested is not None and rows < requested:
         reasons.append(f"data.val_rows={requested}: rows with the same prompt, or of one group, stay together")

@@ -117,6 +117,7 @@ def check_data_keys(data: DataConfig) -> Iterator[ConfigError]:
     yield from _check_stopping(data)
     if data.mix:
         yield from _check_stages(data)
+        yield from _check_holdout(data)
     if data.val_rows is not None and not isinstance(data.val_fraction, Auto) and data.val_fraction > 0:
         yield ConfigError(
             "data.val_rows",
@@ -152,6 +153,21 @@ def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
             "data.stopping_strategy is total_rows, but every source has epochs, which already set the rows of an epoch",
             "remove epochs from a source, or remove data.stopping_strategy",
         )
+
+
+def _check_holdout(data: DataConfig) -> Iterator[ConfigError]:
+    """Yield an error for each tag to hold out that no source has, or that names no value."""
+    tags = {tag: name for name, source in data.mix.items() for tag in source.tags}
+    for tag, names in data.holdout.items():
+        key = f"data.holdout.{tag}"
+        if not names:
+            yield ConfigError(key, f"{key} names no value", f"write {key}=[VALUE], or remove it")
+        if data.mix and tag not in tags:
+            near = closest_name(tag, tags)
+            hint = f"did you mean data.holdout.{near}? " if near else ""
+            first = next(iter(data.mix))
+            fix = f"{hint}Name the column that holds it: data.mix.{first}.tags.{tag}=COLUMN"
+            yield ConfigError(key, f"{key}: no source has the tag {tag}", fix)
 
 
 def _check_stages(data: DataConfig) -> Iterator[ConfigError]:

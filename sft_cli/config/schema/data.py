@@ -223,9 +223,11 @@ class DataConfig:
     """A curriculum: mixes in order, each with its share of an epoch; empty is one stage in random order."""
     val_fraction: Auto | float = bounded(Auto.auto, ge=0, lt=1)
     """Share to hold out, by the seed, of each source that has no held-out rows of its own; 0: none. auto: 2% of all
-    rows, 8 to 500 of them; none below 40 rows, or if any source has its own."""
+    rows, 8 to 500 of them; none below 40 rows, if any source has its own, or with holdout."""
     val_rows: int | None = bounded(None, ge=1)
     """Like val_fraction, as a number of rows over all sources."""
+    holdout: dict[str, list[str]] = field(default_factory=dict)
+    """Tag -> its values whose rows are all held out, such as {task: [translate, rhyme]}; see the tags of a source."""
     on_bad_row: OnBadRow = OnBadRow.error
     """A row that cannot be read or proven: error stops, drop leaves it out and counts it."""
     overflow: Overflow = Overflow.error

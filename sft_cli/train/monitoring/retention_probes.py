@@ -80,6 +80,7 @@ def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path
         stages=defaults.stages,
         val_fraction=0.0,
         val_rows=None,
+        holdout={},
         overflow=Overflow.drop,
         budget=BudgetConfig(),
     )
