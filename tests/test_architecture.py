@@ -39,6 +39,7 @@ LAYERS = {
     "suites": "errors types utils run_dir console config scoring data",
     "eval": "errors types escape utils run_dir progress console config endpoint scoring distributed data chat batching"
     " model prepare suites",
+    "blame": "errors utils run_dir console config scoring data chat report suites eval",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare suites"
     " eval",
@@ -46,7 +47,7 @@ LAYERS = {
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge export verify suites eval slurm train compare sweep check",
+    " prepare merge export verify suites eval blame slurm train compare sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -63,7 +63,7 @@ def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
         SftError: There are no such rows, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _eval_rows(_run_data(run, with_run_tokenizer(run.tokenizer, trained)), "validation", own=True)
+        rows = _eval_rows(run_data(run, with_run_tokenizer(run.tokenizer, trained)), "validation", own=True)
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
@@ -118,11 +118,17 @@ def _describe_rows(rows: EvalRows, config: Config) -> str:
 
 def _training_overlap(run: RunDir, rows: EvalRows) -> TrainingOverlap | None:
     """Return the examples that the run was trained on; None if its training data no longer exist."""
+    stored = stored_run_data(run)
+    return None if stored is None else find_training_overlap(rows.split, stored.train)
+
+
+def stored_run_data(run: RunDir) -> PreparedData | None:
+    """Return the data that the run was trained with; None if it no longer exists."""
     recorded = run.read_json(run.data) if run.data.is_file() else {}
     manifest = read_manifest(Path(recorded["prepared_dir"])) if recorded else None
     if manifest is None or manifest["content"] != recorded["content"]:
         return None
-    return find_training_overlap(rows.split, Split(Path(recorded["prepared_dir"]) / "train"))
+    return open_prepared(Path(recorded["prepared_dir"]))
 
 
 def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
@@ -163,7 +169,7 @@ def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
     )
 
 
-def _run_data(run: RunDir, config: Config) -> PreparedData:
+def run_data(run: RunDir, config: Config) -> PreparedData:
     """Return the data that the run was trained with, prepared again if it no longer exists."""
     if not run.data.is_file():
         raise SftError(
@@ -171,11 +177,10 @@ def _run_data(run: RunDir, config: Config) -> PreparedData:
             problem="the file that names the run's data is missing",
             fix=f"name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
+    if (stored := stored_run_data(run)) is not None:
+        return stored
     recorded = run.read_json(run.data)
     directory = Path(recorded["prepared_dir"])
-    manifest = read_manifest(directory)
-    if manifest is not None and manifest["content"] == recorded["content"]:
-        return open_prepared(directory)
     say(f"data      {directory} no longer has the run's data: preparing it again")
     inputs = manifests.preparation_inputs(config, *load_tokenizer_and_template(config))
     changed = [

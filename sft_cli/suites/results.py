@@ -7,6 +7,7 @@
                     answers-N.part.jsonl has those of process N
     verdicts.jsonl  one line per line of answers.jsonl
     scores.json     {metrics, by_tag, counts}
+    blame.jsonl     for each failed item the training rows nearest to it (sft eval --blame)
 
 The digest covers all that the answers depend on, so that nothing overwrites answers of other settings; how they are
 scored is not part of it.
@@ -67,6 +68,10 @@ class SuiteResults:
         """The scores."""
         return self.path / "scores.json"
 
+    @property
+    def blame(self) -> Path:
+        """The training rows nearest to the failed items."""
+        return self.path / "blame.jsonl"
     def _parts(self) -> list[Path]:
         """Return the files of answers of single processes."""
         return sorted(self.path.glob("answers-*.part.jsonl"))
