@@ -2,11 +2,13 @@
 (() => {
   const form = document.getElementById("filter");
   const status = form.querySelector("[role=status]");
-  const { text, source, kind } = form.elements;
+  const { text } = form.elements;
+  // Each list chooses by the attribute that it names, which holds values separated by bars.
+  const lists = [...form.querySelectorAll("select")];
+  const what = form.dataset.what;
   const rows = [...document.querySelectorAll("article.row")].map((element) => ({
     element,
-    source: element.dataset.source,
-    kinds: element.dataset.kinds.split("|"),
+    values: lists.map((list) => element.dataset[list.dataset.key].split("|")),
     text: element.textContent.toLowerCase(),
   }));
 
@@ -45,8 +47,7 @@
     const needle = text.value.toLowerCase();
     const shown = rows.filter((row) => {
       const fits =
-        (!source.value || row.source === source.value) &&
-        (!kind.value || row.kinds.includes(kind.value)) &&
+        lists.every((list, at) => !list.value || row.values[at].includes(list.value)) &&
         (!needle || row.text.includes(needle));
       row.element.hidden = !fits;
       if (needle && fits) {
@@ -54,7 +55,7 @@
       }
       return fits;
     });
-    status.textContent = `${shown.length} of ${rows.length} rows shown`;
+    status.textContent = `${shown.length} of ${rows.length} ${what} shown`;
     mark(needle, shown);
   };
 
