@@ -39,12 +39,12 @@ LAYERS = {
     "suites": "errors types utils run_dir console config scoring data",
     "eval": "errors types escape utils run_dir progress console config endpoint scoring distributed data chat batching"
     " model prepare suites",
-    "blame": "errors utils run_dir console config scoring data chat report suites eval",
+    "blame": "errors utils run_dir console config scoring data chat report clean suites eval",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare suites"
     " eval",
     "compare": "errors utils run_dir console config scoring prepare suites",
-    "eval_report": "errors utils run_dir console scoring report suites blame compare",
+    "eval_report": "errors utils run_dir console scoring report suites eval blame compare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"

@@ -8,13 +8,11 @@ from typing import Any
 
 from sft_cli.blame.failures import FailedSuite, Failure, failed_suites
 from sft_cli.blame.nearest import NearRow, TrainingIndex
-from sft_cli.blame.training_turns import training_turns
-from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.blame.training_turns import run_turns
 from sft_cli.config.schema.config import Config
 from sft_cli.console import counted, say, table
 from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
-from sft_cli.eval.run_files import read_stop_ids
 from sft_cli.eval.select_rows import run_data, with_run_tokenizer
 from sft_cli.report.ledger_view import find_lines
 from sft_cli.run_dir import RunDir
@@ -63,18 +61,12 @@ def blame_run(run: RunDir, trained: Config, suites: Collection[str], data_dir: s
             fix=f"evaluate first: sft eval {run.path} eval=SUITE --blame",
         )
     prepared = run_data(run, with_run_tokenizer(run.tokenizer, trained))
-    index = training_index(run, prepared)
+    index = TrainingIndex(run_turns(run, prepared))
     for suite in found:
         blamed = [BlamedItem(failure, tuple(index.nearest(failure))) for failure in suite.failures]
         ledger = _ledger_lines(prepared, blamed)
         write_atomic(suite.file, "".join(json_line(_line(item, ledger)) for item in blamed))
         _show(suite, blamed)
-
-
-def training_index(run: RunDir, prepared: PreparedData) -> TrainingIndex:
-    """Return the index of a run's training rows."""
-    stops = frozenset(read_stop_ids(run.result))
-    return TrainingIndex(training_turns(prepared.train, load_tokenizer(str(run.tokenizer)), stops))
 
 
 def _ledger_lines(prepared: PreparedData, blamed: Sequence[BlamedItem]) -> Ledger:

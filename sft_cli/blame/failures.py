@@ -1,7 +1,7 @@
 """The failed items of a run's stored results: of its suites, and of held-out rows."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def _failed_items(results: SuiteResults, suite: LoadedSuite) -> FailedSuite:
             entry = items[record["id"]]
             failures[record["id"]] = Failure(
                 record["id"],
-                _question(entry, record),
+                question_of(entry, record),
                 record["answer"],
                 verdict["reason"],
                 lambda text, entry=entry: is_right(entry, text),
@@ -129,7 +129,7 @@ def _judge(suite: LoadedSuite) -> Callable[[SuiteItem, str], bool]:
     return lambda entry, text: not scorer.score(entry.item, Answer(text)).reason
 
 
-def _question(entry: SuiteItem, record: dict[str, Any]) -> str:
+def question_of(entry: SuiteItem, record: Mapping[str, Any]) -> str:
     """Return the last message of an item, without solved examples before it; else the whole prompt."""
     content = entry.item.messages[-1]["content"]
     return content if isinstance(content, str) else str(record["prompt"])

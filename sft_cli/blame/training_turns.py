@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.chat.tokens.tokenizer import ChatTokenizer
-from sft_cli.data.prepared import Split
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.data.prepared import PreparedData, Split
+from sft_cli.eval.run_files import read_stop_ids
+from sft_cli.run_dir import RunDir
 
 BATCH = 1000
 """Examples whose texts are decoded together."""
@@ -29,6 +31,12 @@ class TrainingTurn:
     source: str
     question: str
     answer: str
+
+
+def run_turns(run: RunDir, prepared: PreparedData) -> Iterator[TrainingTurn]:
+    """Yield every trained answer of a run."""
+    stops = frozenset(read_stop_ids(run.result))
+    return training_turns(prepared.train, load_tokenizer(str(run.tokenizer)), stops)
 
 
 def training_turns(split: Split, tokenizer: ChatTokenizer, stop_ids: frozenset[int]) -> Iterator[TrainingTurn]:

@@ -56,3 +56,38 @@ def test_stored_answers_are_traced_without_the_model(run_of, questions, monkeypa
     assert item["reason"] == "expected 'Paris'"
     assert item["rows"][0]["relation"] == "agrees"
     assert item["rows"][0]["answer"] == "Paris"
+
+
+def test_overlap_with_training_rows_and_the_score_without_it(run_of, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "mine.jsonl"
+    rows = [{"prompt": "What is the capital of Peru?", "answer": "Lima"},
+            {"prompt": "Which of all the cities is the capital of Norway?", "answer": "Oslo"}]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = run_of("lora")
+    execute(["eval", str(run), "--questions", str(file)])
+    (scores,) = run.glob("eval/mine-*/scores.json")
+    found = json.loads(scores.read_text())
+    assert found["metrics"]["exact_match"]["value"] == 0.5
+    entry = found["contamination"]
+    assert (entry["items"], entry["overlapping"]) == (2, 1)
+    assert entry["clean"]["exact_match"] | {"low": 0, "high": 0} == {
+        "value": 0,
+        "low": 0,
+        "high": 0,
+        "n": 1,
+        "clusters": 1,
+    }
+    (line,) = lines(scores.with_name("contamination.jsonl"))[1:]
+    assert line["where"] == "rows.jsonl:3"
+    assert line["share"] == 1
+    assert "1 of 2" in capsys.readouterr().out
+    assert 'id="overlap"' in (run / "eval" / "report.html").read_text()
+    # Scoring again keeps the overlap without comparing again.
+    monkeypatch.setattr("sft_cli.eval_report.overlap.largest_shares", None)
+    execute(["eval", str(run), "--rescore"])
+    assert json.loads(scores.read_text()) == found
+    # Without the training data there is no overlap to measure.
+    (run / "data.json").unlink()
+    execute(["eval", str(run), "--rescore"])
+    assert "contamination" not in json.loads(scores.read_text())
+    assert "not measured, since the training data no longer exist" in capsys.readouterr().out
