@@ -99,7 +99,8 @@ def _has_other_data(words: Sequence[str]) -> bool:
 def _with_suites(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:
     """Return a config with the chosen suites and their limits; its other settings of eval stay."""
     chosen = with_overrides(trained, words, config_dirs).eval
-    return replace(trained, eval=replace(trained.eval, suites=chosen.suites, limit=chosen.limit))
+    own = replace(trained.eval, suites=chosen.suites, limit=chosen.limit, retention=chosen.retention)
+    return replace(trained, eval=own)
 
 
 def _with_words(trained: Config, words: Sequence[str], config_dirs: Sequence[str]) -> Config:

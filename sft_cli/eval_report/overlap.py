@@ -1,7 +1,7 @@
 """The overlap of suites with the training rows, and the scores of the items without it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sft_cli.run_dir import RunDir
 from sft_cli.scoring.statistics import estimate_mean, interval_text
 from sft_cli.suites.rescore import load_answered, stored_definition
 from sft_cli.suites.results import SuiteResults, json_line
+from sft_cli.suites.texts import text_metrics
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 
@@ -26,7 +27,7 @@ RULE = {"long_ngram": LONG_NGRAM, "short_ngram": SHORT_NGRAM, "fewest_words": FE
 COLUMNS = ("suite", "metric", "overlapping items", "score", "without them", "95%")
 
 
-def measure_overlap(run: RunDir, data_dir: str | None) -> None:
+def measure_overlap(run: RunDir, data_dir: str | None, suites: Collection[str]) -> None:
     """Write the overlap of every suite with the training rows to its scores.json, and print the table.
 
     A suite whose items cannot be found is left out, and so are all if the training data no longer exist.
@@ -34,6 +35,7 @@ def measure_overlap(run: RunDir, data_dir: str | None) -> None:
     Args:
         run: The run.
         data_dir: ``eval.data_dir``.
+        suites: Names of the suites to print; empty: all.
     """
     records = read_results(run)
     prepared = stored_run_data(run) if records else None
@@ -55,7 +57,7 @@ def measure_overlap(run: RunDir, data_dir: str | None) -> None:
             _write(record.path / FILE, {**head, "compared": compared(questions)}, overlapping)
         summary = _summary(record, overlapping)
         _add_to_scores(record.path / "scores.json", summary)
-        if not record.is_base:
+        if not record.is_base and (not suites or record.suite in suites):
             rows += _table_rows(record, summary)
     if rows:
         say("overlap   items whose question stands in a training row, and the score without them")
@@ -94,8 +96,8 @@ def _summary(record: SuiteRecord, overlapping: Mapping[str, tuple[float, str]]) 
     """Return the entry of scores.json: the numbers of items, and each metric over the items without overlap."""
     clean = [id for id in record.scores if id not in overlapping]
     metrics = dict.fromkeys(metric for id in record.scores for metric in record.scores[id])
-    scores = {}
-    for metric in metrics:
+    scores: dict[str, Any] = text_metrics([record.answers[id] for id in clean]) if _is_text(record) else {}
+    for metric in metrics if not scores else ():
         ids = [id for id in clean if metric in record.scores[id]]
         values = [record.scores[id][metric] for id in ids]
         scores[metric] = asdict(estimate_mean(values, [record.clusters.get(id, "") for id in ids]))
@@ -105,6 +107,11 @@ def _summary(record: SuiteRecord, overlapping: Mapping[str, tuple[float, str]]) 
         "rule": dict(RULE),
         "clean": scores,
     }
+
+
+def _is_text(record: SuiteRecord) -> bool:
+    """Return whether the items are parts of a text, whose figures are no means."""
+    return any("nats" in line for line in record.answers.values())
 
 
 def _add_to_scores(file: Path, summary: Mapping[str, Any]) -> None:

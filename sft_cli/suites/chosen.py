@@ -5,9 +5,10 @@ from pathlib import Path
 
 from sft_cli.config.schema.config import Config, EvalConfig
 from sft_cli.config.schema.suites import SuiteKind
-from sft_cli.suites.items import LoadedSuite, load_suite
+from sft_cli.suites.items import LoadedSuite
 from sft_cli.suites.questions import questions_suite
 from sft_cli.suites.scorers import suite_scorer
+from sft_cli.suites.texts import load_any_suite
 
 
 def evaluates_heldout(config: EvalConfig) -> bool:
@@ -28,7 +29,7 @@ def chosen_suites(config: EvalConfig) -> list[LoadedSuite]:
         if suite.kind is SuiteKind.heldout:
             continue
         scorer = suite_scorer(name, suite) if suite.kind is SuiteKind.generate else None
-        loaded = load_suite(name, suite, config.data_dir, config.limit)
+        loaded = load_any_suite(name, suite, config.data_dir, config.limit)
         if scorer is not None:
             scorer.check_items(entry.item for entry in loaded.items)
         found.append(loaded)

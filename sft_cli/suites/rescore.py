@@ -9,10 +9,11 @@ from sft_cli.config.validate import from_plain
 from sft_cli.console import say, table
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.suites.items import LoadedSuite, load_suite
+from sft_cli.suites.items import LoadedSuite
 from sft_cli.suites.results import SuiteResults
 from sft_cli.suites.score_table import metric_table
 from sft_cli.suites.scores import score_suite
+from sft_cli.suites.texts import load_any_suite
 from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
 from sft_cli.utils.hashing import json_digest
 
@@ -78,7 +79,7 @@ def load_answered(
         SftError: The items are not found, or they are other ones.
     """
     name = str(record["suite"])
-    suite = load_suite(name, definition, data_dir, record["data"]["rows"])
+    suite = load_any_suite(name, definition, data_dir, record["data"]["rows"])
     ids = json_digest([entry.item.id for entry in suite.items])
     if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):
         raise SftError(

@@ -36,6 +36,8 @@ DIGEST_DIGITS = 8
 NOT_IN_DIGEST = ("source", "licence", "items", "path", "file", "hub", "subset", "split", "revision", "answers",
                  "scorers", "options", "reduce", "tags", "cluster", "target", "version", "limit")  # fmt: skip
 """Fields of a definition that no answer depends on; the fingerprint identifies the data."""
+UNSET = (("window", None), ("stride", None))
+"""Fields that only some suites have: unset, they are no part of the digest."""
 
 Record = Mapping[str, Any]
 Place = tuple[str, int]
@@ -72,6 +74,7 @@ class SuiteResults:
     def blame(self) -> Path:
         """The training rows nearest to the failed items."""
         return self.path / "blame.jsonl"
+
     def _parts(self) -> list[Path]:
         """Return the files of answers of single processes."""
         return sorted(self.path.glob("answers-*.part.jsonl"))
@@ -169,7 +172,8 @@ def _parse_lines(content: bytes, file: Path) -> Iterable[dict[str, Any]]:
 
 def answer_settings(suite: SuiteConfig) -> dict[str, Any]:
     """Return the fields of a definition that the answers depend on."""
-    return {name: value for name, value in to_plain(suite).items() if name not in NOT_IN_DIGEST}
+    values = to_plain(suite).items()
+    return {name: value for name, value in values if name not in NOT_IN_DIGEST and (name, value) not in UNSET}
 
 
 def open_results(

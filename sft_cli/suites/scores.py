@@ -9,10 +9,12 @@ from sft_cli.config.rules.suites import REDUCER
 from sft_cli.config.schema.suites import SuiteKind
 from sft_cli.scoring.behaviour import behaviour_card
 from sft_cli.scoring.statistics import estimate_mean, pass_at_k
+from sft_cli.scoring.text_perplexity import bits_per_byte
 from sft_cli.scoring.types import Answer, Item, Scorer, Verdict
 from sft_cli.suites.choices import score_choices
 from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.scorers import suite_scorer
+from sft_cli.suites.texts import text_metrics
 from sft_cli.suites.variant_scores import variant_scores
 
 COMPLETE = 1.0
@@ -35,8 +37,8 @@ def score_suite(suite: LoadedSuite, records: Sequence[Mapping[str, Any]]) -> Sco
         records: Lines of ``answers.jsonl`` of these items.
     """
     items = {entry.item.id: entry for entry in suite.items}
-    is_choices = suite.config.kind is SuiteKind.choices
-    scorer = None if is_choices else suite_scorer(suite.name, suite.config)
+    is_text = suite.config.kind is SuiteKind.perplexity
+    scorer = suite_scorer(suite.name, suite.config) if suite.config.kind is SuiteKind.generate else None
     verdicts = [_verdict(scorer, items[str(record["id"])], record) for record in records]
     lines = [_verdict_line(record, verdict) for record, verdict in zip(records, verdicts, strict=True)]
     answered: dict[str, list[tuple[Mapping[str, Any], Verdict]]] = {}
@@ -48,6 +50,7 @@ def score_suite(suite: LoadedSuite, records: Sequence[Mapping[str, Any]]) -> Sco
     scores = {
         "metrics": {
             **_metrics(chosen, values),
+            **(text_metrics(records) if is_text else {}),
             **{name: _figure(value, None, None, len(values), None) for name, value in summary.items()},
         },
         "by_tag": _by_tag(chosen, values),
@@ -74,6 +77,8 @@ def _answer(record: Mapping[str, Any]) -> Answer:
 
 def _verdict(scorer: Scorer | None, entry: SuiteItem, record: Mapping[str, Any]) -> Verdict:
     """Return the verdict of a line of answers."""
+    if "nats" in record:
+        return Verdict({"bits_per_byte": bits_per_byte(record["nats"], record["scored_bytes"])})
     if scorer is None:
         return score_choices(entry, record["choices"])
     return scorer.score(entry.item, _answer(record))
@@ -155,6 +160,9 @@ def _counts(
     if suite.config.kind is SuiteKind.choices:
         counts["cut"] = sum(record.get("cut", False) for record in records)
         counts["merged"] = sum(choice["merged"] for record in records for choice in record["choices"])
+    elif suite.config.kind is SuiteKind.perplexity:
+        counts["tokens"] = sum(record["scored_tokens"] for record in records)
+        counts["bytes"] = sum(record["scored_bytes"] for record in records)
     else:
         counts["stopped"] = sum(record["stopped"] for record in records)
         counts["empty"] = sum(not record["answer"].strip() for record in records)

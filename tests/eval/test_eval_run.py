@@ -51,7 +51,7 @@ def test_a_run_is_compared_with_its_base(runs_dir, run_of, kind, capsys):
         True,
         False,
     )
-    assert [path.name for path in (run / "eval").iterdir()] == ["heldout.json"]
+    assert sorted(path.name for path in (run / "eval").iterdir()) == ["heldout.json", "report.html"]
     out = capsys.readouterr().out
     assert f"rows      5 held-out examples of {runs_dir / f'prepared-{kind}'}\n" in out
     assert f"report    {run / 'eval' / 'heldout.json'}\n" in out
@@ -209,7 +209,7 @@ def test_an_evaluation_keeps_the_base_scores_of_an_earlier_report(run_of, other_
     again = evaluated(run)
 
     names = {file.stem for file in (run / "eval").iterdir()}
-    assert names == {"heldout", quiet["name"], other["name"]}
+    assert names == {"heldout", quiet["name"], other["name"], "report"}
     assert quiet["name"].startswith("heldout-")
     assert other["name"] == f"local-{other['data']['fingerprint'][:8]}"
     assert (kept["suite"], quiet["suite"], other["suite"]) == ("heldout", "heldout", "other rows")

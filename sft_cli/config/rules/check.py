@@ -14,7 +14,7 @@ from sft_cli.config.rules.eval_suites import check_eval_suites, unused_eval_suit
 from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_keys
 from sft_cli.config.rules.model import check_model_keys
 from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
-from sft_cli.config.rules.suites import check_suite_keys, unused_suite_keys
+from sft_cli.config.rules.suites import check_retention, check_suite_keys, unused_suite_keys
 from sft_cli.config.rules.tracking import check_tracking_keys
 from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, unused_trainer_keys
 from sft_cli.config.rules.unused_adapter_keys import unused_adapter_keys
@@ -39,6 +39,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *check_trainer_keys(config),
         *check_suite_keys(config.eval),
         *check_eval_suites(config),
+        *check_retention(config.eval),
     ]
     errors += check_launcher_keys(config)
     errors += check_tracking_keys(config)

@@ -24,6 +24,9 @@ REDUCER = re.compile(r"mean|majority|pass@([1-9]\d*)")
 _OF_GENERATION = ("samples", "temperature", "top_p", "seed", "max_new_tokens", "stop", "reduce", "target", "scorers",
                   "options", "second_prompt", "second_target")  # fmt: skip
 _OF_CHOICES = ("choices", "gold", "compat")
+_OF_TEXTS = ("window", "stride")
+_NOT_OF_TEXTS = ("prompt", "system", "messages", "tools", "id", "cluster", "tags", "answers", "hub", "subset", "split",
+                 "revision", "format", "shots.count")  # fmt: skip
 _OF_VARIANTS = tuple(f"variants.{field.name}" for field in fields(VariantsConfig))
 PLAIN = "plain"
 """Name of the unchanged question among its variants."""
@@ -58,8 +61,28 @@ def check_suite_keys(config: EvalConfig) -> Iterator[ConfigError]:
                 f"keep one of them in {key}.scorers",
                 clash=f"{key}.scorers",
             )
+        if suite.window is not None and suite.stride is not None and suite.stride >= suite.window:
+            yield ConfigError(
+                f"{key}.stride",
+                f"{key}.stride is {suite.stride}, but {key}.window is {suite.window}: the tokens would have no context",
+                f"set {key}.stride={suite.window // 2}",
+                clash=f"{key}.window",
+            )
         if suite.prompt == "":
             yield ConfigError(f"{key}.prompt", f"{key}.prompt is empty", f"set {key}.prompt='{{{{ COLUMN }}}}'")
+
+
+def check_retention(config: EvalConfig) -> Iterator[ConfigError]:
+    """Yield an error for each name in ``eval.retention`` that is no chosen suite."""
+    for name in config.retention:
+        suite = name.partition(".")[0]
+        if suite not in config.suites:
+            near = closest_name(suite, config.suites)
+            yield ConfigError(
+                "eval.retention",
+                f"eval.retention names {name!r}, but there is no suite {suite!r}",
+                f"did you mean {near}?" if near else f"choose it: eval=[{','.join([*config.suites, suite])}]",
+            )
 
 
 def _check_choices(suite: SuiteConfig, key: str) -> Iterator[ConfigError]:
@@ -164,9 +187,11 @@ def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator
                     key, f"{key} would have no effect: the engine is local", f"set eval.engine=openai, or remove {key}"
                 )
     for name, suite in config.suites.items():
-        others = _OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES
+        others = (*(_OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES), *_OF_TEXTS)
+        if suite.kind is SuiteKind.perplexity:
+            others = (*_OF_CHOICES, *_OF_GENERATION, *_NOT_OF_TEXTS, *_OF_VARIANTS)
         if suite.kind is SuiteKind.heldout:
-            others = (*_OF_CHOICES, *_OF_GENERATION, "path", "prompt", "limit", *_OF_VARIANTS)
+            others = (*_OF_CHOICES, *_OF_GENERATION, *_OF_TEXTS, "path", "prompt", "limit", *_OF_VARIANTS)
         for field in others:
             key = f"eval.suites.{name}.{field}"
             if key in explicit:

@@ -81,6 +81,8 @@ class EvalConfig:
     """The server of engine=openai."""
     limits: dict[str, float] = field(default_factory=dict)
     """Value of the drift card -> its limit, such as {empty: 0.02, openers: 0.1}; beyond one, sft eval exits with 3."""
+    retention: list[str] = field(default_factory=list)
+    """Suites, or SUITE.METRIC, whose mean loss of score against the base is the alignment tax (sft eval)."""
     lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)
     """Tasks of lm-evaluation-harness, in addition to the suites."""
     suites: dict[str, SuiteConfig] = field(default_factory=dict)

@@ -12,6 +12,7 @@ class SuiteKind(str, Enum):
     heldout = "heldout"
     generate = "generate"
     choices = "choices"
+    perplexity = "perplexity"
 
 
 class SuiteFormat(str, Enum):
@@ -75,7 +76,8 @@ class SuiteConfig:
     """A suite: its items, how they are asked, and how the answers are scored. Texts with {{ }} are Jinja over a row."""
 
     kind: SuiteKind = SuiteKind.generate
-    """heldout: loss and exact match on the run's held-out rows; generate: answers; choices: the likelihood of each."""
+    """heldout: loss and exact match on the run's held-out rows; generate: answers; choices: the likelihood of each;
+    perplexity: that of a plain text, in bits per byte as well."""
     version: int = bounded(1, ge=1)
     """Increased whenever the items or the scores of the same answers change."""
     source: str = ""
@@ -147,6 +149,10 @@ class SuiteConfig:
     """Longest answer, in tokens; null: eval.max_new_tokens."""
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer, in addition to the model's stop tokens; they are not part of the answer."""
+    window: int | None = bounded(None, ge=2)
+    """With kind=perplexity, tokens of a window, with its context; null: 1024, or the model's context if less."""
+    stride: int | None = bounded(None, ge=1)
+    """With kind=perplexity, most tokens that are predicted in one window; null: half of it."""
     limit: int | None = bounded(None, ge=1)
     """Use this many items, the first of the file; null for all."""
     compat: Compat = Compat.none

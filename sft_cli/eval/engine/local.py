@@ -13,6 +13,7 @@ from sft_cli.eval.engine.prompts import ServedPrompts
 from sft_cli.eval.engine.reasoning import split_reasoning, template_tags
 from sft_cli.eval.engine.run import AnswerItems, Pending, Records, until_reached
 from sft_cli.eval.engine.sampling import Sampling, answer_seed
+from sft_cli.eval.engine.text_windows import WINDOW, part_records
 from sft_cli.eval.generate import GeneratedAnswer, GenerationSettings, answer_batches
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
 from sft_cli.model.head.loss_model import LossModel
@@ -55,9 +56,8 @@ def local_answers(engine: EngineModel) -> AnswerItems:
 
     def answer(suite: LoadedSuite, pending: Pending, limits: EvalLimits) -> Records:
         """Yield the lines of some items at a time."""
-        is_choices = suite.config.kind is SuiteKind.choices
-        batches = _choice_batches(engine, suite, pending) if is_choices else _answer_batches(engine, suite, pending)
-        return until_reached(batches, limits)
+        batches = {SuiteKind.choices: _choice_batches, SuiteKind.perplexity: _text_batches}
+        return until_reached(batches.get(suite.config.kind, _answer_batches)(engine, suite, pending), limits)
 
     return answer
 
@@ -112,6 +112,25 @@ def _answer_record(
         "num_tokens": len(answer.ids) + answer.stopped,
         "cut": answer.truncated,
     }
+
+
+def _text_batches(
+    engine: EngineModel, suite: LoadedSuite, pending: Pending
+) -> Generator[list[dict[str, Any]], None, None]:
+    """Return the lines of parts of a text, some at a time."""
+    context = model_context_length(causal_lm(engine.model).config)
+    limit = None if context is None else context - num_prepended_vectors(engine.model)
+    window = min(size for size in (suite.config.window or WINDOW, limit) if size is not None)
+    stride = min(suite.config.stride or max(1, window // 2), max(1, window - 1))
+    return part_records(
+        engine.loss_model,
+        engine.prompts.tokenizer,
+        suite.items,
+        [entry for entry, _ in pending],
+        window=window,
+        stride=stride,
+        max_tokens=engine.max_tokens,
+    )
 
 
 def _choice_batches(
