@@ -28,7 +28,7 @@ LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 """Libraries that affect the examples and their files."""
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
-             "holdout", "on_bad_row", "overflow", "budget")  # fmt: skip
+             "holdout", "fraction", "leave_out", "on_bad_row", "overflow", "budget")  # fmt: skip
 MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.tagged_holdout",
             "prepare.write_stage", "data.ledger", "data.prepared_writer", "prepare.prepared_files")  # fmt: skip
 """Modules that affect the rows of an epoch and how they are written."""

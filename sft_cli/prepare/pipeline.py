@@ -200,8 +200,11 @@ def _draw_epoch(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> E
     """Draw an epoch from the usable rows, and set the copies of the rows of every split."""
     training = _training(splits)
     for split in training:
-        _set_usable(split, data)
-    draw = epoch_draw.draw_epoch(data, [split.pool for split in training], seed)
+        _set_usable(split, data, seed)
+    mix = {name: source for name, source in data.mix.items() if name not in data.leave_out}
+    pools = [split.pool for split in training if split.source in mix]
+    draw = epoch_draw.draw_epoch(replace(data, mix=mix), pools, seed)
+    draw = epoch_draw.with_empty_pools(draw, [split.source in mix for split in training])
     for split in splits:
         split.copies = (split.chosen & split.held_out).astype(np.int64)
     for number, split in enumerate(training):
@@ -209,11 +212,17 @@ def _draw_epoch(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> E
     return draw
 
 
-def _set_usable(split: SourceSplit, data: DataConfig) -> None:
+def _set_usable(split: SourceSplit, data: DataConfig, seed: int) -> None:
     """Set the training rows that have examples, and their properties that the mix needs."""
     encoded = split.encoded
     numbers = encoded.column("row")
     is_usable = (encoded.column("examples") > 0) & ~split.held_out[numbers]
+    if split.source in data.leave_out:
+        is_usable[:] = False
+    elif data.fraction < 1 and is_usable.any():
+        keys = split.store.digests("content")[numbers[is_usable]]
+        number = max(1, round(data.fraction * len(keys)))
+        is_usable[is_usable] = epoch_draw.subsample(keys, number, seed, split.source)
     split.usable = numbers[is_usable]
     scores = {stage.difficulty for stage in data.stages if stage.order is Order.by_difficulty}
     split.pool = Pool(

@@ -125,6 +125,26 @@ def check_data_keys(data: DataConfig) -> Iterator[ConfigError]:
             "keep one of them",
             clash="data.val_fraction",
         )
+    yield from _check_left_out(data)
+
+
+def _check_left_out(data: DataConfig) -> Iterator[ConfigError]:
+    """Yield errors in the sources to train without."""
+    key = "data.leave_out"
+    for name in data.leave_out:
+        if name not in data.mix:
+            near = closest_name(name, data.mix)
+            fix = f"did you mean {near}?" if near else f"choose from {', '.join(data.mix) or 'none'}"
+            yield ConfigError(key, f"{key} names {name!r}, which is no source of data.mix", fix)
+        elif any(name in stage.mix for stage in data.stages):
+            yield ConfigError(
+                key,
+                f"{key} names {name}, which a stage of data.stages takes rows from",
+                f"remove {name} from data.stages",
+                clash="data.stages",
+            )
+    if data.mix and set(data.mix) <= set(data.leave_out):
+        yield ConfigError(key, f"{key} names every source: no row is left to train on", "keep one of them out of it")
 
 
 def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:

@@ -228,6 +228,11 @@ class DataConfig:
     """Like val_fraction, as a number of rows over all sources."""
     holdout: dict[str, list[str]] = field(default_factory=dict)
     """Tag -> its values whose rows are all held out, such as {task: [translate, rhyme]}; see the tags of a source."""
+    fraction: float = bounded(1.0, gt=0, le=1)
+    """Share of the training rows of each source to train on, chosen by the seed; a smaller share is a part of a larger
+    one, and held-out rows stay the same."""
+    leave_out: list[str] = field(default_factory=list)
+    """Sources to train without; their held-out rows stay."""
     on_bad_row: OnBadRow = OnBadRow.error
     """A row that cannot be read or proven: error stops, drop leaves it out and counts it."""
     overflow: Overflow = Overflow.error

@@ -1,7 +1,7 @@
 """Draw the rows of an epoch from each source of the mix, by content and seed, not by file order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,29 @@ def subsample(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray
     selected = np.zeros(len(keys), np.bool_)
     selected[content_order.shuffle_by_content(keys, seed, name)[:max_rows]] = True
     return selected
+
+
+def with_empty_pools(draw: EpochDraw, is_drawn: Sequence[bool]) -> EpochDraw:
+    """Return the same epoch over more pools: one that was not drawn from has no rows.
+
+    Args:
+        draw: The epoch, over the pools that were drawn from.
+        is_drawn: For each pool, whether it was drawn from.
+    """
+    if all(is_drawn):
+        return draw
+    places = np.flatnonzero(is_drawn)
+    stages = []
+    for stage in draw.stages:
+        copies = [np.zeros(0, np.int32) for _ in is_drawn]
+        for place, own in zip(places.tolist(), stage.copies, strict=True):
+            copies[place] = own
+        intended = np.zeros(len(is_drawn))
+        intended[places] = stage.intended
+        stages.append(replace(stage, copies=tuple(copies), intended=intended))
+    passes = np.zeros(len(is_drawn))
+    passes[places] = draw.passes
+    return replace(draw, stages=tuple(stages), passes=passes)
 
 
 def draw_epoch(data: DataConfig, pools: Sequence[Pool], seed: int) -> EpochDraw:
