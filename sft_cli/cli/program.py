@@ -20,6 +20,7 @@ from sft_cli.cli.doctor import doctor
 from sft_cli.cli.eval import evaluate
 from sft_cli.cli.export import export
 from sft_cli.cli.formats import formats
+from sft_cli.cli.import_config import import_config
 from sft_cli.cli.inspect import inspect
 from sft_cli.cli.interrupts import exit_on_interrupt
 from sft_cli.cli.judge import judge
@@ -82,6 +83,7 @@ app.command()(runs)
 app.command()(show)
 app.command()(recipes)
 app.command()(formats)
+app.command("import")(import_config)
 app.command()(doctor)
 app.command()(docs)
 

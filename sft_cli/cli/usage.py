@@ -230,10 +230,16 @@ def _without_value(command: Command, parts: Sequence[Part], part: Part) -> SftEr
     return SftError(where=part.name, problem="the option has no value", fix=fix)
 
 
+def _is_override(word: str) -> bool:
+    """Return whether a word sets a key, and is no file; a line of another tool's arguments has spaces before its =."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and " " not in key and not Path(word).exists()
+
+
 def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
     """Refuse a line that does not start with its required arguments, or has too many words."""
     words = [part.words[0] for part in parts if not part.is_option]
-    if command.required and (not words or ("=" in words[0] and not Path(words[0]).exists())):
+    if command.required and (not words or _is_override(words[0])):
         raise _missing(command, parts)
     if command.free is None and len(words) > len(command.single):
         extra = words[len(command.single)]

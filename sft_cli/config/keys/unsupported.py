@@ -28,6 +28,18 @@ _ONE_ROW = (
     " examples; speed.gradient_checkpointing=offload and distributed=fsdp free memory for long rows"
 )
 
+_TEXT_ONLY = "remove it: this is fine-tuning on text only"
+_METHOD = "remove it: this method is not implemented here; sft docs optimizers, losses and adapters name those that are"
+_STORED = (
+    "remove it: the base is stored as quant= says, none, nf4, fp4 or int8; a checkpoint that is quantized already keeps"
+    " its own storage"
+)
+_OWN_KERNELS = (
+    "remove it: kernels are chosen by device and model; speed.kernels and speed.fused switch those that are here"
+)
+_TOKENIZER = "remove it: the tokenizer's own files decide; another tokenizer is named by model.tokenizer=DIR"
+_SCHEDULE = "remove it: the warm-up is linear, and trainer.schedule names the schedules"
+
 UNSUPPORTED = {
     **dict.fromkeys(("sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
     **dict.fromkeys(("eval_packing", "eval_sample_packing", "multipack", "pad_to_sequence_len"), _PACKED),
@@ -75,6 +87,34 @@ UNSUPPORTED = {
         " documentation lists them",
     ),
     **dict.fromkeys(("context_parallel", "context_parallel_size", "cp_size", "sequence_parallel_size"), _ONE_ROW),
+    "ignore_data_skip": "remove it: a resumed run skips the rows that were trained on",
+    **dict.fromkeys(
+        ("plugins", "use_kernels", "use_v1_kernels", "experts_implementation", "cut_cross_entropy"), _OWN_KERNELS
+    ),
+    **dict.fromkeys(
+        ("eval_batch_size", "per_device_eval_batch_size"),
+        "remove it: held-out loss is computed in batches of"
+        " speed.tokens_per_micro_batch, and eval.batch_size counts the prompts generated at once",
+    ),
+    **dict.fromkeys(("cosine_constant_lr_ratio", "eta_min", "lr_quadratic_warmup"), _SCHEDULE),
+    **dict.fromkeys(("fp8", "qat", "gptq", "reinit_weights", "use_onebitllms", "quantization_device_map"), _STORED),
+    **dict.fromkeys(
+        ("adam_eps", "optim_args"), "remove it: epsilon is 1e-8; trainer.betas and trainer.weight_decay are keys"
+    ),
+    **dict.fromkeys(("device_map", "experimental_skip_move_to_device", "local_rank"), _PROCESSES),
+    "gradient_checkpointing_kwargs": "remove it: recomputation is never reentrant",
+    "activation_checkpointing_kwargs": "remove it: recomputation is never reentrant",
+    "eot_tokens": "remove it: the stop token of a turn is found in the template, and checked in every row",
+    "skip_prepare_dataset": "remove it: rows are always prepared, and their masks proven",
+    "dataset_kwargs": "remove it: rows are always prepared, and their masks proven",
+    "save_only_model": "remove it: a checkpoint holds all that resuming needs; the result is saved separately",
+    "save_safetensors": "remove it: weights are always saved as safetensors",
+    "lora_fan_in_fan_out": "remove it: the layout of a weight is read from the type of its layer",
+    "resize_token_embeddings_to_32x": "remove it: embeddings get one row for each of model.add_tokens",
+    "preprocessing_batch_size": "remove it: rows are prepared in pieces that fit into memory",
+    "debug": "remove it: sft inspect shows the tokens and the mask of prepared rows",
+    "average_tokens_across_devices": "remove it: the loss is always a mean over the trained tokens of all devices",
+    "ignore_pad_token_for_loss": "remove it: nothing is padded, and padding never carries loss",
     "max_new_seq_length": "remove it: eval.max_new_tokens=N bounds the answers of an evaluation",
 }
 """Key -> the reason it has no counterpart here, and what to write instead if anything."""
@@ -83,6 +123,25 @@ _FAMILIES = (
     (r"(wandb|mlflow|comet|swanlab|neptune|trackio|clearml)(_\w+)?", _TRACKED),
     (r"(hub|hf_hub|push_to_hub)_\w+", _UPLOADED),
     (r"(ddp|fsdp|deepspeed|accelerate)_\w+", _PROCESSES),
+    (
+        r"loss_watchdog_\w+",
+        "remove it: a sudden rise of the loss is recorded in spikes.jsonl; see trainer.spike_factor",
+    ),
+    (r"liger_\w+|\w+_kernels?|chunked_cross_entropy\w*|use_(scatter|sonic)moe|tiled_mlp\w*|\w+_fusion", _OWN_KERNELS),
+    (r"(flash|flex|sage|sdpa|fused|large_head|gemma4_hybrid|xformers)_(attn|attention|optimum|varlen)\w*", _ATTENTION),
+    (r"((image|video|audio)_\w+|freeze_(vision|multi_modal|mm|language)_\w+|processor_\w+|media_dir)", _TEXT_ONLY),
+    (
+        r"(use_)?(q?galore|apollo|badam|relora|lisa|jagged|eaft|asft|dion|adam_mini|llama_pro|mixture_of_depths|kt)(_\w+)?",
+        _METHOD,
+    ),
+    (r"(fp8|nvfp4|gptq|model_quantization|quantize_moe|bnb_4bit)_\w+", _STORED),
+    (
+        r"(expert|tensor|pipeline)_(model_)?parallel\w*|sequence_parallel|dp_\w+_size|ray_\w+|use_ray|overlap_\w+",
+        _PROCESSES,
+    ),
+    (r"tokenizer_\w+", _TOKENIZER),
+    (r"(use_)?(otel|tensorboard|trackio|wandb)(_\w+)?|(log|logging)_\w+|project_name|project", _TRACKED),
+    (r"(export|vllm|infer)_\w+", "remove it: sft export and sft merge write models, and inference servers serve them"),
     (r"dataloader_\w+", "remove it: a worker of the run prepares batches ahead"),
     (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", UNSUPPORTED["rl"]),
     (r"(vllm|sglang|infer)_\w+", "remove it: the merged model (sft merge) can be served by inference servers"),

@@ -48,6 +48,11 @@ _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*( [a-z0-
 """Names that need no quotes as a key of ``roles={…}``."""
 
 
+def known_role(name: str) -> str | None:
+    """Return the role that a name stands for without a source's ``roles``; None for an unknown name."""
+    return _KNOWN.get(fold_role(name))
+
+
 def parse_role(turn: Mapping[str, Any], key: str, field: str, context: RowContext) -> str:
     """Return the role for the name in a data set: one of the four, or ``TOOL_CALL``."""
     if key not in turn:

@@ -1,0 +1,1 @@
+"""Recipes from the configs of other tools: axolotl, LLaMA-Factory and TRL."""

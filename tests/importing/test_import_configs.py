@@ -1,0 +1,336 @@
+"""Twenty configs with the keys of public ones compose as recipes with the values they mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft_cli.config.validate import to_plain
+from sft_cli.importing.import_config import translate
+from sft_cli.importing.read_config import read_foreign
+from sft_cli.importing.recipe import check_recipe, recipe_text
+from sft_cli.importing.translation import Outcome, Translation
+from sft_cli.utils.mappings import flatten
+
+CONFIGS = Path(__file__).parent / "configs"
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "axolotl_lora.yml": (
+        "axolotl",
+        {
+            "model.path": "NousResearch/Llama-3.2-1B",
+            "data.mix.GPT4-LLM-Cleaned.format": "alpaca",
+            "template.name": "alpaca",
+            "trainer.examples_per_step": "auto",
+            "trainer.warmup_ratio": 0.1,
+            "trainer.optimizer": "adamw_8bit",
+            "data.val_fraction": 0.1,
+            "data.overflow": "drop",
+            "trainer.keep_best": False,
+        },
+    ),
+    "axolotl_qlora_fsdp.yaml": (
+        "axolotl",
+        {
+            "quant.kind": "nf4",
+            "quant.double_quant": True,
+            "distributed.kind": "fsdp",
+            "distributed.cpu_offload": True,
+            "trainer.optimizer": "adamw",
+            "trainer.lr": 2e-4,
+            "trainer.examples_per_step": 4,
+            "adapter.target_modules": ["all-linear"],
+        },
+    ),
+    "axolotl_chat.yml": (
+        "axolotl",
+        {
+            "trainer.warmup_ratio": 0.05,
+            "trainer.max_steps": 200,
+            "data.mix.SlimOrcaDedupCleaned.format": "sharegpt",
+            "data.train_on": "assistant",
+            "template.name": "auto",
+            "adapter.alpha": 16.0,
+        },
+    ),
+    "axolotl_full.yaml": (
+        "axolotl",
+        {
+            "adapter.kind": "none",
+            "data.mix.chat.columns": {"messages": "dialog"},
+            "data.mix.chat.roles": {"customer": "user", "agent": "assistant"},
+            "data.train_on": "contents",
+            "data.overflow": "truncate",
+            "trainer.schedule": "cosine_with_min_lr",
+            "trainer.min_lr_ratio": 0.1,
+            "trainer.betas": [0.9, 0.95],
+            "trainer.dtype": "bfloat16",
+            "distributed.kind": "fsdp",
+        },
+    ),
+    "axolotl_two_sources.yml": (
+        "axolotl",
+        {
+            "quant.kind": "int8",
+            "data.mix.alpaca.max_rows": 2000,
+            "data.mix.alpaca.validation_split": "test",
+            "data.mix.SlimOrca.format": "sharegpt",
+            "template.name": "chatml",
+            "data.train_on": "all",
+            "adapter.rank_stabilized": True,
+            "adapter.modules_to_save": ["embed_tokens", "lm_head"],
+            "trainer.optimizer": "lion",
+            "trainer.patience": 3,
+            "trainer.keep_best": True,
+        },
+    ),
+    "axolotl_completion.yml": (
+        "axolotl",
+        {
+            "data.mix.books.path": "books.jsonl",
+            "data.mix.books.format": "text",
+            "data.mix.books.columns": {"text": "body"},
+            "adapter.rank": 8,
+            "trainer.warmup_ratio": 0.03,
+        },
+    ),
+    "axolotl_own_type.yml": (
+        "axolotl",
+        {
+            "template.name": "plain",
+            "data.mix.tickets.format": {
+                "prompt": "Answer the ticket.\n{% if details %}Q: {{ question }}\nD: {{ details }}\nA: "
+                "{% else %}Q: {{ question }}\nA: {% endif %}",
+                "completion": "{{ reply }}",
+            },
+            "trainer.examples_per_step": 16,
+        },
+    ),
+    "lf_lora.yaml": (
+        "llama-factory",
+        {
+            "adapter.rank": 8,
+            "adapter.alpha": 16.0,
+            "trainer.examples_per_step": 8,
+            "trainer.schedule": "cosine",
+            "data.mix.identity.max_rows": 1000,
+            "data.mix.alpaca_en_demo.columns": {"instruction": "question", "output": "reply"},
+            "data.mix.alpaca_en_demo.name": "short",
+            "data.overflow": "truncate",
+            "data.val_fraction": 0.0,
+            "trainer.save_every": 500,
+            "data.workers": 16,
+            "distributed.timeout_minutes": 30,
+        },
+    ),
+    "lf_loraplus.yaml": (
+        "llama-factory",
+        {
+            "adapter.lr_ratio": 16.0,
+            "adapter.target_modules": ["q_proj", "v_proj"],
+            "adapter.alpha": 32.0,
+            "trainer.schedule": "linear",
+            "trainer.eval_every": 500,
+            "data.mix.chat_demo.columns": {"conversations": "talk", "system": "rules"},
+            "data.mix.chat_demo.roles": {"customer": "user", "agent": "assistant"},
+            "data.val_fraction": 0.1,
+        },
+    ),
+    "lf_full_ds3.yaml": (
+        "llama-factory",
+        {
+            "adapter.kind": "none",
+            "distributed.kind": "fsdp",
+            "model.dtype": "bfloat16",
+            "trainer.dtype": "bfloat16",
+            "data.train_on": "last",
+        },
+    ),
+    "lf_qlora.yaml": (
+        "llama-factory",
+        {
+            "quant.kind": "nf4",
+            "quant.double_quant": False,
+            "trainer.dtype": "float16",
+            "trainer.max_steps": 1000,
+            "trainer.examples_per_step": "auto",
+            "data.mix.tools_demo.format": "sharegpt",
+            "data.system": "Be brief.",
+        },
+    ),
+    "lf_mix.yaml": (
+        "llama-factory",
+        {
+            "adapter.init": "pissa",
+            "data.strategy": "equal",
+            "data.stopping_strategy": "all_exhausted",
+            "data.mix.chat_demo.weight": 0.7,
+            "data.train_on": "all",
+            "loss.neftune": 5.0,
+            "template.variables": {"enable_thinking": False},
+            "trainer.examples_per_step": 8,
+            "trainer.lr": 5e-5,
+        },
+    ),
+    "lf_unknown_data.yaml": (
+        "llama-factory",
+        {"adapter.kind": "none", "template.name": "alpaca", "data.mix.elsewhere.path": "rows.jsonl"},
+    ),
+    "trl_config.yaml": (
+        "trl",
+        {
+            "adapter.kind": "none",
+            "trainer.lr": 1e-4,
+            "trainer.schedule": "cosine",
+            "trainer.max_length": 1024,
+            "trainer.epochs": 3,
+            "trainer.examples_per_step": 8,
+            "trainer.warmup_ratio": 0.0,
+            "trainer.dtype": "bfloat16",
+        },
+    ),
+    "trl_assistant.yaml": (
+        "trl",
+        {
+            "data.train_on": "assistant",
+            "adapter.dropout": 0.05,
+            "trainer.examples_per_step": 16,
+            "trainer.warmup_ratio": 0.1,
+            "trainer.eval_every": 100,
+            "data.mix.Capybara.validation_split": "test",
+            "speed.gradient_checkpointing": "none",
+            "model.dtype": "bfloat16",
+        },
+    ),
+    "trl_qlora.sh": (
+        "trl",
+        {
+            "model.path": "meta-llama/Llama-3.2-1B",
+            "launcher.nproc": 4,
+            "trainer.examples_per_step": 64,
+            "trainer.warmup_ratio": 0.1,
+            "quant.kind": "nf4",
+            "quant.double_quant": True,
+            "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        },
+    ),
+    "trl_packing.sh": (
+        "trl",
+        {"trainer.examples_per_step": "auto", "speed.gradient_checkpointing": "none", "run_dir": "Qwen2-0.5B-SFT"},
+    ),
+    "trl_mixture.yaml": (
+        "trl",
+        {
+            "data.strategy": "equal",
+            "data.mix.Capybara.weight": 0.75,
+            "data.val_fraction": 0.05,
+            "loss.dft": True,
+            "trainer.optimizer": "adafactor",
+            "trainer.min_lr_ratio": 0.2,
+            "trainer.dtype": "float16",
+            "trainer.seed": 7,
+        },
+    ),
+    "trl_text.yaml": (
+        "trl",
+        {
+            "data.mix.TinyStories.format": "text",
+            "data.mix.TinyStories.columns": {"text": "story"},
+            "data.mix.TinyStories.stream": True,
+            "data.train_on": "all",
+            "trainer.optimizer": "paged_adamw_8bit",
+        },
+    ),
+    "trl_peft_table.yaml": (
+        "trl",
+        {"adapter.target_modules": ["all-linear"], "data.overflow": "drop_oldest_turns", "trainer.max_length": 2048},
+    ),
+}
+"""File -> its tool, and values of the composed recipe."""
+
+
+def read(name: str, **known: int) -> Translation:
+    return translate(read_foreign(str(CONFIGS / name), None), **known)
+
+
+def composed(t: Translation) -> dict[str, Any]:
+    """Return the values of the composed recipe by dotted key, mappings as they are, too."""
+    config = to_plain(check_recipe(t, recipe_text(t, Path("recipe.yaml"))))
+    values = dict(flatten(config, keep_empty=True))
+    for key in [key for key in values if key.startswith("data.mix.") and key.count(".") == 4]:
+        parent, _, name = key.rpartition(".")
+        values.setdefault(parent, {})[name] = values[key]
+    return values | {"template.variables": config["template"]["variables"]}
+
+
+def test_there_are_twenty_and_each_has_its_case():
+    files = {file.name for file in CONFIGS.iterdir() if file.is_file()}
+    assert files == set(CASES)
+    assert len(files) == 20
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_config_composes_with_its_values(name):
+    tool, expected = CASES[name]
+    t = read(name)
+    values = composed(t)
+
+    assert t.config.tool == tool
+    assert {key: values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_key_has_an_entry(name):
+    t = read(name)
+    named = {key.partition(".")[0].partition(" ")[0] for entry in t.entries for key in entry.keys}
+
+    assert [key for key in t.config.values if key not in named] == []
+    assert [entry for entry in t.entries if entry.outcome in (Outcome.none, Outcome.changed) and not entry.reason] == []
+
+
+def outcome(t: Translation, key: str) -> tuple[Outcome, str]:
+    """Return the outcome and the reason of a key."""
+    return next((entry.outcome, entry.reason) for entry in t.entries if key in entry.keys)
+
+
+def test_the_batch_counts_all_gpus():
+    t = read("lf_lora.yaml", gpus=4)
+
+    assert composed(t)["trainer.examples_per_step"] == 32
+    assert composed(t)["launcher.nproc"] == 4
+    assert outcome(t, "gradient_accumulation_steps") == (
+        Outcome.translated,
+        "1 a GPU x 8 accumulated x 4 GPUs = 32",
+    )
+
+
+def test_packed_rows_count_as_many_tokens():
+    t = read("trl_packing.sh", row_tokens=400)
+    assert composed(t)["trainer.examples_per_step"] == 41  # 2 x 8 x 1024 / 400
+    assert outcome(t, "packing")[0] is Outcome.default
+
+
+def test_steps_become_shares_when_the_rows_are_known():
+    t = read("lf_loraplus.yaml", rows=1000)  # 125 steps an epoch, 3 epochs
+    assert composed(t)["trainer.warmup_ratio"] == pytest.approx(20 / 375, abs=1e-6)
+
+    t = read("axolotl_lora.yml", rows=8200, row_tokens=100)  # 82 examples a step, 100 steps an epoch
+    assert composed(t)["trainer.eval_every"] == 25
+
+
+def test_without_rows_a_number_of_steps_has_no_equal():
+    assert outcome(read("lf_loraplus.yaml"), "warmup_steps") == (
+        Outcome.none,
+        "a number of steps; here a share: trainer.warmup_ratio=20/STEPS, or import again with --rows N",
+    )
+
+
+def test_another_value_has_its_reason():
+    assert outcome(read("axolotl_two_sources.yml"), "optimizer") == (
+        Outcome.changed,
+        "lion_8bit there; moments in 32 bits",
+    )
+
+
+def test_open_questions_are_part_of_the_command():
+    t = read("lf_unknown_data.yaml")
+    assert t.questions == ["adapter.train=[REGEX]", "data.mix.elsewhere.path=FILE"]
