@@ -25,7 +25,7 @@ PRINTING = ("show", "recipes", "formats", "docs")
 """Commands that only print."""
 OF_OTHERS = {"--nproc-per-node", "--inputs", "--logdir", "--container-image", "--install-completion",
              "--dry", "--list", "--only", "--model", "--dataset", "--use"}  # fmt: skip
-"""Options of torchrun, scripts/fuzz, TensorBoard, srun, scripts/gpu_acceptance.py and TRL, and the one that Typer adds."""
+"""Options of torchrun, scripts/fuzz, TensorBoard, srun, scripts/gpu_acceptance.py, TRL; the one that Typer adds."""
 FIVE = sft_commands(README)[1:]
 """The README's five commands on rows.jsonl."""
 

@@ -40,7 +40,7 @@ def import_config(
             where="--out", problem=f"{out} is not a YAML file", fix=f"write --out {shell_quote(f'{out}.yaml')}"
         )
     if out.exists():
-        fix = f"name a new file: --out {shell_quote(str(_unused(out)))}"
+        fix = f"name a new file: sft import {shell_quote(given)} --out {shell_quote(str(_unused(out)))}"
         raise SftError(where=str(out), problem="the file exists", fix=fix)
     t = translate(read_foreign(given, tool), gpus=gpus, rows=rows, row_tokens=row_tokens)
     text = recipe_text(t, out)

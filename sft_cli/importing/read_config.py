@@ -84,9 +84,8 @@ def _read(given: str) -> ForeignConfig:
 
 def _read_file(file: Path, name: str) -> ForeignConfig:
     """Return the keys of a file by its kind."""
-    if DATA_FILE.fullmatch(file.name) and file.suffix != ".txt":
-        fix = f"train on them with sft train {shell_quote(str(file))} model=DIR_OR_HUB_ID"
-        raise SftError(where=name, problem="it is a file of rows, not a config", fix=fix)
+    if DATA_FILE.fullmatch(file.name) and file.suffix not in (".txt", ".json"):
+        raise _rows(file, name)
     if file.suffix == ".py":
         fix = 'write the arguments of its config as YAML, or as a line: sft import "trl sft --model_name_or_path …"'
         raise SftError(where=name, problem="it is a Python script, which is not run", fix=fix)
@@ -108,14 +107,22 @@ def _text(file: Path, name: str) -> str:
 
 def _json(file: Path, name: str) -> dict[str, Any]:
     """Return the mapping of a JSON file."""
+    text = _text(file, name)
     try:
-        content = json.loads(_text(file, name))
+        content = json.loads(text)
     except ValueError as error:
+        if str(error).startswith("Extra data") and text.startswith("{"):
+            raise _rows(file, name) from error
         raise SftError(where=name, problem=f"not valid JSON: {error}", fix="correct the file") from error
     if not isinstance(content, dict):
-        fix = "rows of data are trained on with sft train FILE model=DIR_OR_HUB_ID"
-        raise SftError(where=name, problem=f"it holds a {type(content).__name__}, not keys with values", fix=fix)
+        raise _rows(file, name)
     return content
+
+
+def _rows(file: Path, name: str) -> SftError:
+    """Return the error for a file of rows."""
+    fix = f"train on them: sft train {shell_quote(str(file))} model=DIR_OR_HUB_ID"
+    return SftError(where=name, problem="it holds rows of data, not the keys of a config", fix=fix)
 
 
 def _recognize(values: Mapping[str, Any], name: str, given: str) -> str:
