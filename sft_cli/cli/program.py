@@ -59,6 +59,7 @@ SLOW = (
     "export",
     "verify",
     "inspect",
+    "import",
 )
 """Commands that take a moment until their first line of output."""
 COMPUTING = ("train", "check", "eval", "chat", "merge", "export")

@@ -142,10 +142,10 @@ def _length(t: Translation) -> None:
 
 def _held_out(t: Translation) -> None:
     """Set the held-out rows."""
-    value, tests = t.get("val_set_size"), t.get("test_datasets")
+    value, tests = t.number("val_set_size"), t.get("test_datasets")
     if isinstance(tests, list) and tests:
         _test_sets(t, tests)
-    elif isinstance(value, int | float) and value > 1:
+    elif value is not None and value > 1:
         t.set("data.val_rows", int(value), "val_set_size")
     else:
         t.put("data.val_fraction", value or 0, "val_set_size")
@@ -156,7 +156,8 @@ def _test_sets(t: Translation, tests: list[Any]) -> None:
     t.seen("test_datasets")
     t.none("val_set_size", why="test_datasets takes precedence")
     t.set("data.val_fraction", 0, "test_datasets (the only held-out rows)")
-    entries = [entry for entry in t.get("datasets") or [] if isinstance(entry, Mapping)]
+    listed = t.get("datasets")
+    entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     names = list(t.values.get("data", {}).get("mix", {}))
     for place, test in enumerate(tests):
         key = f"test_datasets.{place}"
@@ -193,7 +194,7 @@ def _pretraining(t: Translation) -> None:
 def _others(t: Translation) -> None:
     """Translate keys whose counterpart depends on another key."""
     if (value := t.get("gradient_checkpointing")) is not None:
-        word = {True: "full", False: "none"}.get(value, str(value))
+        word = "full" if value is True else "none" if value is False else str(value)
         t.put("speed.gradient_checkpointing", word, "gradient_checkpointing")
     loftq = t.get("peft")
     if isinstance(loftq, Mapping) and set(loftq) == {"loftq_config"}:

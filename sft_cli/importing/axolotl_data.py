@@ -53,7 +53,7 @@ def translate_datasets(t: Translation) -> None:
         else:
             t.none(f"datasets.{place}", why=f"{entry!r}: a mapping with a path was expected")
     _set_style(t, styles)
-    _set_masks(t, [entry for entry in entries if isinstance(entry, Mapping)])
+    _set_masks(t, [entry for entry in entries if isinstance(entry, Mapping)], is_chat=styles == {"chat"})
 
 
 def _translate_one(t: Translation, entry: Mapping[str, Any], key: str) -> set[str]:
@@ -129,7 +129,7 @@ def _chat_columns(t: Translation, entry: Mapping[str, Any], key: str, row_format
     columns = {} if field in ("messages", "conversations") else {"messages": field}
     if entry.get("field_tools") not in (None, "tools"):
         columns["tools"] = str(entry["field_tools"])
-    properties = dict(entry.get("message_property_mappings") or {})
+    properties = _mapping(entry.get("message_property_mappings"))
     for ours in ("role", "content"):
         if (legacy := entry.get(f"message_field_{ours}")) is not None:
             properties.setdefault(ours, legacy)
@@ -143,6 +143,11 @@ def _chat_columns(t: Translation, entry: Mapping[str, Any], key: str, row_format
         else:
             t.same(f"{key}.{name}", why="these keys of a message are known")
     return "sharegpt" if field == "conversations" else "messages", columns
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    """Return a mapping as it is, and an empty one for anything else."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _is_read(ours: str, name: str) -> bool:
@@ -240,15 +245,21 @@ def set_template_text(t: Translation, text: str, key: str) -> None:
         t.set("template.path", text, key)
 
 
-def _set_masks(t: Translation, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Set the trained tokens from ``train_on_inputs`` and the data sets' ``roles_to_train``."""
-    roles = {
-        frozenset(map(str, entry["roles_to_train"])) for entry in entries if entry.get("roles_to_train") is not None
-    }
+def _set_masks(t: Translation, entries: Sequence[Mapping[str, Any]], *, is_chat: bool) -> None:
+    """Set the trained tokens from ``train_on_inputs`` and the data sets' ``roles_to_train``.
+
+    With ``train_on_inputs``, chat rows are trained on the texts of all turns there, other rows on every token.
+    """
+    given = [_listed(entry["roles_to_train"]) for entry in entries if entry.get("roles_to_train") is not None]
+    roles = {frozenset(map(str, names)) for names in given}
     keys = [f"datasets.{place}.roles_to_train" for place, entry in enumerate(entries)
             if entry.get("roles_to_train") is not None]  # fmt: skip
     if t.get("train_on_inputs"):
-        t.set("data.train_on", "all", "train_on_inputs")
+        if is_chat:
+            why = "texts of all turns, without tags; here not those of system messages"
+            t.change("data.train_on", "contents", "train_on_inputs", why=why)
+        else:
+            t.set("data.train_on", "all", "train_on_inputs")
         t.none(*keys, why="train_on_inputs trains all tokens") if keys else None
     else:
         t.set("data.train_on", "assistant", "train_on_inputs")

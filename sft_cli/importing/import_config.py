@@ -1,5 +1,7 @@
 """Turn a config of another tool into a recipe, and print what became of each key."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sft_cli.config.keys.typos import shell_quote
@@ -16,7 +18,7 @@ from sft_cli.importing.recipe import (
     train_command,
     write_recipe,
 )
-from sft_cli.importing.translation import Outcome, Translation
+from sft_cli.importing.translation import Entry, Outcome, Translation
 
 
 def import_config(
@@ -74,11 +76,16 @@ def print_report(t: Translation, out: Path) -> None:
     """Print what became of each key, and the command that trains."""
     tool = TOOLS[t.config.tool or "trl"]
     say(f"config    {t.config.name}: {counted(len(t.config.values), 'key')} of {tool}")
-    _section(t, Outcome.translated, "Translated", ("key", "here", "how"))
-    _section(t, Outcome.changed, "Translated with another value", ("key", "here", "why"))
-    _section(t, Outcome.implied, f"Defaults of {tool} that differ from those here", ("key", "here", "how"))
-    _section(t, Outcome.default, "Equal to the default here", ("key", "here", "how"))
-    _section(t, Outcome.none, "No equal, or not needed", ("key", "why"))
+    titles = {
+        Outcome.translated: "Translated",
+        Outcome.changed: "Translated with another value",
+        Outcome.implied: f"Defaults of {tool} that differ from those here",
+        Outcome.default: "Equal to the default here",
+    }
+    for outcome, title in titles.items():
+        _section(title, [("\n".join(entry.keys), _here(entry)) for entry in by_outcome(t.entries, outcome)])
+    lost = by_reason(by_outcome(t.entries, Outcome.none))
+    _section("No equal, or not needed", [("\n".join(entry.keys), entry.reason) for entry in lost])
     if empty := [key for entry in by_outcome(t.entries, Outcome.empty) for key in entry.keys]:
         say(f"\nEmpty in the config, so not set: {', '.join(empty)}")
     if t.texts:
@@ -87,15 +94,14 @@ def print_report(t: Translation, out: Path) -> None:
     say(f"next      {train_command(t, out)}")
 
 
-def _section(t: Translation, outcome: Outcome, title: str, columns: tuple[str, ...]) -> None:
-    """Print the keys with one outcome as a table."""
-    entries = by_outcome(t.entries, outcome)
-    if not entries:
-        return
-    say(f"\n{title}:")
-    if len(columns) == 2:
-        table(columns, [("\n".join(entry.keys), entry.reason) for entry in by_reason(entries)])
-        return
-    rows = [("\n".join(entry.keys), "\n".join(entry.ours), entry.reason) for entry in entries]
-    with_reason = any(row[2] for row in rows)
-    table(columns if with_reason else columns[:2], rows if with_reason else [row[:2] for row in rows])
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print keys and what became of them as a table of two columns, which fits any terminal."""
+    if rows:
+        say(f"\n{title}:")
+        table(("key", "here"), rows)
+
+
+def _here(entry: Entry) -> str:
+    """Return what keys became, and below it why; lists with spaces, at which a terminal can break them."""
+    words = [re.sub(r",(?=\S)", ", ", word) for word in entry.ours]
+    return "\n".join([*words, f"({entry.reason})"] if entry.reason else words)

@@ -81,7 +81,7 @@ def _adapter(t: Translation) -> None:
     kind = str(t.get("finetuning_type"))
     if kind == "lora":
         t.choose("adapter", "lora", "finetuning_type")
-        rank = t.get("lora_rank") or 8
+        rank = t.number("lora_rank") or 8
         t.defaults = {"lora_rank": 8, "lora_alpha": 2 * rank, "lora_dropout": 0.0, "lora_target": "all", **t.defaults}
         training.translate_lora(t, kind="finetuning_type", names=_LORA)
         if t.get("pissa_init"):

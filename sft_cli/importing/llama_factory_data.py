@@ -19,7 +19,7 @@ def translate_datasets(t: Translation) -> None:
     """Set the sources of rows from ``dataset``, their held-out rows, sizes and weights."""
     names = split_names(t.get("dataset"))
     made = [_translate_one(t, name) for name in names]
-    t.seen("dataset")
+    t.seen("dataset") if made else t.none("dataset", why="no data set is named")
     t.seen("dataset_dir")
     if (most := t.get("max_samples")) is not None:
         for source in made:
@@ -140,12 +140,12 @@ def _mixing(t: Translation, sources: list[str]) -> None:
         "mix_strategy",
     )
     for source, weight in zip(sources, weights, strict=False):
-        t.set(f"data.mix.{source}.weight", float(weight), "interleave_probs")
+        t.set(f"data.mix.{source}.weight", t.as_number(weight, "interleave_probs"), "interleave_probs")
 
 
 def _held_out(t: Translation, sources: list[str]) -> None:
     """Set the held-out rows."""
-    value = t.get("val_size")
+    value = t.number("val_size")
     if names := split_names(t.get("eval_dataset")):
         t.set("data.val_fraction", 0, "eval_dataset (the only held-out rows)")
         info = t.config.data_info or {}
@@ -158,7 +158,7 @@ def _held_out(t: Translation, sources: list[str]) -> None:
             t.set(f"data.mix.{sources[0]}.validation_path", str(folder / str(entry["file_name"])), "eval_dataset")
         else:
             t.ask("data.mix.<name>.validation_path=FILE", "eval_dataset", why="held-out rows belong to a source")
-    elif isinstance(value, int | float) and value >= 1:
+    elif value is not None and value >= 1:
         t.set("data.val_rows", int(value), "val_size")
     else:
         t.set("data.val_fraction", value or 0, "val_size")

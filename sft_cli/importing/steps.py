@@ -61,10 +61,8 @@ def translate_max_steps(t: Translation) -> None:
 
 def translate_epochs(t: Translation, key: str) -> None:
     """Set the passes over the rows, which are whole here."""
-    value = t.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        t.put("trainer.epochs", value, key)
-    elif value == int(value) and value >= 1:
+    value = t.number(key) or 1
+    if value == int(value) and value >= 1:
         t.set("trainer.epochs", int(value), key)
     else:
         whole = max(1, math.ceil(value))
@@ -94,20 +92,20 @@ def total_steps(t: Translation) -> int | None:
 
 def translate_warmup(t: Translation) -> None:
     """Set the warm-up as a share of all steps."""
-    if t.has("warmup_steps") and t.get("warmup_steps") != 0:
+    if count := t.number("warmup_steps"):
         if t.has("warmup_ratio"):
             t.none("warmup_ratio", why="warmup_steps takes precedence there")
-        _warmup_steps(t, t.get("warmup_steps"))
+        _warmup_steps(t, count)
         return
-    t.set("trainer.warmup_ratio", t.get("warmup_ratio") or 0.0, "warmup_ratio", "warmup_steps")
+    t.set("trainer.warmup_ratio", t.number("warmup_ratio") or 0.0, "warmup_ratio", "warmup_steps")
 
 
-def _warmup_steps(t: Translation, value: Any) -> None:
+def _warmup_steps(t: Translation, value: float) -> None:
     """Set the warm-up from a number of steps; a number below 1 is a share already."""
     if isinstance(value, float) and 0 < value < 1:
         t.set("trainer.warmup_ratio", value, "warmup_steps", why="a number below 1 is a share of all steps")
-    elif not isinstance(value, int | float) or value < 0:
-        t.none("warmup_steps", why=f"{value!r} is not a number of steps")
+    elif value < 0:
+        t.none("warmup_steps", why=f"{value:g} is not a number of steps")
     elif (steps := total_steps(t)) is not None:
         ratio = min(round(value / steps, 6), 0.999)
         t.change("trainer.warmup_ratio", ratio, "warmup_steps", why=f"{value:g} of {steps} steps")
@@ -130,16 +128,16 @@ def translate_cadence(t: Translation, name: str, ours: str) -> None:
         t.none(steps, why=f"{strategy} is epoch")
     elif t.has(steps) or kind == "steps":
         _steps_between(t, ours, strategy, steps)
-    if (value := t.get(per_epoch)) is not None:
+    if (value := t.number(per_epoch)) is not None:
         _times_an_epoch(t, ours, per_epoch, value)
 
 
 def _steps_between(t: Translation, ours: str, strategy: str, steps: str) -> None:
     """Set a number of steps between two evaluations or checkpoints; a number below 1 is a share of all steps."""
-    value, total = t.get(steps), total_steps(t)
+    value, total = t.number(steps), total_steps(t)
     if isinstance(value, float) and 0 < value < 1 and total is not None:
         t.change(ours, max(1, round(value * total)), steps, strategy, why=f"{value:g} of {total} steps")
-    elif isinstance(value, int | float) and value >= 1:
+    elif value is not None and value >= 1:
         t.set(ours, int(value), steps, strategy)
     else:
         why = f"{value} is a share of all steps; here a number: {ours}=N" if value else f"without {steps}: {ours}=N"
@@ -151,7 +149,7 @@ def _times_an_epoch(t: Translation, ours: str, key: str, value: Any) -> None:
     of_epoch = _steps_per_epoch(t)
     if value == 1:
         t.same(key, why="at the end of every epoch, as here")
-    elif not isinstance(value, int | float) or value <= 0:
+    elif value <= 0:
         t.none(key, why="off there; here it happens at the end of every epoch if rows are held out")
     elif of_epoch is not None:
         t.change(ours, max(1, round(of_epoch / value)), key, why=f"{value} times in {of_epoch} steps")

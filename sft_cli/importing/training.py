@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sft_cli.config.files.yaml_io import parse_yaml_value
 from sft_cli.config.keys.typos import format_number, suggest_values
 from sft_cli.config.keys.valid_keys import KEYS
 from sft_cli.importing.steps import total_steps
@@ -52,9 +53,12 @@ def _another(t: Translation, ours: str, value: str, key: str) -> None:
 
 def translate_schedule(t: Translation, key: str) -> None:
     """Set the schedule of the learning rate, its floor and its decay."""
-    value, floor = str(t.get(key)), t.get("cosine_min_lr_ratio")
-    options = t.get("lr_scheduler_kwargs")
-    options = dict(options) if isinstance(options, Mapping) else {}
+    value, floor = str(t.get(key)), t.number("cosine_min_lr_ratio")
+    given = t.get("lr_scheduler_kwargs")
+    given = parse_yaml_value(given) if isinstance(given, str) else given
+    options = dict(given) if isinstance(given, Mapping) else {}
+    if given and not options:
+        t.none("lr_scheduler_kwargs", why="a mapping of options was expected")
     named: tuple[str, ...] = (key,)
     if floor is not None:
         if value.startswith("cosine") and 0 <= floor < 1:
@@ -87,7 +91,8 @@ def _schedule_options(t: Translation, schedule: str, options: Mapping[str, Any])
             t.change("trainer.decay_ratio", round(option / steps, 6), source, why=f"{option} of {steps} steps")
         else:
             t.none(source, why=f"schedule {schedule} has no such option here")
-    t.seen("lr_scheduler_kwargs")
+    if options:
+        t.seen("lr_scheduler_kwargs")
 
 
 def translate_precision(t: Translation, otherwise: str) -> None:
@@ -102,9 +107,11 @@ def translate_precision(t: Translation, otherwise: str) -> None:
         t.set("trainer.dtype", "auto", "bf16")
         t.same("fp16", why="bf16 is auto") if not fp16 else t.none("fp16", why="bf16 is auto")
     elif bf16 or t.get("bfloat16"):
-        t.set("trainer.dtype", "bfloat16", "bf16", "fp16", "bfloat16")
+        named = [key for key in ("bf16", "bfloat16", "fp16", "float16") if key in t.config.values]
+        t.set("trainer.dtype", "bfloat16", *(named or ["bf16"]))
     elif fp16 or t.get("float16"):
-        t.set("trainer.dtype", "float16", "fp16", "bf16", "float16")
+        named = [key for key in ("fp16", "float16", "bf16") if key in t.config.values]
+        t.set("trainer.dtype", "float16", *named)
     elif bf16 is False or fp16 is False:
         t.set("trainer.dtype", otherwise, "bf16", "fp16")
 
@@ -130,7 +137,7 @@ def translate_lora(t: Translation, *, kind: str | None, names: Mapping[str, str]
     for switch, ours in (("rslora", "adapter.rank_stabilized"), ("dora", "adapter.dora")):
         if t.get(names[switch]) is not None:
             t.set(ours, bool(t.get(names[switch])), names[switch])
-    if (ratio := t.get("loraplus_lr_ratio")) is not None:
+    if (ratio := t.number("loraplus_lr_ratio")) is not None:
         t.set("adapter.lr_ratio", float(ratio), "loraplus_lr_ratio")
 
 

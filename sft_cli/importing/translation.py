@@ -1,16 +1,19 @@
 """The translation of a config: what each key became, and the values of the recipe."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from sft_cli.config.files.yaml_io import parse_yaml_value
 from sft_cli.config.keys.aliases import KEY_ALIASES
 from sft_cli.config.keys.typos import format_typed, is_valid_value, suggest_values
 from sft_cli.config.keys.unsupported import UNSUPPORTED, unsupported_reason
-from sft_cli.config.keys.valid_keys import find_key
+from sft_cli.config.keys.valid_keys import Key, find_key
 from sft_cli.config.schema.config import Config
 from sft_cli.config.validate import to_plain
+from sft_cli.errors import SftError
 from sft_cli.importing.foreign_config import ForeignConfig
 from sft_cli.utils.mappings import flatten, merge_at
 from sft_cli.utils.similar import closest_name
@@ -79,6 +82,27 @@ class Translation:
         """Return the value of a key of the config, or the other tool's default; None without either."""
         value = self.config.values.get(key)
         return self.defaults.get(key) if value is None else value
+
+    def number(self, key: str) -> float | None:
+        """Return the number of a key, also of a text such as 1e-4; None without a value.
+
+        Raises:
+            SftError: The value is no finite number.
+        """
+        value = self.get(key)
+        return None if value is None or value == "" else self.as_number(value, key)
+
+    def as_number(self, value: Any, key: str) -> float:
+        """Return a value as a number; whole ones are of type int.
+
+        Raises:
+            SftError: The value is no finite number.
+        """
+        typed = parse_yaml_value(value) if isinstance(value, str) else value
+        if isinstance(typed, bool) or not isinstance(typed, int | float) or not math.isfinite(typed):
+            problem = f"{key} is {value!r}; it must be a number"
+            raise SftError(where=self.config.name, problem=problem, fix=f"write a number, or remove {key}")
+        return typed
 
     def has(self, key: str) -> bool:
         """Return whether the config sets the key to a value."""
@@ -181,7 +205,7 @@ class Translation:
         assert known is not None, ours
         if is_valid_value(known.kind, known.limits, value):
             self.set(ours, value, *keys, why=why)
-        elif meant := suggest_values(known.kind, known.limits, value):
+        elif meant := _suggested(known, value):
             self.set(ours, meant[0], *keys, why=why)
         elif ours in DEFAULTS:
             left = f"no value of {ours} is like {format_typed(value)}; it keeps {format_typed(DEFAULTS[ours])}"
@@ -204,6 +228,13 @@ class Translation:
     def _is_written(self, key: str) -> bool:
         """Return whether the config writes the key; a dotted one is part of a mapping or a list."""
         return self.config.values.get(key.partition(".")[0]) is not None
+
+
+def _suggested(known: Key, value: Any) -> list[Any]:
+    """Return the values of a key that another tool's value may stand for; a number stands for itself alone."""
+    meant = suggest_values(known.kind, known.limits, value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return [one for one in meant if one == value] if is_number else meant
 
 
 def plain_reason(reason: str) -> str:

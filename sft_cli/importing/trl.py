@@ -137,8 +137,8 @@ def _datasets(t: Translation) -> None:
         if t.get("dataset_text_field") not in (None, "text"):
             t.set(f"data.mix.{name}.format", "text", "dataset_text_field")
             t.set(f"data.mix.{name}.columns", {"text": str(t.get("dataset_text_field"))}, "dataset_text_field")
-    size = t.get("test_split_size")
-    if isinstance(size, int | float) and size >= 1:
+    size = t.number("test_split_size")
+    if size is not None and size >= 1:
         t.set("data.val_rows", int(size), "test_split_size")
     else:
         t.set("data.val_fraction", size or 0, "test_split_size")
@@ -157,7 +157,7 @@ def _source(t: Translation, entry: Mapping[str, Any], key: str) -> None:
     if entry.get("split") not in (None, "train"):
         set_split(t, name, entry["split"], f"{key}.split")
     if entry.get("fraction") is not None:
-        t.set(f"{at}.weight", float(entry["fraction"]), f"{key}.fraction")
+        t.set(f"{at}.weight", t.as_number(entry["fraction"], f"{key}.fraction"), f"{key}.fraction")
         t.set("data.strategy", "equal", f"{key}.fraction", why="shares of the mix, regardless of size")
     for name in entry:
         if name not in ("path", "data_files", "name", "split", "fraction"):

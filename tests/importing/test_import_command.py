@@ -142,7 +142,7 @@ def test_the_report_fits_80_columns():
         except OSError:  # the end, on Linux
             pass
     os.close(main)
-    lines = output.decode().replace("\r", "").split("\n")
+    lines = [line.rpartition("\x1b[2K")[2] for line in output.decode().replace("\r\n", "\n").split("\n")]
     assert done.returncode == 0
     assert [line for line in lines if display_width(line) > 80 and " " in line.strip()] == []
     assert any(line.startswith(" sequence_len") for line in lines)

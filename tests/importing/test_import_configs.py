@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sft_cli.config.validate import to_plain
+from sft_cli.importing.foreign_config import ForeignConfig
 from sft_cli.importing.import_config import translate
 from sft_cli.importing.read_config import read_foreign
 from sft_cli.importing.recipe import check_recipe, recipe_text
@@ -334,3 +335,45 @@ def test_another_value_has_its_reason():
 def test_open_questions_are_part_of_the_command():
     t = read("lf_unknown_data.yaml")
     assert t.questions == ["adapter.train=[REGEX]", "data.mix.elsewhere.path=FILE"]
+
+
+def of(tool: str, **values: Any) -> Translation:
+    """Return the translation of a few keys."""
+    return translate(ForeignConfig("config.yaml", values, tool))
+
+
+def test_inputs_of_chat_rows_are_trained_without_their_tags():
+    chat = [{"path": "a.jsonl", "type": "chat_template"}]
+    assert of("axolotl", train_on_inputs=True, datasets=chat).values["data"]["train_on"] == "contents"
+    plain = [{"path": "a.jsonl", "type": "alpaca"}]
+    assert of("axolotl", train_on_inputs=True, datasets=plain).values["data"]["train_on"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("tool", "values", "key", "expected"),
+    [
+        ("axolotl", {"val_set_size": 500}, "data.val_rows", 500),
+        ("axolotl", {"batch_size": 32, "micro_batch_size": 4}, "trainer.examples_per_step", 32),
+        ("axolotl", {"num_epochs": 0.5}, "trainer.epochs", 1),
+        ("axolotl", {"gradient_checkpointing": "offload"}, "speed.gradient_checkpointing", "offload"),
+        ("axolotl", {"lr_scheduler": "constant"}, "trainer.warmup_ratio", 0.0),
+        ("llama-factory", {"ddp_timeout": 3600}, "distributed.timeout_minutes", 60),
+        ("llama-factory", {"finetuning_type": "full", "use_muon": True}, "trainer.optimizer", "muon"),
+        ("llama-factory", {"finetuning_type": "oft", "oft_block_size": 16}, "adapter.oft.block_size", 16),
+        ("llama-factory", {"val_size": 200}, "data.val_rows", 200),
+        ("trl", {"lr_scheduler_type": "polynomial", "learning_rate": 1e-4}, "trainer.min_lr_ratio", 0.001),
+        ("trl", {"max_steps": -1, "num_train_epochs": 2.0}, "trainer.epochs", 2),
+        ("trl", {"dtype": "float16", "bf16": False, "fp16": True}, "trainer.dtype", "float16"),
+        ("trl", {"max_seq_length": 77}, "trainer.max_length", 77),
+    ],
+)
+def test_units_and_values(tool, values, key, expected):
+    found = dict(flatten(of(tool, **values).values))
+    assert found[key] == pytest.approx(expected)
+
+
+def test_an_unknown_key_names_a_similar_one():
+    assert outcome(of("trl", lerning_rate=1e-4), "lerning_rate") == (
+        Outcome.none,
+        "unknown here; was learning_rate meant?",
+    )

@@ -75,7 +75,7 @@ def imported(values: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
 def of_trl(values: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
     """Return the ids and labels of TRL's trainer, sorted, without the label of the first token."""
     from datasets import load_dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     own = ("model_name_or_path", "dataset_name", "use_peft", "lora_target_modules")
     arguments = {key: value for key, value in values.items() if key not in own}
