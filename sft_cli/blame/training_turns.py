@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.data.prepared import PreparedData, Split
-from sft_cli.eval.run_files import read_stop_ids
+from sft_cli.eval.evaluated import read_stop_ids
 from sft_cli.run_dir import RunDir
 
 BATCH = 1000

@@ -8,6 +8,8 @@ from sft_cli.config.schema.suites import SuiteConfig, SuiteFormat, SuiteKind
 from sft_cli.errors import SftError
 from sft_cli.suites.chosen import evaluates_heldout
 
+LIKELIHOODS = (SuiteKind.choices, SuiteKind.perplexity)
+"""Kinds of suites that are measured by log-likelihoods."""
 LOCALLY = "or evaluate the model in this process: eval.engine=local"
 
 
@@ -27,8 +29,8 @@ def check_served(typed: str, config: EvalConfig, *, compare: bool) -> None:
     fix = f"choose suites that are generated: {command} eval=[{left}], {LOCALLY}"
     if evaluates_heldout(config):
         raise SftError(where="eval.engine=openai", problem="a server gives no loss of held-out rows", fix=fix)
-    if likelihoods := [name for name, suite in config.suites.items() if suite.kind is SuiteKind.choices]:
-        problem = f"a server gives no log-likelihoods of choices, which are the answers to {', '.join(likelihoods)}"
+    if likelihoods := [name for name, suite in config.suites.items() if suite.kind in LIKELIHOODS]:
+        problem = f"a server gives no log-likelihoods, which are measured by {', '.join(likelihoods)}"
         raise SftError(where="eval.engine=openai", problem=problem, fix=fix)
     if texts := [name for name, suite in config.suites.items() if suite.format is SuiteFormat.text]:
         problem = f"a server is asked by messages, but these suites are plain text (format=text): {', '.join(texts)}"

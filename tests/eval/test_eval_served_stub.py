@@ -156,7 +156,7 @@ def test_what_a_server_cannot_answer_is_refused(evaluate, tmp_path, run_of):
     with judge_server(capital) as server:
         table = {
             ("eval.suites.cities.format=text",): "these suites are plain text (format=text): cities",
-            ("eval=[cities,arc_easy]",): "no log-likelihoods of choices, which are the answers to arc_easy",
+            ("eval=[cities,arc_easy]",): "no log-likelihoods, which are measured by arc_easy",
             ("eval=[heldout,cities]",): "a server gives no loss of held-out rows",
             ("--compare", "base"): "the server holds one model, not its base",
             ("--processes", "2"): "a server takes several requests at once",

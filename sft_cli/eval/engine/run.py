@@ -24,9 +24,14 @@ def places(suite: LoadedSuite) -> list[Place]:
 
 
 def run_suite(
-    answer: AnswerItems, suite: LoadedSuite, results: SuiteResults, limits: EvalLimits, progress: Progress
+    answer: AnswerItems,
+    suite: LoadedSuite,
+    results: SuiteResults,
+    limits: EvalLimits,
+    progress: Progress,
+    world: World | None = None,
 ) -> str:
-    """Answer the items that have no answer yet; the processes of the evaluation share them.
+    """Answer the items that have no answer yet; the processes share them.
 
     Second turns are asked when all first turns have their answers.
 
@@ -36,11 +41,12 @@ def run_suite(
         results: Its directory.
         limits: What is left of tokens, time and cost.
         progress: Shows the number of answers.
+        world: The processes that share the items; None: all of the process group.
 
     Returns:
         The limit that stopped it, as ``key=value``; empty if every item has its answers.
     """
-    world = current_world()
+    world = current_world() if world is None else world
     wanted = places(suite)
     known = world.run_on_main(lambda: {place_of(record) for record in results.read_answers()})
     entries = {entry.item.id: entry for entry in suite.items}

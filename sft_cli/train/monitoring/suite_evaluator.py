@@ -11,8 +11,10 @@ from typing import Any
 from sft_cli.chat.template import server
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import resolved
+from sft_cli.distributed.process_group import World
+from sft_cli.eval.engine.local import EngineModel, local_answers
 from sft_cli.eval.engine.prompts import ServedPrompts
-from sft_cli.eval.engine.run import EngineModel, run_suite
+from sft_cli.eval.engine.run import run_suite
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model_config
 from sft_cli.progress import progress
@@ -108,7 +110,8 @@ class SuiteEvaluator:
     ) -> dict[str, float | None]:
         results = open_results(directory, suite, model, self._settings)
         with progress(f"step {step} {suite.name}", unit="items") as shown:
-            run_suite(self._engine, suite, results, EvalLimits(), shown)
+            # This process answers all items: it is alone, or the weights are sharded and every process must follow.
+            run_suite(local_answers(self._engine), suite, results, EvalLimits(), shown, World())
         scored = score_suite(suite, results.read_answers())
         results.write_scores(scored.verdicts, scored.scores)
         return {name: figure["value"] for name, figure in scored.scores["metrics"].items()}
