@@ -30,7 +30,7 @@ CHECKS = {
         "acceptance.machine:machine", 40, "sft doctor finds no fault; versions, speeds of products and copies"
     ),
     "quickstart": Entry(
-        "acceptance.quickstart:beside_cpu", 60, "losses within 3% of the CPU's, nll is the loss", needs=(ON_CPU,)
+        "acceptance.quickstart:compare_with_cpu", 60, "losses within 3% of the CPU's, nll is the loss", needs=(ON_CPU,)
     ),
     "nf4": Entry(
         "acceptance.quickstart:nf4", 90, "NF4: a signal and resuming change no byte (deterministic); eval and merge end"

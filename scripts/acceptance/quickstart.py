@@ -36,7 +36,7 @@ def on_cpu(check: Check) -> None:
             check.found.number(**{f"last_loss_{dtype}": found[-1]})
 
 
-def beside_cpu(check: Check) -> None:
+def compare_with_cpu(check: Check) -> None:
     """Train the quickstart on the card and compare its losses with the CPU's."""
     run = check.directory / "run"
     text = check.sft("train", *WORDS, *check.sizes["words"], "trainer.device=cuda", f"run_dir={run}", log="train.txt")

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_cli.errors import SftError
 from sft_cli.types import Conversation
+from sft_cli.utils.optional_deps import missing_libraries
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -54,7 +56,7 @@ class RowView(Protocol):
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """``(rows,)``: whether a row comes from a source's own validation rows."""
+        """``(rows,)``: whether a row comes from a source's own held-out rows."""
         ...
 
     @property
@@ -89,3 +91,10 @@ def _last_answer_index(conversation: Conversation) -> int:
     """Return the index of the last assistant message; the number of messages if there is none."""
     answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
     return answers[-1] if answers else len(conversation.messages)
+
+
+def require_library(step: str, module: str) -> None:
+    """Refuse a step whose library is not installed."""
+    if found := missing_libraries(f"the step {step}", [module], "clean"):
+        problem, fix = found
+        raise SftError(where="clean.steps", problem=problem, fix=fix)

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sft_cli.clean.base import Finding, Findings, RowView
+from sft_cli.clean.base import Finding, Findings, RowView, require_library
 from sft_cli.config.schema.clean import LanguageConfig
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.languages import DetectedLanguage, detect_language, language_identifier, without_code
-from sft_cli.utils.optional_deps import needs
 from sft_cli.utils.similar import closest_name
 
 REASON = "language not allowed"
@@ -31,7 +30,7 @@ LANGUAGE_ALIASES = {
 
 def check_language(config: LanguageConfig) -> None:
     """Refuse languages that the model does not know, and a missing library."""
-    needs("py3langid", "language")
+    require_library("language", "py3langid")
     known = set(language_identifier().labels)
     errors = []
     for code in config.allowed:

@@ -1,4 +1,4 @@
-"""Find training rows that are also held out, which would make the validation loss too low."""
+"""Find training rows that are also held out, which would make the held-out loss too low."""
 
 from collections.abc import Sequence
 

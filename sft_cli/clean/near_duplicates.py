@@ -1,17 +1,16 @@
 """Find rows that are almost equal, by the words of the prompt, or of prompt and answer."""
 
 from sft_cli.clean import minhash, rouge
-from sft_cli.clean.base import Findings, RowView
+from sft_cli.clean.base import Findings, RowView, require_library
 from sft_cli.clean.clusters import cluster_report, duplicate_findings
 from sft_cli.config.schema.clean import Method, NearDuplicatesConfig
-from sft_cli.utils.optional_deps import needs
 
 REASON = "near duplicate"
 
 
 def check_near_duplicates(config: NearDuplicatesConfig) -> None:
     """Refuse a method whose library is not installed."""
-    needs("rensa" if config.method is Method.minhash else "rapidfuzz", "near_duplicates")
+    require_library("near_duplicates", "rensa" if config.method is Method.minhash else "rapidfuzz")
 
 
 def find_near_duplicates(rows: RowView, config: NearDuplicatesConfig) -> Findings:

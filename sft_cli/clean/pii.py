@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sft_cli.clean.base import Finding, Findings, RowView
+from sft_cli.clean.base import Finding, Findings, RowView, require_library
 from sft_cli.clean.pii_national import NATIONAL, national_id_spans
 from sft_cli.clean.pii_patterns import FINDERS, Span, phone_spans
 from sft_cli.clean.pii_texts import map_texts, message_texts
@@ -18,7 +18,6 @@ from sft_cli.config.schema.clean import PiiAction, PiiConfig
 from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
-from sft_cli.utils.optional_deps import needs
 from sft_cli.utils.similar import closest_name
 
 REASON = "personal data"
@@ -66,9 +65,9 @@ def check_pii(config: PiiConfig) -> None:
     """Refuse unknown kinds, roles and regions, and a missing library."""
     raise_all([*_unknown_names("kinds", config.kinds, KINDS), *_unknown_names("roles", config.roles, ROLES)])
     if not set(config.kinds).isdisjoint(CHECKED_BY_STDNUM):
-        needs("stdnum", "pii")
+        require_library("pii", "stdnum")
     if "phone" in config.kinds:
-        needs("phonenumbers", "pii")
+        require_library("pii", "phonenumbers")
         from phonenumbers import SUPPORTED_REGIONS
 
         raise_all(list(_unknown_names("phone_regions", config.phone_regions, sorted(SUPPORTED_REGIONS))))

@@ -16,7 +16,7 @@ def runs(
         ),
     ] = None,
 ) -> None:
-    """List the runs: state, optimizer steps, last training and validation loss, directory.
+    """List the runs: state, optimizer steps, last training and held-out loss, directory.
 
     Example: sft runs
     """
@@ -28,7 +28,7 @@ def runs(
         typer.echo("no runs yet; start with: sft train recipe=quickstart", err=True)
         return
     rows = [(run.state, run.step, run.loss, run.held_out, _relative_path(run.path)) for run in entries]
-    table(("state", "step", "loss", "validation loss", "run"), rows)
+    table(("state", "step", "loss", "held-out loss", "run"), rows)
 
 
 def _relative_path(path: Path) -> str:

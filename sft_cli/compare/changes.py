@@ -1,4 +1,4 @@
-"""How runs differ besides their scores: settings, data, and answers of which one is right."""
+"""How runs differ apart from their scores: settings, data, and answers of which one is right."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from sft_cli.model.load import model_context_length
 TOKENS_PER_BATCH = {"cpu": 2048}
 """Padded prompt tokens of a batch by device: above it, the prefill of a CPU waits for memory (bench_eval.py)."""
 OTHER_TOKENS_PER_BATCH = 32768
-"""The same for other devices: the keys and values of that many tokens fit beside most models."""
+"""The same for other devices: the keys and values of that many tokens fit next to most models."""
 
 
 @dataclass(frozen=True, slots=True)

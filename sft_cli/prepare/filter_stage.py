@@ -173,7 +173,7 @@ class _StoredRows:
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """``(rows,)``: whether a row comes from a source's own validation rows."""
+        """``(rows,)``: whether a row comes from a source's own held-out rows."""
         return self._per_row([split.is_validation for split in self.splits], np.bool_)
 
     @property

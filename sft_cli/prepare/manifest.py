@@ -100,7 +100,7 @@ def build_manifest(
         ledger: The ledger of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by split.
-        found: Other results of the stages: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
+        found: Other results of the stages: columns, stop_tokens, remarks, unused_tokens, replaces_own_template, clean,
             mix, held_out_groups, stages.
     """
     mix, columns = config.data.mix, found["columns"]

@@ -33,7 +33,7 @@ class PipelineResult:
     """The results of the stages before the last.
 
     Attributes:
-        splits: The splits, in the order of the mix; a source's own validation rows follow its training rows.
+        splits: The splits, in the order of the mix; a source's own held-out rows follow its training rows.
         draw: How often each usable row occurs in an epoch.
         formats: Format of every source.
         unread: Per source the unread and the ignored columns.

@@ -60,7 +60,7 @@ def write_prepared_files(
         "stop_tokens": _stop_tokens(result, tokenizer),
         "remarks": remarks.as_json(),
         "unused_tokens": _unused_tokens(new, tokenizer, config.model.add_tokens),
-        "beside_own_template": bool(own) and template.source not in own,
+        "replaces_own_template": bool(own) and template.source not in own,
         "clean": result.reports,
         "mix": mix_report.build_mix_report(result.draw, pools, [split.tags for split in result.training]),
         "held_out_groups": count_groups(result.splits, config.data.holdout),

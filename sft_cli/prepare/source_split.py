@@ -21,7 +21,7 @@ class SourceSplit:
     Attributes:
         source: Name of the source in the mix.
         config: The source.
-        is_validation: Whether these are the source's own validation rows.
+        is_validation: Whether these are the source's own held-out rows.
         store: The converted rows (rows stage).
         rows: The rows after the filters (filter stage).
         chosen: ``(rows,)`` whether a row takes part: it passed the filters, or is invalid, and is one of the

@@ -69,7 +69,7 @@ def _held_out_remark(manifest: Json) -> str:
     elif fraction == Auto.auto.value:
         chosen = f"{SHARE:.0%} of the rows, {FEWEST_HELD_OUT} to {MOST_HELD_OUT}; data.val_fraction=0 trains on all"
     else:
-        chosen = f"data.val_fraction={fraction:g}" if fraction else "the sources' own validation rows"
+        chosen = f"data.val_fraction={fraction:g}" if fraction else "the sources' own held-out rows"
     return f"not trained on: they measure the loss on new rows ({chosen})"
 
 

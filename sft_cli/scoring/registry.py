@@ -14,7 +14,7 @@ from sft_cli.errors import SftError
 from sft_cli.scoring import plugins
 from sft_cli.scoring.base import OptionError
 from sft_cli.scoring.types import Scorer
-from sft_cli.utils.entry_points import entry_label
+from sft_cli.utils.entry_points import entry_points_by_name, installed_point
 from sft_cli.utils.similar import closest_name
 
 _METRICS = "sft_cli.scoring.metrics"
@@ -53,7 +53,7 @@ _FIXED_OPTIONS: Mapping[str, Mapping[str, Any]] = {name: {"form": name} for name
 
 def scorer_names() -> tuple[str, ...]:
     """Return the names of all scorers, those of installed packages included."""
-    return (*SCORERS, *(name for name in plugins.installed_metrics() if name not in SCORERS))
+    return (*SCORERS, *(name for name in entry_points_by_name(plugins.GROUP) if name not in SCORERS))
 
 
 def make_scorer(name: str, options: Mapping[str, Any], where: str) -> Scorer:
@@ -67,16 +67,9 @@ def make_scorer(name: str, options: Mapping[str, Any], where: str) -> Scorer:
     Raises:
         SftError: The name or an option is unknown, a value is of the wrong type or not allowed, or a package is absent.
     """
-    points = plugins.installed_metrics().get(name, ())
-    if len(points) + (name in SCORERS) > 1:
-        owners = [*(["sft itself"] if name in SCORERS else []), *map(entry_label, points)]
-        raise SftError(
-            where=where,
-            problem=f"more than one metric has the name {name!r}: {', '.join(owners)}",
-            fix="uninstall all but one of the packages, or rename the entry point",
-        )
-    if points:
-        return plugins.load_metric(points[0], options, where)
+    point = installed_point(plugins.GROUP, name, built_in=name in SCORERS, kind="metric", where=where)
+    if point is not None:
+        return plugins.load_metric(point, options, where)
     if name not in SCORERS:
         known = scorer_names()
         near = closest_name(name, known)

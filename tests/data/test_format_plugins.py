@@ -7,11 +7,12 @@ import zipfile
 import pytest
 
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats import plugins, registry
+from sft_cli.data.formats import registry
 from sft_cli.data.formats.row_converter import format_package, make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Message, Row
+from sft_cli.utils.entry_points import entry_points_by_name
 
 CODE = '''
 """Formats of medical notes."""
@@ -88,9 +89,9 @@ def installed_packages(tmp_path_factory):
 def packages(installed_packages, monkeypatch):
     monkeypatch.syspath_prepend(str(installed_packages))
     monkeypatch.delitem(sys.modules, "notes", raising=False)
-    plugins.installed_formats.cache_clear()
+    entry_points_by_name.cache_clear()
     yield installed_packages
-    plugins.installed_formats.cache_clear()
+    entry_points_by_name.cache_clear()
 
 
 def convert(format, values, **config):

@@ -1,4 +1,4 @@
-// Every element with text of its own: the contrast of its colour with what lies behind it (WCAG 2.2, relative luminance).
+// Every element with text of its own: the contrast of its colour with its background (WCAG 2.2, relative luminance).
 () => {
   const parse = (text) => {
     const numbers = text.match(/-?[\d.]+(e-?\d+)?/g).map(Number);
@@ -10,7 +10,7 @@
     const alpha = top[3];
     return [0, 1, 2].map((at) => top[at] * alpha + bottom[at] * (1 - alpha)).concat(1);
   };
-  const behind = (element) => {
+  const background = (element) => {
     const layers = [];
     for (let one = element; one; one = one.parentElement) layers.push(parse(getComputedStyle(one).backgroundColor));
     return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255, 1]);
@@ -27,7 +27,7 @@
     const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
     if (!own || ["SCRIPT", "title", "OPTION"].includes(element.tagName)) continue;
     const style = getComputedStyle(element);
-    const paper = behind(element);
+    const paper = background(element);
     const ink = over(parse(element instanceof SVGElement ? style.fill : style.color), paper);
     const [dark, light] = [luminance(paper), luminance(ink)].sort((a, b) => a - b);
     found.push({

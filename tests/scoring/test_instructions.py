@@ -263,7 +263,9 @@ def test_arguments_of_other_instructions_may_be_null():
 
 
 def test_a_missing_library_is_refused_with_its_extra(monkeypatch):
-    monkeypatch.setattr(base, "find_spec", lambda module: None if module == "langdetect" else module)
+    monkeypatch.setattr(
+        "sft_cli.utils.optional_deps.find_spec", lambda module: None if module == "langdetect" else module
+    )
     with pytest.raises(base.OptionError, match="needs langdetect, which is not installed") as caught:
         InstructionScorer("ifeval")
     assert caught.value.fix == "pip install 'sft-cli[eval]'"

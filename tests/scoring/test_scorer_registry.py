@@ -7,8 +7,8 @@ from importlib import import_module
 import pytest
 
 from sft_cli.errors import SftError
-from sft_cli.scoring import plugins
 from sft_cli.scoring.registry import SCORERS, make_scorer, scorer_names
+from sft_cli.utils.entry_points import entry_points_by_name
 from tests.scoring.items import HOSTILE, item, score
 
 NEEDED = {"classification": {"labels": ["yes", "no"]}, "length": {"max_words": 5}}
@@ -60,7 +60,7 @@ def test_mistakes_are_refused(name, options, message):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("sft_cli.scoring.base.find_spec", lambda module: None)
+    monkeypatch.setattr("sft_cli.utils.optional_deps.find_spec", lambda module: None)
     with pytest.raises(
         SftError, match=r"bleu needs sacrebleu, which is not installed\n  fix: pip install 'sft-cli\[eval\]'"
     ):
@@ -128,9 +128,9 @@ def installed(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("\n".join(["[sft_cli.metrics]", *points]))
     (tmp_path / "some_metrics_code.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    plugins.installed_metrics.cache_clear()
+    entry_points_by_name.cache_clear()
     yield
-    plugins.installed_metrics.cache_clear()
+    entry_points_by_name.cache_clear()
     sys.modules.pop("some_metrics_code", None)
 
 

@@ -13,7 +13,7 @@ from sft_cli.train.setup.run_warnings import find_run_warnings
 
 def warnings(words, examples=1000, *, held_out=True, other_template=False):
     """Return the warnings about a run, by name."""
-    prepared = PreparedData(Path("p"), {"beside_own_template": other_template}, None, None, [])  # pyright: ignore[reportArgumentType]
+    prepared = PreparedData(Path("p"), {"replaces_own_template": other_template}, None, None, [])  # pyright: ignore[reportArgumentType]
     config = resolve_auto(compose(words), examples)
     return {one.name: one for one in find_run_warnings(config, prepared, examples=examples, held_out=held_out)}
 

@@ -17,7 +17,7 @@ class SearchPath:
     Attributes:
         recipes: Recipe files by name; several files where the name is taken twice.
         options: Option files by group and name.
-        dirs: Directories with group folders, besides the package's own, in the order Hydra searches them.
+        dirs: Directories with group folders, in addition to the package's own, in the order Hydra searches them.
     """
 
     recipes: Mapping[str, tuple[Path, ...]]

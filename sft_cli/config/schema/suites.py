@@ -54,7 +54,7 @@ class ShotsConfig:
 
 @dataclass(kw_only=True)
 class VariantsConfig:
-    """Variants of each question, beside the plain one; an item and its variants are one cluster."""
+    """Variants of each question, in addition to the plain one; an item and its variants are one cluster."""
 
     kinds: list[str] = field(default_factory=list)
     """Changes of the question: typos, upper, lower, distractor (a long unrelated text before it)."""

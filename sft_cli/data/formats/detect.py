@@ -10,7 +10,7 @@ from sft_cli.data.formats.fields import rename_mapped
 from sft_cli.data.formats.registry import FORMATS, Format
 from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
-from sft_cli.utils.entry_points import entry_label
+from sft_cli.utils.entry_points import entry_points_by_name, installed_point
 from sft_cli.utils.similar import closest_name
 
 AUTO = "auto"
@@ -30,17 +30,11 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
     where = f"data.mix.{source}.format"
     if format == AUTO:
         return detect_format(columns, mapped, source)
-    points = plugins.installed_formats().get(format, ())
-    if len(points) + (format in FORMATS) > 1:
-        owners = [*(["sft itself"] if format in FORMATS else []), *(entry_label(point) for point in points)]
-        raise SftError(
-            where=where,
-            problem=f"more than one format has the name {format!r}: {format_list(owners)}",
-            fix="uninstall all but one of the packages, or rename the entry point",
-        )
-    if points or format in FORMATS:
+    is_ours = format in FORMATS
+    point = installed_point(plugins.GROUP, format, built_in=is_ours, kind="format", where=where)
+    if point is not None or is_ours:
         return format
-    known = [AUTO, *FORMATS, *plugins.installed_formats()]
+    known = [AUTO, *FORMATS, *entry_points_by_name(plugins.GROUP)]
     near = closest_name(format, known)
     raise SftError(
         where=where,

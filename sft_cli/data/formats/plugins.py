@@ -7,7 +7,6 @@ fields of a format of the table (``{"messages": …, "tools": …}``), or a text
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,16 +15,10 @@ from typing import Any
 from sft_cli.data.formats.fields import Fields
 from sft_cli.data.row_errors import RowError, short_repr
 from sft_cli.types import Row
-from sft_cli.utils.entry_points import describe_exception, entry_label, entry_points_by_name
+from sft_cli.utils.entry_points import describe_exception, entry_label
 
 GROUP = "sft_cli.formats"
 Function = Callable[[Mapping[str, Any]], Any]
-
-
-@cache
-def installed_formats() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return the entry points of the group by name; a name that two packages use has two."""
-    return entry_points_by_name(GROUP)
 
 
 def entry_fingerprint(point: EntryPoint) -> str:

@@ -17,7 +17,7 @@ from sft_cli.data.formats import (
     xlam,
 )
 from sft_cli.data.formats.fields import Builder
-from sft_cli.utils.entry_points import entry_label
+from sft_cli.utils.entry_points import entry_label, entry_points_by_name
 
 MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
 """Columns of an OpenAssistant message other than its text."""
@@ -223,6 +223,6 @@ def describe_formats() -> str:
             lines.append(f"    may have: {', '.join(row_format.optional)}")
         lines.append(f"    example: {json.dumps(row_format.example, ensure_ascii=False)}")
         blocks.append("\n".join(lines))
-    for points in plugins.installed_formats().values():
+    for points in entry_points_by_name(plugins.GROUP).values():
         blocks += [f"{entry_label(point)}: from an installed package, {point.value}" for point in points]
     return "\n\n".join([*blocks, _OWN_FORMATS])

@@ -16,7 +16,7 @@ from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
-from sft_cli.utils.entry_points import entry_label, load_function
+from sft_cli.utils.entry_points import entry_label, entry_points_by_name, load_function
 from sft_cli.utils.similar import closest_name
 
 __all__ = ["FORMATS", "RowConverter", "describe_formats", "format_package", "make_converter"]
@@ -120,7 +120,7 @@ def format_package(config: SourceConfig) -> str | None:
 
     The rows depend on it, as they depend on their files.
     """
-    points = plugins.installed_formats().get(config.format, ()) if isinstance(config.format, str) else ()
+    points = entry_points_by_name(plugins.GROUP).get(config.format, ()) if isinstance(config.format, str) else ()
     return ", ".join(map(plugins.entry_fingerprint, points)) or None
 
 
@@ -142,7 +142,7 @@ def _resolve_reader(
         check_columns(config.columns, row_format.reads, name)
         planner = ColumnPlanner(config, row_format.required, row_format.optional)
         return format_name, row_format, lambda row: (row_format, planner.take(row)), planner
-    (point,) = plugins.installed_formats()[format_name]
+    (point,) = entry_points_by_name(plugins.GROUP)[format_name]
     function = load_function(point, "format", "a row", f"data.mix.{name}.format")
     label = entry_label(point)
     return (

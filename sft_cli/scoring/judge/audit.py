@@ -1,4 +1,4 @@
-"""The audit of a judge: what its verdicts depend on besides quality, and which limits that exceeds."""
+"""The audit of a judge: what its verdicts depend on apart from quality, and which limits that exceeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

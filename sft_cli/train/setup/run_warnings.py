@@ -86,7 +86,7 @@ def describe_plan(written: Config, config: Config, examples: int) -> str:
 
 def _template_warnings(config: Config, prepared: PreparedData) -> Iterator[RunWarning]:
     """Yield a warning if the template is not the tokenizer's own."""
-    if prepared.manifest["beside_own_template"]:
+    if prepared.manifest["replaces_own_template"]:
         name = "template.path" if config.template.path else f"template={config.template.name}"
         yield RunWarning(
             "template",
