@@ -199,6 +199,8 @@ def _others(t: Translation) -> None:
     loftq = t.get("peft")
     if isinstance(loftq, Mapping) and set(loftq) == {"loftq_config"}:
         t.set("adapter.init", "loftq", "peft")
+        if "quant" not in t.choices:
+            t.choose("quant", "nf4", "peft (LoftQ)", why="LoftQ starts from the error of 4-bit weights")
     if isinstance(tokens := t.get("tokens"), list):
         t.set("model.add_tokens", [str(token) for token in tokens], "tokens")
     special = t.get("special_tokens")

@@ -240,7 +240,7 @@ def set_template_text(t: Translation, text: str, key: str) -> None:
     """Set a Jinja template, given as a text or as a file."""
     if "{%" in text or "{{" in text:
         t.texts[".jinja"] = text
-        t.set("template.path", "???", key, why="written beside the recipe")
+        t.set("template.path", "???", key, why="written next to the recipe")
     else:
         t.set("template.path", text, key)
 

@@ -65,7 +65,7 @@ def translate(
 
 
 def _unused(out: Path) -> Path:
-    """Return a path beside the given one that does not exist."""
+    """Return a path next to the given one that does not exist."""
     number = 2
     while (path := out.with_name(f"{out.stem}_{number}{out.suffix}")).exists():
         number += 1

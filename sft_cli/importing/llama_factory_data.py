@@ -46,7 +46,9 @@ def _translate_one(t: Translation, name: str) -> str:
     if not isinstance(entry, Mapping):
         t.set(f"{at}.path", "???", f"{key} (file)")
         missing = (
-            "no dataset_info.json was found beside the config" if info is None else "dataset_info.json has no such name"
+            "no dataset_info.json was found next to the config"
+            if info is None
+            else "dataset_info.json has no such name"
         )
         t.ask(f"{at}.path=FILE", key, why=missing)
         return source

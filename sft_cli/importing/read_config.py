@@ -131,7 +131,7 @@ def _recognize(values: Mapping[str, Any], name: str, given: str) -> str:
         if all(key in values for key in keys):
             raise SftError(where=name, problem=f"it is {what}, not a config of a training", fix=fix)
     if values and all(isinstance(entry, Mapping) and _describes_data(entry) for entry in values.values()):
-        fix = f"import the training config beside it, which names data sets of {INFO}"
+        fix = f"import the training config next to it, which names data sets of {INFO}"
         raise SftError(where=name, problem=f"it is a {INFO} of LLaMA-Factory, not a config of a training", fix=fix)
     if any(isinstance(values.get(section), Mapping | list) for section in _SECTIONS) and not _marks(values):
         fix = f"train with it: sft train recipe={shell_quote(given)}"
@@ -162,7 +162,7 @@ def _marks(values: Mapping[str, Any]) -> dict[str, set[str]]:
 
 
 def _with_data_info(config: ForeignConfig) -> ForeignConfig:
-    """Return the config with the ``dataset_info.json`` that lies in its directory of data, or beside it."""
+    """Return the config with the ``dataset_info.json`` of its directory of data, or of its own directory."""
     named = str(config.values.get("dataset_dir") or "data")
     folders = [Path(named), config.folder / named, config.folder]
     folders += [folder / named for folder in config.folder.resolve().parents[:3]]

@@ -79,13 +79,14 @@ def check_recipe(t: Translation, text: str) -> Config:
     Raises:
         SftError: Values of the config do not fit together here; each names the keys that they come from.
     """
-    stands = [f"data.mix.{name}.path=rows.jsonl" for name, source in t.values.get("data", {}).get("mix", {}).items()
-              if source.get("path") == "???"]  # fmt: skip
+    sources = t.values.get("data", {}).get("mix", {})
+    missing = [name for name, source in sources.items() if source.get("path") == "???"]
+    placeholders = [f"data.mix.{name}.path=rows.jsonl" for name in missing]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
         write_atomic(file, text)
         try:
-            return compose([f"recipe={file}", *stands, *t.questions_with_values()])
+            return compose([f"recipe={file}", *placeholders, *t.questions_with_values()])
         except SftError as error:
             raise_all([_located(t, one) for one in (error.errors if isinstance(error, Mistakes) else [error])])
             raise

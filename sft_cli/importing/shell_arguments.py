@@ -12,8 +12,6 @@ from sft_cli.importing.foreign_config import ForeignConfig
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)(?::?-([^}]*))?\}?")
-_LAUNCHER = ("accelerate_config", "num_processes", "nproc_per_node")
-"""Arguments of ``accelerate launch`` and ``torchrun``, which ``trl sft`` also takes."""
 _TRL = re.compile(r"(?:.*/)?sft\.py")
 _SCRIPT = re.compile(r"(?:.*/)?(?:train\w*|run_sft\w*|sft\w*)\.py")
 """Scripts of a training whose keys show the tool."""
@@ -49,12 +47,9 @@ def read_command(text: str, name: str, folder: Path) -> ForeignConfig:
             fix="import the command of trl sft; preference training and reinforcement learning have no equal here",
         )
     values = _parse([_expand(word, variables, name) for word in words], name, folder)
-    processes = values.pop("num_processes", None) or values.pop("nproc_per_node", None)
-    for launched in _LAUNCHER:
-        if launched == "accelerate_config" and launched in values:
-            values["deepspeed" if "zero" in str(values[launched]) else "fsdp"] = values.pop(launched)
-            if values.get("fsdp") in ("single_gpu", "multi_gpu"):
-                values.pop("fsdp")
+    processes = values.get("num_processes") or values.get("nproc_per_node")
+    if (launch := values.get("accelerate_config")) not in (None, "single_gpu", "multi_gpu"):
+        values["deepspeed" if "zero" in str(launch) else "fsdp"] = values.pop("accelerate_config")
     return ForeignConfig(name, values, tool, folder, processes if isinstance(processes, int) else gpus)
 
 

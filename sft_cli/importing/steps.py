@@ -7,7 +7,7 @@ from typing import Any
 from sft_cli.importing.translation import Translation
 
 MANY = 10**9
-"""Stands for no limit where another tool has none."""
+"""Length from which a limit is none."""
 
 NO_LIMIT = "no limit there; here trainer.max_length keeps 2048, and longer rows are an error"
 """Reason of a length without a limit."""
@@ -30,7 +30,7 @@ def translate_batch(t: Translation, micro: str, accumulation: str, packing: str 
     product = rows * steps * t.gpus
     terms = f"{rows} a GPU x {steps} accumulated x {t.gpus} GPU{'s' * (t.gpus != 1)}"
     if t.gpus != 1:
-        t.set("launcher.nproc", t.gpus)
+        t.set("launcher.nproc", t.gpus, "num_processes", "nproc_per_node")
     if packing is None:
         t.set("trainer.examples_per_step", product, micro, accumulation, why=f"{terms} = {product}")
         return

@@ -181,14 +181,14 @@ def translate_sharding(t: Translation, optimizer: str) -> None:
     deepspeed, fsdp, options = t.get("deepspeed"), t.get("fsdp"), t.get("fsdp_config")
     if not (deepspeed or fsdp or options):
         return
-    said = str(deepspeed or "").lower()
+    deepspeed_name = str(deepspeed or "").lower()
     options = dict(options) if isinstance(options, Mapping) else {}
     plain = {name.removeprefix("fsdp_"): value for name, value in options.items()}
-    offload = "offload" in said or bool(plain.get("offload_params")) or "offload" in str(fsdp)
-    zero2 = re.search(r"(zero_?|z)[12]|stage.{0,3}[12]", said) or "grad_op" in f"{fsdp} {plain}".lower()
+    offload = "offload" in deepspeed_name or bool(plain.get("offload_params")) or "offload" in str(fsdp)
+    zero2 = re.search(r"(zero_?|z)[12]|stage.{0,3}[12]", deepspeed_name) or "grad_op" in f"{fsdp} {plain}".lower()
     zero2 = zero2 or plain.get("reshard_after_forward") is False
     keys = tuple(key for key in ("deepspeed", "fsdp", "fsdp_config", "fsdp_version") if t.has(key))
-    if re.search(r"z(ero)?_?0", said):
+    if re.search(r"z(ero)?_?0", deepspeed_name):
         t.set("distributed.kind", "ddp", *keys)
         return
     for what, blocked in (

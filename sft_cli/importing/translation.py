@@ -163,9 +163,9 @@ class Translation:
 
     def questions_with_values(self) -> list[str]:
         """Return the open questions with values that compose, to check the rest of the recipe."""
-        stands = {"max_rows=N": "max_rows=1000", "train=[REGEX]": "train=[layers]"}
+        values = {"max_rows=N": "max_rows=1000", "train=[REGEX]": "train=[layers]"}
         words = [word for word in self.questions if "<name>" not in word and not word.endswith("=FILE")]
-        return [word.replace(name, value) for word in words for name, value in stands.items() if word.endswith(name)]
+        return [word.replace(name, value) for word in words for name, value in values.items() if word.endswith(name)]
 
     def finish(self) -> None:
         """Translate, by the shared tables, every key that was not read yet."""

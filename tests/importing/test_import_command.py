@@ -40,7 +40,7 @@ FILES: dict[str, tuple[str, str, str]] = {
     "shared.json": (json.dumps(SHARED), "none of its keys belongs to", "sft import shared.json --from trl"),
     "mixed.json": (json.dumps(MIXED), "keys of several tools: ", "sft import mixed.json --from llama-factory"),
     "recipe_of_sft.yaml": ("trainer: {lr: 1e-4}", "it is a recipe of sft already", "sft train recipe="),
-    "info.json": ('{"a": {"file_name": "a.json"}}', "it is a dataset_info.json", "the training config beside it"),
+    "info.json": ('{"a": {"file_name": "a.json"}}', "it is a dataset_info.json", "the training config next to it"),
     "adapter.json": ('{"peft_type": "LORA"}', "the config of a saved PEFT adapter", "adapter.start_from=DIR"),
 }
 """File -> its content, and parts of the problem and of the fix."""
@@ -108,7 +108,29 @@ def test_a_line_of_arguments_is_imported():
     assert config.data.train_on.value == "assistant"
 
 
-def test_a_template_given_as_text_is_written_beside_the_recipe():
+def test_a_shell_file_of_llama_factory_names_its_yaml():
+    Path("train.yaml").write_text(
+        "model_name_or_path: a/b\nfinetuning_type: lora\nlearning_rate: 1e-4\n", encoding="utf-8"
+    )
+    line = "set -e\nllamafactory-cli train train.yaml learning_rate=3e-5 \\\n  num_train_epochs=2\n"
+    Path("train.sh").write_text(line, encoding="utf-8")
+
+    execute(["import", "train.sh"])
+
+    trainer = compose(["recipe=./recipe.yaml"]).trainer
+    assert (trainer.lr, trainer.epochs) == (3e-5, 2)
+
+
+def test_the_launcher_of_trl_is_translated(capsys):
+    execute(["import", f"{LINE} --num_processes 2 --accelerate_config zero2"])
+
+    config = compose(["recipe=./recipe.yaml"])
+    assert (config.launcher.nproc, config.trainer.examples_per_step) == (2, 16)
+    assert (config.distributed.kind.value, config.distributed.reshard) == ("fsdp", False)
+    assert "num_processes" in capsys.readouterr().out
+
+
+def test_a_template_given_as_text__the_recipe():
     values = {"base_model": "a/b", "sequence_len": 64, "datasets": [{"path": "rows.jsonl", "type": "chat_template"}]}
     text = "{% for m in messages %}{{ m.content }}{% endfor %}"
     Path("a.json").write_text(json.dumps(values | {"chat_template_jinja": text}), encoding="utf-8")
