@@ -5,31 +5,21 @@ prose, is requested again, and counts as a failure. The replies themselves are c
 """
 
 import json
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-import sft_cli
 from tests.compare.test_compare import write_run, write_suite
+from tests.served import copy_quickstart, transformers_serve, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NUMBER, CONCURRENCY, AFTER = 20, 2, 9
-TEMPLATE = (
-    "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}### assistant:\n{% endif %}"
-)
 COMPLETED = re.compile(r'"POST /v1/chat/completions HTTP/1.1" 200')
-SERVE = "from transformers.cli.transformers import main; main()"
 
 
 @pytest.fixture
@@ -37,41 +27,9 @@ def server(tmp_path):
     """Serve the model of the quickstart; yield the address of the API, the model, and the server's log."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    model = tmp_path / "judge"
-    shutil.copytree(Path(sft_cli.__file__).parent / "quickstart/model", model)
-    (model / "chat_template.jinja").write_text(TEMPLATE)
-    (tmp_path / "hub/hub").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HOME": str(tmp_path / "hub")}
-    words = ["serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    log = tmp_path / "server.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, *words], stdout=stream, stderr=stream, env={**os.environ, **offline}
-        )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), process)
-        yield f"http://127.0.0.1:{port}/v1", str(model), log
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, TimeoutError):
-        return False
-
-
-def wait_for(condition, process) -> None:
-    """Wait until a condition holds while a process runs."""
-    while not condition():
-        assert process.poll() is None
-        time.sleep(0.05)
+    model = copy_quickstart(tmp_path / "judge")
+    with transformers_serve(tmp_path) as (url, log):
+        yield url, str(model), log
 
 
 def judge_words(run: Path, url: str, model: str) -> list[str]:
