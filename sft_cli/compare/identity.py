@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sft_cli.compare.results import SuiteRecord
+from sft_cli.config.schema.suites import SuiteConfig
+from sft_cli.config.validate import to_plain
+from sft_cli.suites.results import answer_settings, with_defaults
 from sft_cli.utils.mappings import flatten
 
 OF_PLACES = ("path", "file", "hub", "subset", "split", "revision", "source", "licence", "items", "limit")
@@ -26,8 +29,13 @@ def differing_keys(first: SuiteRecord, second: SuiteRecord) -> dict[str, tuple[A
     # A suite with a limit of its own never uses the default one.
     limits = [(record.definition.get("definition") or {}).get("max_new_tokens") for record in (first, second)]
     unused = ("default_max_new_tokens",) if None not in limits else ()
-    for group, ignored in (("definition", OF_PLACES + OF_TOTALS), ("settings", OF_MODELS + unused)):
-        old, new = _flat(first.definition.get(group), ignored), _flat(second.definition.get(group), ignored)
+    groups = (
+        ("definition", OF_PLACES + OF_TOTALS, to_plain(SuiteConfig())),
+        ("settings", OF_MODELS + unused, answer_settings(SuiteConfig())),
+    )
+    for group, ignored, defaults in groups:
+        stored = [with_defaults(record.definition.get(group) or {}, defaults) for record in (first, second)]
+        old, new = (_flat(values, ignored) for values in stored)
         for key in dict.fromkeys((*old, *new)):
             if old.get(key) != new.get(key):
                 pairs.setdefault(key, (old.get(key), new.get(key)))
@@ -57,6 +65,6 @@ def _shares_rows(first: SuiteRecord, second: SuiteRecord) -> bool:
     return bool(smaller) and all(name in larger and _ROW_DIGEST.fullmatch(name) for name in smaller)
 
 
-def _flat(group: Mapping[str, Any] | None, ignored: tuple[str, ...]) -> dict[str, Any]:
+def _flat(group: Mapping[str, Any], ignored: tuple[str, ...]) -> dict[str, Any]:
     """Return the dotted keys of a group with their values, without those of ignored keys."""
-    return dict(flatten({key: value for key, value in (group or {}).items() if key not in ignored}))
+    return dict(flatten({key: value for key, value in group.items() if key not in ignored}))

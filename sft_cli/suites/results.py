@@ -30,6 +30,7 @@ from sft_cli.suites.rows import shipped_file
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
 from sft_cli.utils.mappings import nan_to_none
+from sft_cli.utils.text import json_or_none
 
 DIGEST_DIGITS = 8
 """Hexadecimal digits of the digest in the name of a directory."""
@@ -176,6 +177,27 @@ def answer_settings(suite: SuiteConfig) -> dict[str, Any]:
     return {name: value for name, value in values if name not in NOT_IN_DIGEST and (name, value) not in UNSET}
 
 
+def with_defaults(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings with the defaults of keys that were added since they were stored."""
+    filled = {**defaults, **stored}
+    sections = {key: value for key, value in defaults.items() if isinstance(value, dict)}
+    inner = {key: with_defaults(filled[key], value) for key, value in sections.items() if isinstance(filled[key], dict)}
+    return filled | inner
+
+
+def _same_results(directory: Path, name: str, identity: Mapping[str, Any]) -> Path | None:
+    """Return the directory of earlier results with the same identity, stored before keys of suites were added."""
+    defaults = answer_settings(SuiteConfig())
+    for file in sorted(directory.glob(f"{name}-*/suite.json")):
+        record = json_or_none(file.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or record.get("suite") != name:
+            continue
+        settings = with_defaults(record.get("settings") or {}, defaults)
+        if {"settings": settings, "data": record.get("data"), "model": record.get("model")} == identity:
+            return file.parent
+    return None
+
+
 def open_results(
     directory: Path, suite: LoadedSuite, model: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> SuiteResults:
@@ -194,7 +216,8 @@ def open_results(
         "model": dict(model),
     }
     digest = json_digest(identity)
-    results = SuiteResults(directory / f"{suite.name}-{digest[:DIGEST_DIGITS]}")
+    place = directory / f"{suite.name}-{digest[:DIGEST_DIGITS]}"
+    results = SuiteResults(place if place.is_dir() else _same_results(directory, suite.name, identity) or place)
     results.path.mkdir(parents=True, exist_ok=True)
     shipped = shipped_file(suite.config)
     is_found = suite.origin in (suite.config.hub, str(shipped))  # without a path

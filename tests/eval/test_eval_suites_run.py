@@ -1,6 +1,7 @@
 """`sft eval RUN eval=SUITES` on a real run directory of a tiny model that memorized five rows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,32 @@ def test_rescoring_equals_scoring(run_of, folder, monkeypatch):
     (folder / "items.jsonl").write_text('{"name": "Chad", "city": "Bonn"}\n')
     with pytest.raises(SftError, match="are not those that were answered"):
         execute(["eval", str(run), "--rescore"])
+
+
+def test_results_that_were_stored_before_keys_were_added_are_found_scored_and_compared(run_of, folder, monkeypatch):
+    run = run_of("lora")
+    other = Path(shutil.copytree(run, folder / "other"))
+    evaluate(other, folder, "eval=cities")
+    evaluate(run, folder, "eval=cities")
+    directory = results(run, "cities")
+    whole = contents(directory)
+    record = json.loads(whole["suite.json"])
+    for group in (record["settings"], record["definition"]):
+        for key in ("variants", "second_prompt"):
+            del group[key]
+        del group["shots"]["answer"]
+    (directory / "suite.json").write_text(json.dumps(record))
+    old = directory.rename(directory.with_name("cities-00000000"))
+    (old / "scores.json").unlink()
+    execute(["eval", str(run), "--rescore"])
+    assert (old / "scores.json").read_text() == whole["scores.json"]
+    execute(["compare", str(run), str(other)])
+    asked = []
+    monkeypatch.setattr("sft_cli.eval.engine.local.answer_batches", lambda *args, **more: asked.append(args) or [])
+    evaluate(run, folder, "eval=cities")
+    assert asked == []
+    assert results(run, "cities") == old
+    assert contents(old) == whole
 
 
 def test_rescoring_without_answers_names_the_command(run_of):
