@@ -80,8 +80,9 @@ def open_evaluation(
     if wanted.rescore:
         return typed, partial(_rescore, directory, trained if bare is None else None, config, blame=wanted.blame)
     if served:
-        check_served(typed, config.eval, compare=wanted.compare)
-        return typed, partial(_evaluate_served, typed, bare, directory, config)
+        name = typed if bare is None else bare.path
+        check_served(name, config.eval, compare=wanted.compare)
+        return typed, partial(_evaluate_served, name, bare, directory, config)
     if bare is None:
         return str(directory.path), partial(_evaluate_run, directory, trained, config, wanted)
     check_bare_model(bare, config, compare=wanted.compare)
@@ -159,7 +160,7 @@ def _finish(directory: "RunDir", config: "Config", suites: Sequence[str], *, has
         say(f"page      {file}")
 
 
-def _evaluate_served(typed: str, bare: "BareModel | None", directory: "RunDir", config: "Config") -> list[str]:
+def _evaluate_served(name: str, bare: "BareModel | None", directory: "RunDir", config: "Config") -> list[str]:
     """Evaluate the model of a server; return the values beyond their limits."""
     from sft_cli.eval.bare_model import claim_results
 
@@ -170,7 +171,7 @@ def _evaluate_served(typed: str, bare: "BareModel | None", directory: "RunDir", 
     with slow_imports():
         from sft_cli.eval.served_session import evaluate_served
 
-    beyond = evaluate_served(typed, "tuned" if bare is None else "model", config, suites, directory.eval)
+    beyond = evaluate_served(name, "tuned" if bare is None else "model", config, suites, directory.eval)
     _finish(directory, config, [suite.name for suite in suites], has_rows=bare is None)
     return beyond
 

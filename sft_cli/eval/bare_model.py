@@ -81,7 +81,8 @@ def find_bare_model(typed: str, out: Path | None, *, served: bool = False) -> Ba
     path = Path(resolve(typed))
     if (path / MODEL_RECORD).is_file():
         recorded = json.loads((path / MODEL_RECORD).read_text(encoding="utf-8"))["model"]
-        found = find_bare_model(recorded, path if out is None else out, served=served)
+        # The results are scored again also without the model: at a server, or removed since.
+        found = find_bare_model(recorded, path if out is None else out, served=True)
         return None if found is None else replace(found, typed=typed)
     if (path / "config.yaml").is_file() or (path / SWEEP_RECORD).is_file() or _is_part_of_run(path):
         return None

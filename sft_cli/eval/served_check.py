@@ -17,7 +17,7 @@ def check_served(typed: str, config: EvalConfig, *, compare: bool) -> None:
     """Refuse what the API of chat completions cannot answer.
 
     Args:
-        typed: The argument of ``sft eval``.
+        typed: The argument of ``sft eval``, or the model that a directory of results names.
         config: The settings of the evaluation.
         compare: Whether the base is to be evaluated as well.
 

@@ -34,7 +34,7 @@ def evaluate_served(
     """Answer and score suites by a server, and print tables.
 
     Args:
-        typed: The argument of ``sft eval``.
+        typed: The argument of ``sft eval``, or the model that a directory of results names.
         label: The label of the model.
         config: The config of the evaluation.
         suites: The suites with their items.

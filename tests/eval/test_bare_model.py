@@ -63,6 +63,7 @@ def test_a_model_answers_as_the_run_it_came_from(kind, run_of, model_of, suite, 
     written = next(results.glob("eval/cities-*/scores.json"))
     before = written.read_text()
     written.unlink()
+    shutil.rmtree(model)
     assert execute(["eval", str(results), "--rescore"]) == 0
     assert written.read_text() == before
 

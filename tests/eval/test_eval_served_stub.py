@@ -82,6 +82,11 @@ def test_answers_are_scored_and_requests_have_the_settings_of_the_suite(evaluate
         assert len(server.bodies) == 5
         assert evaluate(server) == 0
         assert len(server.bodies) == 5  # nothing is asked twice
+        assert evaluate(server, target=str(results.parent)) == 0  # the directory of the results names the model
+        assert len(server.bodies) == 5
+        before = scores(results)
+        assert execute(["eval", str(results.parent), "--rescore"]) == 0
+        assert scores(results) == before
         words = ["eval.suites.cities.temperature=0.5", "eval.suites.cities.samples=2", "eval.suites.cities.stop=[x]"]
         assert evaluate(server, *words, "template.variables={enable_thinking: false}") == 0
         sampled = server.bodies[5:]
