@@ -1,7 +1,7 @@
 """Evaluate a model on a split: loss, generated answers and their scores. Writes and prints nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sft_cli.config.schema.config import EvalConfig
 from sft_cli.config.schema.trainer import Reduction
@@ -54,10 +54,12 @@ class EvalScores:
 
 @dataclass(frozen=True, slots=True)
 class EvalMetrics:
-    """The scores over all rows and of each source, by name."""
+    """The scores over all rows and of each source, by name; the loss by turn, length and tag, and there by value."""
 
     overall: EvalScores
     sources: Mapping[str, EvalScores]
+    groups: Mapping[str, Mapping[str, GroupLoss]] = field(default_factory=dict)
+    loss: GroupLoss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def evaluate_split(
     decode: Decode,
     stop_ids: Sequence[int],
     indices: Sequence[int] | None = None,
+    tags: Sequence[Mapping[str, str]] | None = None,
     loss_progress: Callable[[int, int], None] | None = None,
     answer_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -103,6 +106,7 @@ def evaluate_split(
         decode: Decodes ids to text.
         stop_ids: Tokens that end an answer; at least one.
         indices: The examples to evaluate; None for all.
+        tags: See ``heldout_loss``.
         loss_progress: Called with the numbers of computed and of all examples.
         answer_progress: Called with the numbers of answered and of all prompts.
     """
@@ -116,6 +120,7 @@ def evaluate_split(
         share_prefixes=loss_model.shares_prefixes,
         device=lm.device,
         indices=indices,
+        tags=tags,
         progress=loss_progress,
     )
     questions = extract_questions(split, decode, stop_ids, indices, config.max_rows) if config.generate else []
@@ -144,7 +149,7 @@ def combine_metrics(
         name: _group_scores(loss, [a for item, a in zip(questions, scored, strict=True) if item.source == name])
         for name, loss in losses.sources.items()
     }
-    return EvalMetrics(_group_scores(losses.overall, scored), by_source)
+    return EvalMetrics(_group_scores(losses.overall, scored), by_source, losses.groups, losses.overall)
 
 
 def _group_scores(loss: GroupLoss, scored: Sequence[ScoredAnswer]) -> EvalScores:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split, TokenizedExample
 from sft_cli.distributed.process_group import current_world
+from sft_cli.eval.heldout_groups import MAX_TURNS, TURN, group_members, turn_name
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.scoring.statistics import estimate_mean
 
 EXAMPLES_PER_PLAN = 1024
 """Number of examples per call of bin packing, to limit its memory and time."""
@@ -29,29 +31,53 @@ class GroupLoss:
         perplexity: e to the loss per trained token, for any reduction; inf if it exceeds float64.
         trained_tokens: Number of tokens whose weight is not 0.
         examples: Number of examples with such a token.
+        low: Lower end of the 95% interval of the loss; None if there is none.
+        high: Its upper end.
     """
 
     loss: float
     perplexity: float
     trained_tokens: int
     examples: int
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLosses:
-    """The loss over all examples and of each source, by name in order of appearance."""
+    """The loss over all examples.
+
+    Attributes:
+        overall: The loss over all examples.
+        sources: The loss of each source, by name in order of appearance.
+        groups: The loss by turn, by length and by each tag, and there by value; empty if the tags are not known.
+    """
 
     overall: GroupLoss
     sources: Mapping[str, GroupLoss]
+    groups: Mapping[str, Mapping[str, GroupLoss]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleSums:
-    """Sums over the tokens of each example, ``(examples,)`` float64: weighted nats, weights, and trained tokens."""
+    """Sums over the tokens of each example, ``(examples,)`` float64: weighted nats, weights, and trained tokens.
+
+    Attributes:
+        nats: Weighted nats.
+        weights: Loss weights.
+        trained: Trained tokens.
+        turns: ``(3, MAX_TURNS, examples)``: the same of each turn, a run of trained tokens.
+    """
 
     nats: NDArray[np.float64]
     weights: NDArray[np.float64]
     trained: NDArray[np.float64]
+    turns: NDArray[np.float64]
+
+    def of_turn(self, turn: int) -> "ExampleSums":
+        """Return the sums over the tokens of one turn, from 0."""
+        nats, weights, trained = self.turns[:, turn]
+        return ExampleSums(nats, weights, trained, self.turns)
 
 
 def heldout_loss(
@@ -64,9 +90,10 @@ def heldout_loss(
     share_prefixes: bool = False,
     device: torch.device,
     indices: Sequence[int] | None = None,
+    tags: Sequence[Mapping[str, str]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> HeldOutLosses:
-    """Compute the loss of a split, over all examples and per source, summed in float64.
+    """Compute the loss of a split, over all examples, per source and by group, summed in float64.
 
     A message's weight is a factor in the numerator and in the denominator, as in training: an answer of weight 0.5
     counts half as much as one of weight 1, and a split whose weights are all 0.5 has the same loss as with weights 1.
@@ -80,6 +107,7 @@ def heldout_loss(
         share_prefixes: Whether common prefixes may be computed once, if that saves enough.
         device: The device of the model.
         indices: The examples to evaluate; None for all.
+        tags: The tags of every example of the split; None: no losses by group.
         progress: Called after each micro-batch.
     """
     chosen = list(range(len(split)) if indices is None else indices)
@@ -97,7 +125,20 @@ def heldout_loss(
     for position, index in enumerate(chosen):
         members.setdefault(names[index], []).append(position)
     sources = {name: _group_loss(sums, positions, reduction) for name, positions in members.items()}
-    return HeldOutLosses(_group_loss(sums, list(range(len(chosen))), reduction), sources)
+    groups = {}
+    if tags is not None:
+        found = group_members([tags[index] for index in chosen], split.lengths[chosen].tolist())
+        groups = {group: {value: _group_loss(sums, members, reduction) for value, members in values.items()}
+                  for group, values in found.items()}  # fmt: skip
+        groups[TURN] = _turn_losses(sums, reduction)
+    return HeldOutLosses(_group_loss(sums, list(range(len(chosen))), reduction), sources, groups)
+
+
+def _turn_losses(sums: ExampleSums, reduction: Reduction) -> dict[str, GroupLoss]:
+    """Return the loss of each turn."""
+    turns = {turn_name(turn): sums.of_turn(turn) for turn in range(MAX_TURNS)}
+    everyone = range(len(sums.nats))
+    return {name: _group_loss(own, everyone, reduction) for name, own in turns.items() if own.trained.any()}
 
 
 def example_sums(
@@ -123,7 +164,9 @@ def example_sums(
         device: The device of the model.
         progress: Called after each micro-batch.
     """
-    sums, world = ExampleSums(*(np.zeros(len(indices)) for _ in range(3))), current_world()
+    number = len(indices)
+    sums = ExampleSums(np.zeros(number), np.zeros(number), np.zeros(number), np.zeros((3, MAX_TURNS, number)))
+    world = current_world()
     done = 0
     for positions, examples, cpu_batch in _micro_batches(
         split, indices, max_tokens, Choice.auto if share_prefixes else Choice.never
@@ -143,14 +186,23 @@ def example_sums(
             example_nats = nats[start : start + len(weights)]
             sums.nats[position], sums.weights[position] = example_nats @ weights, weights.sum()
             sums.trained[position] = len(weights)
+            turn = _turns(tokens)
+            for row, values in enumerate((example_nats * weights, weights, np.ones_like(weights))):
+                sums.turns[row, :, position] = np.bincount(turn, values, MAX_TURNS)
             start += len(weights)
         assert start == len(nats), "every loss belongs to an example"
         done += len(positions)
         if progress is not None:
             progress(min(done * world.size, len(indices)), len(indices))
-    for array in (sums.nats, sums.weights, sums.trained):
+    for array in (sums.nats, sums.weights, sums.trained, sums.turns):
         world.all_reduce_sum_array(array)
     return sums
+
+
+def _turns(tokens: TokenizedExample) -> NDArray[np.int64]:
+    """Return the turn of each trained token, from 0: the number of the run of trained tokens that it is in."""
+    at = np.flatnonzero(tokens.weights[1:])
+    return np.minimum(np.cumsum(np.diff(at, prepend=at[:1]) > 1), MAX_TURNS - 1)
 
 
 def _micro_batches(
@@ -175,7 +227,12 @@ def _group_loss(sums: ExampleSums, positions: Sequence[int], reduction: Reductio
     nats, weights = sums.nats[with_loss], sums.weights[with_loss]
     per_token = float(nats.sum() / weights.sum())
     loss = per_token if reduction is Reduction.token else float((nats / weights).mean())
-    return GroupLoss(loss, _perplexity(per_token), int(sums.trained[with_loss].sum()), len(with_loss))
+    # The interval of a ratio of sums is that of the mean of its linearization (Cochran 1977, Sampling Techniques, 6.3).
+    linear = loss + (nats - loss * weights) / weights.mean() if reduction is Reduction.token else nats / weights
+    found = estimate_mean(linear.tolist())
+    return GroupLoss(
+        loss, _perplexity(per_token), int(sums.trained[with_loss].sum()), len(with_loss), found.low, found.high
+    )
 
 
 def _perplexity(nats: float) -> float:

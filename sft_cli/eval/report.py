@@ -99,6 +99,10 @@ def _metrics_json(metrics: EvalMetrics) -> dict[str, Any]:
     return {
         **nan_to_none(asdict(metrics.overall)),
         "sources": {name: nan_to_none(asdict(scores)) for name, scores in metrics.sources.items()},
+        "groups": {
+            group: {value: nan_to_none(asdict(loss)) for value, loss in values.items()}
+            for group, values in metrics.groups.items()
+        },
     }
 
 

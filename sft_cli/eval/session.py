@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.fields import resolved
-from sft_cli.console import counted, say
+from sft_cli.console import counted, say, table
 from sft_cli.distributed.process_group import current_world
 from sft_cli.eval import report
 from sft_cli.eval.drift import heldout_answers, print_drift
@@ -20,6 +20,8 @@ from sft_cli.eval.evaluated import EvaluatedModel, ModelLabel
 from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
 from sft_cli.eval.failure import failure_warning
 from sft_cli.eval.harness_session import HarnessOutcome, print_tasks, run_harness
+from sft_cli.eval.heldout_groups import example_tags
+from sft_cli.eval.heldout_scores import group_table, heldout_scores, write_heldout_scores
 from sft_cli.eval.select_rows import EvalRows
 from sft_cli.eval.suite_session import SuiteOutcome, local_engine, print_outcomes, run_suites, suite_answers
 from sft_cli.model.adapter.add import load_adapter
@@ -111,7 +113,12 @@ def evaluate_model(
         return ModelEvaluation(tuned, base, [])
     if heldout is not None:
         _report_rows(model, config, heldout, tuned, base)
-    print_outcomes(tuned.suites, base.suites if base else ())
+    print_outcomes(
+        tuned.suites,
+        base.suites if base else (),
+        heldout_scores(tuned.heldout) if tuned.heldout else None,
+        heldout_scores(base.heldout) if base and base.heldout else None,
+    )
     print_tasks(tuned.tasks, base.tasks if base else None)
     beyond = print_drift(_all_answers(tuned), _all_answers(base) if base else (), config.eval.limits)
     return ModelEvaluation(tuned, base, beyond)
@@ -168,6 +175,7 @@ def _evaluate_rows(
             max_tokens=resolved(config.speed.tokens_per_micro_batch),
             decode=make_decoder(load_tokenizer(str(model.tokenizer))),
             stop_ids=model.stop_ids,
+            tags=example_tags(rows.directory, rows.split),
             loss_progress=losses.update,
             answer_progress=answered.update,
         )
@@ -186,6 +194,12 @@ def _report_rows(
     if config.eval.generate:
         _explain_unanswered(tuned, count_truncated_answers(heldout.rows.split, model.stop_ids))
     _print_results(tuned, base)
+    columns, rows = group_table(tuned.metrics, base.metrics if base else None)
+    if rows:
+        table(columns, rows)
+    for label, result in ((model.label, tuned), ("base", base)):
+        if result is not None:
+            write_heldout_scores(model.results, heldout.name, label, result)
     if (warning := failure_warning(tuned.expected, tuned.texts, config)) is not None:
         say(f"warning: {warning}")
     values = report.build_report(heldout.name, model.name, heldout.rows, config, tuned, base)

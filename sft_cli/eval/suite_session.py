@@ -31,6 +31,9 @@ from sft_cli.suites.scores import answered_items, score_suite
 from sft_cli.suites.shown import answer_lines
 from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
 
+HELD_OUT = "heldout"
+"""Name of the held-out rows in the table of suites."""
+
 
 @dataclass(frozen=True, slots=True)
 class SuiteOutcome:
@@ -157,11 +160,29 @@ def suite_answers(outcomes: Sequence[SuiteOutcome]) -> list[tuple[Item, Answer]]
     return [pair for one in generated for pair in answered_items(one.suite, one.results.read_answers())]
 
 
-def print_outcomes(tuned: Sequence[SuiteOutcome], base: Sequence[SuiteOutcome] = ()) -> None:
-    """Print the table of all suites, what stopped them, and where their results are."""
+def print_outcomes(
+    tuned: Sequence[SuiteOutcome],
+    base: Sequence[SuiteOutcome] = (),
+    heldout: Mapping[str, Any] | None = None,
+    base_heldout: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the table of all suites, what stopped them, and where their results are.
+
+    Args:
+        tuned: The results of the trained model.
+        base: Those of the base model.
+        heldout: The scores of the trained model on held-out rows, in the form of those of a suite.
+        base_heldout: Those of the base model.
+    """
     if not tuned:
         return
-    table(*metric_table({one.suite.name: one.scores for one in tuned}, {one.suite.name: one.scores for one in base}))
+    rows, base_rows = ({HELD_OUT: found} if found else {} for found in (heldout, base_heldout))
+    table(
+        *metric_table(
+            {**rows, **{one.suite.name: one.scores for one in tuned}},
+            {**base_rows, **{one.suite.name: one.scores for one in base}},
+        )
+    )
     for label, outcomes in {"base": base, "tuned": tuned}.items():
         if rows := variant_rows({one.suite.name: one.scores for one in outcomes}):
             say(f"variants  {label}: drop is the score of the plain questions less that of the same in a variant")

@@ -36,7 +36,12 @@ def test_a_run_is_compared_with_its_base(runs_dir, run_of, kind, capsys):
     assert (tuned["exact_match"], tuned["stopped_share"], tuned["items"], tuned["examples"]) == (1, 1, 5, 5)
     assert tuned["loss"] < 0.05 < 5 < base["loss"]
     assert base["exact_match"] == 0
-    assert {key: value for key, value in tuned.items() if key != "sources"} == tuned["sources"]["capitals"]
+    for label, metrics in (("tuned", tuned), ("base", base)):
+        figure = json.loads((run / f"eval/heldout-{label}/scores.json").read_text())["metrics"]["loss"]
+        assert (figure["value"], figure["n"]) == (metrics["loss"], 5)
+        assert figure["low"] < figure["value"] < figure["high"]
+    own = {key: value for key, value in tuned.items() if key not in ("sources", "groups")}
+    assert own == tuned["sources"]["capitals"]
     assert [item["answer"] for item in report["items"]] == ["Paris", "Tokyo", "Lima", "Havana", "Rome"]
     first = report["items"][0]
     assert set(first) == {
@@ -51,7 +56,8 @@ def test_a_run_is_compared_with_its_base(runs_dir, run_of, kind, capsys):
         True,
         False,
     )
-    assert sorted(path.name for path in (run / "eval").iterdir()) == ["heldout.json", "report.html"]
+    names = sorted(path.name for path in (run / "eval").iterdir())
+    assert names == ["heldout-base", "heldout-tuned", "heldout.json", "report.html"]
     out = capsys.readouterr().out
     assert f"rows      5 held-out examples of {runs_dir / f'prepared-{kind}'}\n" in out
     assert f"report    {run / 'eval' / 'heldout.json'}\n" in out
@@ -208,8 +214,8 @@ def test_an_evaluation_keeps_the_base_scores_of_an_earlier_report(run_of, other_
     other = evaluated(run, f"data={other_rows}")
     again = evaluated(run)
 
-    names = {file.stem for file in (run / "eval").iterdir()}
-    assert names == {"heldout", quiet["name"], other["name"], "report"}
+    names = {file.stem for file in (run / "eval").glob("*.json")}
+    assert names == {"heldout", quiet["name"], other["name"]}
     assert quiet["name"].startswith("heldout-")
     assert other["name"] == f"local-{other['data']['fingerprint'][:8]}"
     assert (kept["suite"], quiet["suite"], other["suite"]) == ("heldout", "heldout", "other rows")

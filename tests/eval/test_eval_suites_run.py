@@ -87,6 +87,9 @@ def test_suites_write_answers_verdicts_and_scores(run_of, folder, capsys):
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["cities"], ["pick"])]
     assert rows[0][:4] == ["cities", "exact_match", "5", "0"]
+    assert {line.split()[1] for line in out.splitlines() if line.split()[:1] == ["heldout"]} == {
+        "loss", "perplexity", "exact_match", "stopped_share"
+    }  # fmt: skip
     assert {row[1] for row in rows} == {"exact_match", "acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm"}
     assert "as lm-evaluation-harness does" in out
 
