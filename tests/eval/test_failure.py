@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.config.schema.config import Config
-from sft_cli.eval.failure import failure_warning
+from sft_cli.eval.failure import MIN_QUESTIONS, failure_warning
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,10 @@ from sft_cli.eval.failure import failure_warning
 def test_warning_is_given_for_equal_wrong_answers_only(answers, warned):
     expected = [str(number) for number in range(len(answers))]
     assert (failure_warning(expected, answers, Config()) is not None) == warned
+
+
+def test_the_samples_of_a_run_are_enough_by_default():
+    assert Config().eval.samples >= MIN_QUESTIONS
 
 
 def test_warning_names_the_setting_of_a_longer_run():

@@ -57,8 +57,8 @@ class EvalConfig:
     """Answer the held-out prompts greedily and compare with the references (sft eval and compare_after_training)."""
     compare_after_training: bool = False
     """Generate on the held-out rows before and after training and print both."""
-    samples: int = bounded(2, ge=0)
-    """Sample answers written at each evaluation during training."""
+    samples: int = bounded(4, ge=0)
+    """Sample answers written at each evaluation during training; from 4, the last ones show whether the run failed."""
     max_new_tokens: int = bounded(256, ge=1)
     """Longest generated answer, in tokens."""
     batch_size: int = bounded(16, ge=1)
