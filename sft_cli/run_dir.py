@@ -14,6 +14,8 @@ SWEEP_RECORD = "sweep.json"
 """File in the directory of a sweep."""
 MODEL_RECORD = "model.json"
 """File in a directory of results that belong to no run: the model that was evaluated."""
+TRAINS_FURTHER = "extended"
+"""Reason in end.json of a run that trains further; its adapter/ or model/ is still that of the earlier end."""
 MAX_MEMBERS = 8
 """Runs of a sweep that an error names."""
 
@@ -39,6 +41,8 @@ class RunDir:
         after.json         the same for the trained model
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
+        end.json           how the run ended: {step, planned_steps, exported_step, reason}
+        stop.json          a request of sft stop that the run has not answered yet
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the values of metrics.jsonl, where tensorboard is installed
@@ -125,6 +129,21 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def end(self) -> Path:
+        """How the run ended."""
+        return self.path / "end.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """The request to stop that ``sft stop`` writes and the run removes."""
+        return self.path / "stop.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the process that trains here locks; it names that process."""
+        return self.path / ".lock"
+
+    @property
     def adapter(self) -> Path:
         """The trained adapter."""
         return self.path / "adapter"
@@ -159,6 +178,12 @@ class RunDir:
             problem="the run has no trained adapter or model yet",
             fix=f"finish it: sft train --resume {shlex.quote(str(self.path))}" + self._step_hint(),
         )
+
+    def is_finished(self) -> bool:
+        """Return whether training ended and was exported, and no later session trains further."""
+        if not (self.adapter.is_dir() or self.model.is_dir()):
+            return False
+        return not self.end.is_file() or self.read_json(self.end)["reason"] != TRAINS_FURTHER
 
     def _step_hint(self) -> str:
         """Return the end of a fix that names the newest saved step; an empty text without one."""
@@ -229,7 +254,7 @@ def _not_a_run(typed: str, path: Path, command: str) -> SftError:
 def _is_a_sweep(typed: str, path: Path, command: str) -> SftError:
     """Return the error for the directory of a sweep; its fix names the members."""
     runs = [RunDir(file.parent) for file in sorted(path.glob("*/config.yaml"))]
-    finished = [run for run in runs if run.adapter.is_dir() or run.model.is_dir()]
+    finished = [run for run in runs if run.is_finished()]
     commands = [f"{command} {shlex.quote(str(run.path))}" for run in finished[:MAX_MEMBERS]]
     if not commands or command.endswith("--resume"):
         commands = [f"sft sweep --resume {shlex.quote(str(path))}"]

@@ -37,8 +37,8 @@ LAYERS = {
     "export": "errors utils run_dir console config chat model merge",
     "verify": "errors utils run_dir console config chat export",
     "suites": "errors types utils run_dir console config scoring data",
-    "eval": "errors types escape utils run_dir progress console config endpoint scoring distributed data chat batching"
-    " model prepare suites",
+    "eval": "errors types escape text_layout utils run_dir progress console config endpoint scoring distributed data"
+    " chat report batching model prepare suites",
     "blame": "errors utils run_dir console config scoring data chat report clean suites eval",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare suites"

@@ -29,6 +29,7 @@ from sft_cli.cli.prepare import prepare
 from sft_cli.cli.recipes import recipes
 from sft_cli.cli.runs import runs
 from sft_cli.cli.show import show
+from sft_cli.cli.stop import stop
 from sft_cli.cli.submit import submit
 from sft_cli.cli.sweep import sweep
 from sft_cli.cli.train import train
@@ -81,6 +82,7 @@ app.command()(verify)
 app.command()(sweep)
 app.command()(submit)
 app.command()(runs)
+app.command()(stop)
 app.command()(show)
 app.command()(recipes)
 app.command()(formats)

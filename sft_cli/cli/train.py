@@ -109,26 +109,33 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     """Return the directory of an earlier run, and its config with overrides that do not change the trained model."""
     from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
-    from sft_cli.train.checkpoints.resume_check import check_same_rows, check_same_run, continue_command, fixed_settings
-    from sft_cli.train.next_commands import has_held_out_rows, next_commands, print_next_commands
+    from sft_cli.train.checkpoints.resume_check import check_same_rows, check_same_run, fixed_settings
+    from sft_cli.train.checkpoints.resume_length import check_length_change, check_trains_further
 
     directory = open_run(path, "sft train --resume")
     original = read_config(directory.config)
-    finished = directory.adapter.is_dir() or directory.model.is_dir()
-    if finished and not overrides:
-        say(f"run       {directory.path} is finished: {directory.result}")
-        held_out = has_held_out_rows(directory)
-        commands = next_commands(original, directory, held_out=held_out)
-        longer = f"{continue_command(directory, original, overrides)}  # trains longer, in a new run"
-        print_next_commands(itertools.chain(commands, [longer]))
+    if directory.is_finished() and not overrides:
+        _print_finished(directory, original)
         raise typer.Exit
-    if finished:
-        problem = "the run is finished, its learning rate has ended; further training is a new run that starts from it"
-        raise SftError(where=path, problem=problem, fix=continue_command(directory, original, overrides))
     if any(word.startswith("run_dir=") for word in overrides):
         problem, fix = "run_dir cannot change on resuming", "remove run_dir, or move the directory"
         raise SftError(where=path, problem=problem, fix=fix)
     config = with_overrides(original, overrides, config_dirs) if overrides else original
+    check_trains_further(directory, original, config, overrides)
     check_same_run(directory.path, fixed_settings(original), fixed_settings(config))
+    check_length_change(directory, original, config, overrides)
     check_same_rows(directory, original, config)
     return directory, config
+
+
+def _print_finished(directory: "RunDir", config: "Config") -> None:
+    """Print that a run is finished, and the commands that can be run now."""
+    from sft_cli.train.checkpoints.resume_length import longer_command
+    from sft_cli.train.next_commands import has_held_out_rows, next_commands, print_next_commands
+    from sft_cli.train.run_end import read_end
+
+    end = read_end(directory)
+    early = "" if end is None or end.reason == "completed" else f" after step {end.step} of {end.planned_steps}"
+    say(f"run       {directory.path} is finished{early}: {directory.result}")
+    commands = next_commands(config, directory, held_out=has_held_out_rows(directory))
+    print_next_commands(itertools.chain(commands, [longer_command(directory, config)]))

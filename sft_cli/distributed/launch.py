@@ -16,7 +16,7 @@ from functools import partial
 from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
 from sft_cli.errors import SftError
-from sft_cli.utils.processes import signals_handled_by, terminate_with_parent
+from sft_cli.utils.processes import FINISH_SIGNAL, STOP_SIGNALS, signals_handled_by, terminate_with_parent
 
 GRACE_SECONDS = 10.0
 """Seconds that the other processes have to end after one failed, before they are killed."""
@@ -61,7 +61,7 @@ def launch_processes(words: Sequence[str], size: int) -> int:
             child.send_signal(number)
 
     command = [sys.executable, "-m", "sft_cli", *words]
-    with signals_handled_by(forward):
+    with signals_handled_by(forward, (*STOP_SIGNALS, FINISH_SIGNAL)):
         try:
             for rank in range(size):
                 environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}

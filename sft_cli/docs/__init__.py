@@ -21,6 +21,7 @@ TOPICS = {
     "comparing": "runs compared on suites: intervals, verdicts, judges and their audit",
     "checks": "what `sft check` and `sft doctor` test before a run",
     "export": "merged models, adapters, GGUF, Ollama; checks before a model is served",
+    "chat": "talk to a run or a model: commands, token ids, saved rows, the base for comparison",
     "recovery": "what happens when a run is killed, a disk fills up or a loss is not finite",
     "security": "threats, defences and the tests that try them",
     "run-directory": "every file of a run and its units",

@@ -108,7 +108,7 @@ def read_outcome(record: SweepRecord, member: Member, error: str = "") -> Member
     run = record.run(member)
     recorded = read_metrics(run)
     steps = [line for line in recorded if "eval" not in line and "retention" not in line]
-    if run.adapter.is_dir() or run.model.is_dir():
+    if run.is_finished():
         state = MemberState.finished
     else:
         error = error or last_error(record.log(member))

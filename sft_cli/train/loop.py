@@ -1,8 +1,9 @@
 """The training loop: steps, evaluations, checkpoints, signals. Nothing else changes the state of a run."""
 
 import json
+import signal
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sft_cli.batching.step_plan import StepPlan
@@ -20,36 +21,46 @@ from sft_cli.train.monitoring.retention import RetentionFailed
 from sft_cli.train.monitoring.trackers import open_trackers
 from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.weight_average import averaged_weights
+from sft_cli.train.run_end import StopRequest, clear_request, requested_stop
 from sft_cli.train.signals import collect_signals
 from sft_cli.train.step import train_step
 from sft_cli.utils.mappings import nan_to_none
+from sft_cli.utils.processes import FINISH_SIGNAL
 
 LOGGED_CHARACTERS = 50
 """Largest number of characters of a prompt or an answer in the log line of an evaluation."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What the processes of a run were asked to do, and the signal that asked for it; 0 for none or ``sft stop``."""
+
+    request: StopRequest
+    signal: int
+
+
 class TrainingInterrupted(Exception):
-    """A signal stopped the run after a saved step.
+    """A signal, or ``sft stop``, stopped the run after a saved step.
 
     Attributes:
-        signal: The number of the signal.
+        signal: The number of the signal; SIGINT for ``sft stop``.
         step: Optimizer steps done and saved.
     """
 
-    def __init__(self, signal: int, step: int) -> None:
-        super().__init__(f"stopped by signal {signal} after step {step}")
-        self.signal, self.step = signal, step
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {number} after step {step}")
+        self.signal, self.step = number, step
 
 
 def train_loop(context: TrainContext, state: TrainState, progress: TrainProgress) -> TrainProgress:
-    """Train from ``progress`` to the end of the plan and return the final progress.
+    """Train from ``progress`` to the end of the plan, or until a request to finish, and return the final progress.
 
     Raises:
-        TrainingInterrupted: SIGTERM, SIGINT or SIGUSR1 came; the current step was finished and saved.
+        TrainingInterrupted: SIGTERM, SIGINT, SIGUSR1 or ``sft stop`` came; the current step was finished and saved.
         RetentionFailed: A retention probe fell below its limit; the step was saved.
         SftError: Training diverged, or memory ran out.
     """
-    directory, plan, is_main = context.directory, context.plan, context.world.is_main
+    directory, plan, trainer, is_main = context.directory, context.plan, context.config.trainer, context.world.is_main
     recent = divergence.read_recent_steps(directory.metrics, progress.step, scaled=context.has_loss_scale)
     if is_main:
         truncate_after(directory.samples, progress.step)
@@ -59,17 +70,19 @@ def train_loop(context: TrainContext, state: TrainState, progress: TrainProgress
         trackers = open_trackers(context.config, directory, progress.step)
         log = MetricsLog(directory.metrics, plan.num_steps, progress.step, trackers)
     with closing(log), collect_signals() as signals, context.prefetch(progress.step) as prefetcher:
-        while progress.step < plan.num_steps and not _out_of_patience(context, progress):
+        while progress.step < plan.num_steps and not progress.is_out_of_patience(trainer):
             rows = partial(context.step_rows, progress.step)
             with translate_oom(context.config, OomPhase.training, f"step {progress.step + 1}", rows):
                 metrics = train_step(context, state, progress.step, prefetcher)
             log.step(metrics)
             recent = _check_divergence(context, metrics, recent, log)
             progress = replace(progress, step=metrics.step)
-            progress, stop_signal = _evaluate_and_save(context, state, progress, log, signals)
-            if stop_signal:  # a signal that comes after the save is handled after the next step
-                raise TrainingInterrupted(stop_signal, progress.step)
-    if _out_of_patience(context, progress):
+            progress, stop = _evaluate_and_save(context, state, progress, log, signals)
+            if stop.request is StopRequest.finish:
+                return progress
+            if stop.request is StopRequest.save:  # one that comes after the save is handled after the next step
+                raise TrainingInterrupted(stop.signal or signal.SIGINT, progress.step)
+    if progress.is_out_of_patience(trainer):
         figure = "held-out loss" if context.best is None else "value of trainer.best"
         say(f"stopped early: no better {figure} for {progress.without_improvement} evaluations")
     return progress
@@ -102,34 +115,74 @@ def _check_divergence(
 
 def _evaluate_and_save(
     context: TrainContext, state: TrainState, progress: TrainProgress, log: MetricsLog | NullLog, signals: list[int]
-) -> tuple[TrainProgress, int]:
+) -> tuple[TrainProgress, Stop]:
     """Evaluate, and save a checkpoint, if they are due after this step.
 
-    A signal that any process has received, also during the evaluation, makes all processes save and stop.
+    A signal that any process has received, also during the evaluation, makes all processes save and stop. A request to
+    finish makes this step the last one, which is evaluated and saved like that of a whole plan.
 
     Returns:
-        The progress, and the number of the signal that stops the run, or 0.
+        The progress, and whether and why the run stops.
     """
-    improved, failed, trainer = False, False, context.config.trainer
-    evaluating = _is_due(trainer.eval_every, context.plan, progress.step)
+    trainer, plan, step = context.config.trainer, context.plan, progress.step
     every = trainer.retention.every or trainer.eval_every
-    probing = context.retention is not None and _is_due(every, context.plan, progress.step)
-    with averaged_weights(state.average, state.model) if evaluating or probing else nullcontext():
-        if context.evaluate is not None and evaluating:
-            progress, improved = _evaluate(context, progress, log)
-        if context.retention is not None and probing:
-            check = partial(context.retention.check, progress.step, log.retention)
-            failed = not context.parallel.run_inference(check)
-    (stop_signal,) = context.world.all_reduce_max(signals[:1] or [0])
-    if stop_signal or improved or failed or _is_due(trainer.save_every, context.plan, progress.step):
+    due = _Due(_is_due(trainer.eval_every, plan, step), _is_due(every, plan, step))
+    progress, improved, failed = _measure(context, state, progress, log, due)
+    stop = _find_stop(context, signals)
+    if stop.request is StopRequest.finish:
+        rest = _Due(not due.evaluation, not due.retention)
+        progress, improved_now, failed_now = _measure(context, state, progress, log, rest)
+        improved, failed = improved or improved_now, failed or failed_now
+    if stop.request or improved or failed or _is_due(trainer.save_every, plan, step):
         root = context.directory.checkpoints
         checkpoint.save_checkpoint(root, progress, state, context.fingerprint, context.world)
         if context.world.is_main:
             keep_steps = (progress.best_step, progress.step)
             checkpoint_dir.prune_checkpoints(root, keep_steps, trainer.keep_checkpoints)
+            if stop.request:
+                clear_request(context.directory)
     if failed and context.retention is not None:
         raise RetentionFailed(context.retention.failure)
-    return progress, stop_signal
+    return progress, stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """Which measurements are due after a step."""
+
+    evaluation: bool
+    retention: bool
+
+
+def _measure(
+    context: TrainContext, state: TrainState, progress: TrainProgress, log: MetricsLog | NullLog, due: _Due
+) -> tuple[TrainProgress, bool, bool]:
+    """Take the measurements that are due, if the run has held-out rows or probes for them.
+
+    Returns:
+        The progress, whether the evaluation is the best so far, and whether a probe is below its limit.
+    """
+    improved, failed = False, False
+    evaluating, probing = due.evaluation and context.evaluate is not None, due.retention and context.retention
+    with averaged_weights(state.average, state.model) if evaluating or probing else nullcontext():
+        if evaluating:
+            progress, improved = _evaluate(context, progress, log)
+        if probing and context.retention is not None:
+            check = partial(context.retention.check, progress.step, log.retention)
+            failed = not context.parallel.run_inference(check)
+    return progress, improved, failed
+
+
+def _find_stop(context: TrainContext, signals: list[int]) -> Stop:
+    """Return what any process was asked to do: by its first signal, or by ``sft stop``, which the main one reads."""
+    request = requested_stop(context.directory) if context.world.is_main else StopRequest.none
+    first = next((number for number in signals if number != FINISH_SIGNAL), 0)
+    if first:
+        request = max(request, StopRequest.save)
+    if FINISH_SIGNAL in signals:
+        request = StopRequest.finish
+    request, first = context.world.all_reduce_max([request, first])
+    return Stop(StopRequest(request), first)
 
 
 def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | NullLog) -> tuple[TrainProgress, bool]:
@@ -160,9 +213,3 @@ def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | 
 def _is_due(every: int | None, plan: StepPlan, step: int) -> bool:
     """Return whether an action is due at ``step``: every ``every`` steps (None: every epoch) and at the end."""
     return step == plan.num_steps or (plan.is_epoch_end(step - 1) if every is None else step % every == 0)
-
-
-def _out_of_patience(context: TrainContext, progress: TrainProgress) -> bool:
-    """Return whether no evaluation was better than the best for ``trainer.patience`` evaluations."""
-    patience = context.config.trainer.patience
-    return patience is not None and progress.without_improvement >= patience

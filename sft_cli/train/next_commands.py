@@ -21,6 +21,13 @@ def print_next_commands(commands: Iterator[str]) -> None:
         say(f"{'' if number else 'next':<9} {line}")
 
 
+def print_stopped(directory: RunDir, step: int) -> None:
+    """Print that a run was stopped after a saved step, and what can be done with it."""
+    run = shlex.quote(str(directory.path))
+    say(f"stopped   after step {step}, saved; resume with: sft train --resume {run}")
+    say(f"          or end the run here, with its best weights: sft stop {run} --export")
+
+
 def next_commands(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
     """Yield the commands that can be run after this run."""
     run = shlex.quote(str(directory.path))

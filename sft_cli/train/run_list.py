@@ -1,8 +1,6 @@
 """The list of run directories: the state and the last results of each."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,12 @@ from typing import Any, Literal
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir, run_folders
 from sft_cli.train.checkpoints import checkpoint_dir
+from sft_cli.train.run_end import read_end
+from sft_cli.train.setup import run_lock
 
-RunState = Literal["finished", "running", "interrupted", "new"]
-"""Finished: there is a trained adapter or model. Interrupted: the run can be resumed. New: no step is done."""
+RunState = Literal["finished", "finished early", "running", "interrupted", "new"]
+"""Finished: there is a trained adapter or model. Finished early: the same, on request, before the last planned step.
+Interrupted: the run can be resumed. New: no step is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,10 @@ def summarize_run(run: RunDir) -> RunSummary:
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
     evaluated = [line for line in lines if line.get("eval")]
     checkpoints = checkpoint_dir.list_checkpoints(run.checkpoints)
-    if run.adapter.is_dir() or run.model.is_dir():
-        state: RunState = "finished"
-    elif _is_locked(run.path / ".lock"):
+    end = read_end(run)
+    if run.is_finished():
+        state: RunState = "finished early" if end is not None and end.reason == "finished early" else "finished"
+    elif run_lock.current_owner(run.lock) is not None:
         state = "running"
     else:
         state = "interrupted" if steps or checkpoints else "new"
@@ -100,22 +102,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 return
-
-
-def _is_locked(file: Path) -> bool:
-    """Return whether a process holds the lock of a run; on a disk without locks, whether the file names an owner."""
-    if not file.is_file():
-        return False
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return file.stat().st_size > 0
-    finally:
-        os.close(descriptor)
-    return False

@@ -36,6 +36,7 @@ from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
 from sft_cli.train.checkpoints.export import copy_data_files, export_model
 from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerprint
+from sft_cli.train.checkpoints.resume_point import check_run_length, find_resume_point
 from sft_cli.train.context import TrainContext
 from sft_cli.train.loop import TrainingInterrupted, train_loop
 from sft_cli.train.monitoring.best import TrainingSuites, describe_best, load_training_suites
@@ -44,17 +45,18 @@ from sft_cli.train.monitoring.notify import Notifier
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 from sft_cli.train.monitoring.suite_evaluator import SuiteEvaluator
-from sft_cli.train.next_commands import next_commands, print_next_commands
+from sft_cli.train.next_commands import next_commands, print_next_commands, print_stopped
 from sft_cli.train.oom_advice import OomPhase, translate_oom
 from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
+from sft_cli.train.run_end import write_end
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
 from sft_cli.train.setup.environment import describe_environment, prepare_machine, translate_missing_determinism
 from sft_cli.train.setup.run_directory import locked_run_dir
-from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
+from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings, num_steps
 from sft_cli.utils.atomic import write_atomic
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -107,6 +109,8 @@ def open_session(
     config = memory.micro_batch.resolve(config)
     probes = world.run_main_first(partial(prepare_probes, config, prepared.tokenizer_directory))
     world.run_collectively(partial(check_same_data, directory, prepared))
+    if resumed:
+        world.run_collectively(partial(check_run_length, directory, config, num_steps(config, examples)))
     with ExitStack() as stack:  # only rank 0 enters the lock, which creates or opens the directory
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
@@ -153,8 +157,8 @@ class TrainingSession:
         say(f"run       {directory.path}")
         values = describe_environment(self._machine.device, self._machine.dtype)
         write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
-        digests = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
-        data = {"prepared_dir": str(prepared.directory.resolve()), **digests}
+        data = {"prepared_dir": str(prepared.directory.resolve())}
+        data |= {key: prepared.manifest[key] for key in ("fingerprint", "content")}
         copy_data_files(directory, prepared)
         write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
 
@@ -163,7 +167,6 @@ class TrainingSession:
         set_seed(self._config.trainer.seed)
         with translate_oom(self._config, OomPhase.loading, self._model_path):
             self._build_context()
-        self._checkpoint = self._world.run_on_main(partial(checkpoint_dir.latest_valid, self._directory.checkpoints))
 
     def _build_context(self) -> None:
         """Set ``context`` and ``state``."""
@@ -195,11 +198,14 @@ class TrainingSession:
         if self._probes:
             guard = RetentionGuard(config, self._directory, model, accelerator, tokenizer, self._stop_ids, self._probes)
         optimizer = make_optimizer(model, trainer, config.adapter)
-        lr_schedule = make_lr_schedule(optimizer, trainer, plan.num_steps)
+        find = partial(find_resume_point, self._directory.checkpoints, trainer, plan.num_steps)
+        self._checkpoint, length = world.run_on_main(find)
+        lr_schedule = make_lr_schedule(optimizer, trainer, length)
         # evaluation_mode: accelerate adds autocast, but no wrapper for several processes; ParallelModel does that.
         wrapped = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
-        self.state = TrainState(wrapped, optimizer, lr_schedule, accelerator.scaler, make_weight_average(trainer))
+        average = make_weight_average(trainer)
+        self.state = TrainState(wrapped, optimizer, lr_schedule, accelerator.scaler, average, length)
         self.context = TrainContext(
             directory=self._directory,
             config=config,
@@ -258,7 +264,7 @@ class TrainingSession:
                 return train_loop(context, self.state, progress)
         except TrainingInterrupted as interruption:
             self._world.barrier()
-            say(f"stopped   after step {interruption.step}, saved; resume with: sft train --resume {run}")
+            print_stopped(self._directory, interruption.step)
             self.notifier.send(NotifyEvent.stopped, f"stopped by a signal after step {interruption.step}, saved")
             sys.exit(128 + interruption.signal)
         except RetentionFailed as failure:
@@ -273,11 +279,12 @@ class TrainingSession:
 
         The exported weights are those of the best evaluation (``trainer.keep_best``), or the average, or the last ones.
         """
-        context, state = self.context, self.state
-        if self._config.trainer.keep_best and progress.best_step not in (None, progress.step):
+        context, state, trainer = self.context, self.state, self._config.trainer
+        end = progress.end(trainer, context.plan.num_steps)
+        if (step := end.exported_step) != progress.step:
             figure = describe_best(context.best, progress.best_loss, progress.best_score)
-            say(f"best      step {progress.best_step} ({figure}); its weights are exported")
-            checkpoint.load_trained_weights(self._directory.checkpoints / f"step-{progress.best_step}", state.model)
+            say(f"best      step {step} ({figure}); its weights are exported")
+            checkpoint.load_trained_weights(self._directory.checkpoints / f"step-{step}", state.model)
         elif state.average is not None:
             say("average   the averaged weights are exported, not the last ones")
             state.average.copy_to(state.model)
@@ -286,7 +293,9 @@ class TrainingSession:
         frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
         write = partial(export_model, model, self._directory, self._stop_ids, self._config.model, frozen)
         with gathered_weights(model, context.parallel):
-            return self._world.run_on_main(write)
+            result = self._world.run_on_main(write)
+        self._world.run_on_main(partial(write_end, self._directory, end))
+        return result
 
     def compare(self) -> None:
         """Print the scores of the base and of the trained model, if ``eval.compare_after_training`` is set."""
@@ -296,11 +305,11 @@ class TrainingSession:
 
     def print_summary(self, progress: TrainProgress, result: Path) -> None:
         """Print the duration, the result, and the commands to run next."""
-        seconds = time.perf_counter() - self._started
-        finished = f"{counted(progress.step, 'step')} in {seconds:.0f} s"
+        seconds, held_out = time.perf_counter() - self._started, len(self._prepared.validation) > 0
+        planned = f" of {total:,} (early)" if progress.step < (total := self.context.plan.num_steps) else ""
+        finished = f"{counted(progress.step, 'step')}{planned} in {seconds:.0f} s"
         say(f"finished  {finished}: {result}")
         self.notifier.send(NotifyEvent.finished, f"finished {finished}", {"step": progress.step})
-        held_out = len(self._prepared.validation) > 0
         if (warning := self._evaluator.failure_warning()) is not None:
             say(f"warning: {warning}")
         print_next_commands(next_commands(self._config, self._directory, held_out=held_out))

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sft_cli.utils.processes import STOP_SIGNALS
+from sft_cli.utils.processes import FINISH_SIGNAL, STOP_SIGNALS
+
+HANDLED = (*STOP_SIGNALS, FINISH_SIGNAL)
+"""Signals that a run handles."""
 
 
 class StopRequested(KeyboardInterrupt):
@@ -40,7 +43,7 @@ class RaisingHandler:
 def raise_on_signal() -> Iterator[None]:
     """Raise ``StopRequested`` on a signal inside the block."""
     handler = RaisingHandler()
-    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in HANDLED}
     try:
         yield
     finally:
@@ -50,11 +53,11 @@ def raise_on_signal() -> Iterator[None]:
 
 @contextmanager
 def collect_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) in a list inside the block.
+    """Collect SIGTERM, SIGINT, SIGUSR1 (a scheduler's warning) and SIGQUIT (finish now) in a list inside the block.
 
     A second signal of the same kind goes to the previous handler.
     """
-    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    previous = {number: signal.getsignal(number) for number in HANDLED}
     outer = previous[signal.SIGTERM]
     caught = list(outer.numbers) if isinstance(outer, RaisingHandler) else []
 

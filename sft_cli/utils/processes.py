@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a run to save and stop."""
+FINISH_SIGNAL = signal.SIGQUIT
+"""Signal that asks a run to end now and export the best weights so far; Ctrl-\\ sends it."""
 PARENT_DIED = 1
 """Linux's PR_SET_PDEATHSIG; it stays set after exec."""
 

@@ -8,7 +8,8 @@ import pytest
 
 from sft_cli.cli import execute
 from sft_cli.errors import SftError
-from sft_cli.eval.chat import CHAT_COMMANDS, PROMPT
+from sft_cli.eval.chat.reading import PROMPT
+from sft_cli.eval.chat.session import CHAT_COMMANDS
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -32,7 +33,7 @@ def test_part_of_a_run_is_refused_with_the_command_for_the_run(run_of):
 
 def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):
     monkeypatch.setattr(
-        "sys.stdin", io.StringIO("What is the capital of Peru?\n\n/clear\nWhat is the capital of Cuba?\n")
+        "sys.stdin", io.StringIO("What is the capital of Peru?\n\n/reset\nWhat is the capital of Cuba?\n")
     )
     execute(["chat", str(run_of("lora"))])
     assert capsys.readouterr().out == "Lima\nHavana\n"
@@ -69,15 +70,15 @@ def test_a_conversation_that_fills_the_context_is_an_error(run_of):
 
 def test_commands_of_a_typed_conversation(typed):
     """Only the answers are on standard output; Ctrl-D and /exit end."""
-    answers, notes = typed("", "  ", "/help", PERU, "/clear", CUBA, "/exit", PERU)
+    answers, notes = typed("", "  ", "/help", PERU, "/reset", CUBA, "/exit", PERU)
     assert answers == "Lima\nHavana\n"
-    assert all(f"{name:<10}{meaning}" in notes for name, meaning in CHAT_COMMANDS.items())
+    assert all(f"{name:<9} {meaning}" in notes for name, meaning in CHAT_COMMANDS.items())
     assert notes.count(PROMPT) == 7
     assert typed(PERU)[0] == "Lima\n"
 
 
 def test_a_typed_message_that_fills_the_context_leaves_the_conversation_as_it_was(typed):
-    answers, notes = typed(PERU, "long " * 2000, "/clear", CUBA)
+    answers, notes = typed(PERU, "long " * 2000, "/reset", CUBA)
     assert answers == "Lima\nHavana\n"
     assert FULL.search(notes)
 
@@ -94,16 +95,19 @@ def test_ctrl_c_ends_the_answer_of_a_typed_conversation(run_of, capsys, monkeypa
     """What was written stays in the conversation; in a script it ends the command."""
     seen = []
 
-    def interrupted(model, tokenizer, prompt, stop_ids, max_new_tokens, on_text):
-        seen.append(tokenizer.decode(prompt))
-        on_text("Li")
-        raise KeyboardInterrupt
+    def put(streamer, value):
+        if streamer.next_tokens_are_prompt:
+            seen.append(streamer.tokenizer.decode(value.flatten()))
+            streamer.next_tokens_are_prompt = False
+        else:
+            streamer.on_finalized_text("Li")
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("sft_cli.eval.streaming.stream_answer", interrupted)
-    monkeypatch.setattr("sys.stdin", (Terminal if is_typed else io.StringIO)(f"{PERU}\n{CUBA}\n"))
+    monkeypatch.setattr("sft_cli.eval.streaming._CallbackStreamer.put", put)
+    monkeypatch.setattr("sys.stdin", (Terminal if is_typed else io.StringIO)(f"{PERU}\nCuba?\n"))
     assert execute(["chat", str(run_of("lora"))]) == (0 if is_typed else 130)
     assert len(seen) == 1 + is_typed
-    assert capsys.readouterr().out == ("Li\nLi\n" if is_typed else "Li")
+    assert capsys.readouterr().out == ("Li\nLi\n" if is_typed else "Li\n")
     assert not is_typed or "Li" in seen[1]
 
 

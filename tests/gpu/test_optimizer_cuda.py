@@ -8,7 +8,7 @@ from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.trainer import Average, OptimizerName, TrainerConfig
 from sft_cli.train.checkpoints import checkpoint
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
-from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule, planned_length
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.weight_average import make_weight_average
 
@@ -21,7 +21,13 @@ def begun(trainer: TrainerConfig, dtype: torch.dtype) -> TrainState:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 256)).to("cuda", dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
-    return TrainState(model, optimizer, make_lr_schedule(optimizer, trainer, STEPS), None, make_weight_average(trainer))
+    return TrainState(
+        model,
+        optimizer,
+        make_lr_schedule(optimizer, trainer, planned_length(trainer, STEPS)),
+        None,
+        make_weight_average(trainer),
+    )
 
 
 def train(given: TrainState, first: int, last: int) -> None:

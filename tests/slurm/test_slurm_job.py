@@ -162,7 +162,7 @@ def test_refusal_by_sbatch_is_printed_and_leaves_no_files(cluster, tmp_path, ove
     assert result.stdout == ""
     assert result.stderr == (
         f"error: sbatch: refused the job: {reason}\n"
-        "  fix: correct launcher.{partition,account,constraint,time,nodes,gpus,cpus,memory}, as in launcher.partition=NAME;"
-        " sinfo lists partitions and their limits\n"
+        "  fix: correct launcher.{partition,account,constraint,time,nodes,gpus,cpus,memory}, as in"
+        " launcher.partition=NAME; sinfo lists partitions and their limits\n"
     )
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["x"] * existing

@@ -6,7 +6,7 @@ from torch import nn
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.train.checkpoints.checkpoint import TrainState
-from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule, planned_length
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.weight_average import make_weight_average
 
@@ -33,7 +33,13 @@ def make_state(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> Tr
     torch.manual_seed(0)
     model = Toy(dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
-    return TrainState(model, optimizer, make_lr_schedule(optimizer, trainer, STEPS), None, make_weight_average(trainer))
+    return TrainState(
+        model,
+        optimizer,
+        make_lr_schedule(optimizer, trainer, planned_length(trainer, STEPS)),
+        None,
+        make_weight_average(trainer),
+    )
 
 
 def train(state: TrainState, first: int, last: int) -> None:

@@ -83,8 +83,8 @@ def test_resume_refuses_another_setting_and_accepts_a_layout_setting(runs):
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.max_steps=2")
     assert refused.value.fix == (
-        f"resume with its own settings: sft train --resume {done.path}; to end it early, use a saved step:"
-        f" sft eval {done.path} --step 4 (or chat, merge)"
+        f"sft train --resume {done.path}  # as planned\n"
+        f"sft stop {done.path} --export  # ends it now, with its best weights"
     )
     assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
     runs.resume("r", "speed.tokens_per_micro_batch=auto")

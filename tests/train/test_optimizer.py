@@ -11,7 +11,7 @@ from sft_cli.config.schema.trainer import Average, OptimizerName, Schedule, Trai
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
-from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule, planned_length
 from sft_cli.train.optimizers.optimizers import Lion, make_optimizer, optimizer_state_bytes
 from tests.train.optimizer_helpers import STEPS, make_state, train
 
@@ -22,7 +22,7 @@ def rates(**settings) -> list[float]:
     """Return the learning rate of each of 5 steps with lr 1."""
     config = TrainerConfig(lr=1.0, **settings)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config, AdapterConfig())
-    schedule = make_lr_schedule(optimizer, config, settings.pop("steps", 5))
+    schedule = make_lr_schedule(optimizer, config, planned_length(config, settings.pop("steps", 5)))
     result = []
     for _ in range(5):
         result.append(schedule.get_last_lr()[0])
@@ -90,7 +90,7 @@ def test_learning_rates(settings, expected):
 def test_every_step_has_a_positive_learning_rate(schedule, steps, warmup):
     config = TrainerConfig(lr=1.0, schedule=schedule, warmup_ratio=warmup, min_lr_ratio=0.0)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config, AdapterConfig())
-    course = make_lr_schedule(optimizer, config, steps)
+    course = make_lr_schedule(optimizer, config, planned_length(config, steps))
     for _ in range(steps):
         assert 0 < course.get_last_lr()[0] <= 1
         optimizer.step()

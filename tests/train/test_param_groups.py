@@ -8,7 +8,7 @@ from sft_cli.config.schema.trainer import OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.head.loss_model import build_loss_model
-from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule, planned_length
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.param_groups import base_parameter_names, is_matrix, parameter_groups
 from tests.train.optimizer_helpers import Toy, make_state, train
@@ -89,7 +89,7 @@ def test_lr_factor_scales_the_step(optimizer):
 def test_every_schedule_keeps_the_ratio_of_the_groups(schedule):
     config = TrainerConfig(lr=0.2, schedule=schedule, lr_factors={"embed": 0.25}, warmup_ratio=0.2)
     optimizer = make_optimizer(Toy(), config, AdapterConfig())
-    course = make_lr_schedule(optimizer, config, 5)
+    course = make_lr_schedule(optimizer, config, planned_length(config, 5))
     names = [group["name"] for group in optimizer.param_groups]
     for _ in range(5):
         rates = dict(zip(names, course.get_last_lr(), strict=True))

@@ -16,7 +16,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.console import say
 from sft_cli.distributed.process_group import World
 from sft_cli.errors import SftError
@@ -34,8 +35,10 @@ from sft_cli.train.checkpoints.checkpoint_adapter import write_adapter
 from sft_cli.train.checkpoints.optimizer_state import optimizer_from_tensors, optimizer_to_tensors
 from sft_cli.train.checkpoints.resume_check import check_same_run
 from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader, save_tensors
+from sft_cli.train.optimizers.lr_schedule import RunLength
 from sft_cli.train.optimizers.param_groups import trained_parameters
 from sft_cli.train.optimizers.weight_average import WeightAverage, copy_weights
+from sft_cli.train.run_end import EndReason, RunEnd
 from sft_cli.utils.atomic import apply_umask, fsync
 from sft_cli.utils.disks import translate_disk_errors
 from sft_cli.utils.hashing import sha256_of_file
@@ -73,16 +76,32 @@ class TrainProgress:
             say("best      trainer.best or its items changed: the evaluations before this step do not count")
         return TrainProgress(self.step, best_by=by)
 
+    def is_out_of_patience(self, trainer: TrainerConfig) -> bool:
+        """Return whether the held-out loss has not improved for ``trainer.patience`` evaluations."""
+        return trainer.patience is not None and self.without_improvement >= trainer.patience
+
+    def end(self, trainer: TrainerConfig, planned_steps: int) -> RunEnd:
+        """Return the end of the run if it ends here: the best weights (``trainer.keep_best``) or the last are exported.
+
+        Args:
+            trainer: The settings of the training loop.
+            planned_steps: Optimizer steps of the plan.
+        """
+        exported = self.step if self.best_step is None or not trainer.keep_best else self.best_step
+        reason: EndReason = "patience" if self.is_out_of_patience(trainer) else "finished early"
+        return RunEnd(self.step, planned_steps, exported, "completed" if self.step >= planned_steps else reason)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainState:
-    """The state that training changes and a checkpoint saves; ``average`` is None if the run keeps none."""
+    """The state that a checkpoint saves; ``average`` is None if the run keeps none, ``length`` is that of the plan."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     lr_schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
     average: WeightAverage | None = None
+    length: RunLength = field(default_factory=partial(RunLength, 0, 0))
 
 
 def save_checkpoint(
@@ -120,6 +139,7 @@ def save_checkpoint(
         save_file(_rng_tensors(generators), temporary / "rng.safetensors")
         saved = {
             "progress": {name: getattr(progress, name) for name in TrainProgress.__dataclass_fields__},
+            "length": asdict(state.length),
             "schedule": {k: v for k, v in state.lr_schedule.state_dict().items() if k != "lr_lambdas"},
             "optimizer": scalars,
             "scaler": state.scaler.state_dict() if state.scaler else None,
@@ -203,12 +223,27 @@ def load_checkpoint(directory: Path, state: TrainState, fingerprint: Mapping[str
         state.average.load(averages, saved["averaged_steps"], state.model)
     optimizer_from_tensors(state.optimizer, ShardedTensorReader(directory, "optimizer"), saved["optimizer"])
     state.lr_schedule.load_state_dict({**saved["schedule"], "lr_lambdas": [None] * len(state.lr_schedule.lr_lambdas)})
+    _set_learning_rates(state.lr_schedule)
     if state.scaler is not None and saved["scaler"]:
         state.scaler.load_state_dict(saved["scaler"])
     version, numbers, gauss = saved["python_rng"]
     random.setstate((version, tuple(numbers), gauss))
     _restore_rng(load_file(directory / "rng.safetensors"), rank)
     return TrainProgress(**saved["progress"])
+
+
+def _set_learning_rates(schedule: LambdaLR) -> None:
+    """Set the learning rates of the next step, which differ from the saved ones if the length of the run changed."""
+    pairs = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    schedule._last_lr = [rate * factor(schedule.last_epoch) for rate, factor in pairs]
+    for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
+        group["lr"] = rate
+
+
+def read_progress(directory: Path) -> tuple[TrainProgress, RunLength]:
+    """Return the progress of a checkpoint and the length that was planned when it was written."""
+    saved = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    return TrainProgress(**saved["progress"]), RunLength(**saved["length"])
 
 
 def load_trained_weights(directory: Path, model: nn.Module) -> None:

@@ -55,7 +55,14 @@ def export_model(
         for file in temporary.rglob("*"):
             if file.is_file():
                 fsync(file)
-        temporary.rename(final)
+        if final.exists():  # the run was extended
+            earlier = final.with_name(f".{final.name}.old.tmp")
+            shutil.rmtree(earlier, ignore_errors=True)
+            final.rename(earlier)
+            temporary.rename(final)
+            shutil.rmtree(earlier)
+        else:
+            temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final

@@ -1,14 +1,12 @@
 """Check that a resumed run has the settings and data that it began with, as far as they determine the result."""
 
-import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.validate import format_value
 from sft_cli.data.prepared import PreparedData
@@ -45,7 +43,8 @@ MAY_CHANGE = (
 """Keys that do not change the trained model: they may change on resuming."""
 
 LENGTH_KEYS = ("trainer.max_steps", "trainer.epochs")
-"""Keys that set the length of a run."""
+"""Keys that set the length of a run; they may change where the learning rate of the steps done does not depend on
+them, see ``resume_length``."""
 DATA_KEYS = ("data.", "clean.")
 """Groups of keys whose result, the prepared rows, must stay the same."""
 ROW_NEUTRAL_KEYS = ("data.workers", "data.budget.")
@@ -54,7 +53,8 @@ ROW_NEUTRAL_KEYS = ("data.workers", "data.budget.")
 
 def fixed_settings(config: Config) -> dict[str, Any]:
     """Return the plain values of the keys that determine the trained model, by dotted key."""
-    return {key: value for key, value in flatten_config(config).items() if not key.startswith(MAY_CHANGE)}
+    may_change = (*MAY_CHANGE, *LENGTH_KEYS)
+    return {key: value for key, value in flatten_config(config).items() if not key.startswith(may_change)}
 
 
 def flatten_config(config: Config) -> dict[str, Any]:
@@ -89,13 +89,15 @@ def check_same_run(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], 
     Raises:
         SftError: The keys that differ, with both values.
     """
-    differing = list(changed_settings(saved, now).items())
+    differing = [item for item in changed_settings(saved, now).items() if item[0] not in LENGTH_KEYS]
     if differing:
         shown = "; ".join(
             f"{key} was {format_value(old)}, is now {format_value(new)}" for key, (old, new) in differing[:5]
         )
         raise SftError(
-            where=str(where or run), problem=f"the run began with other settings: {shown}", fix=_fix(run, differing)
+            where=str(where or run),
+            problem=f"the run began with other settings: {shown}",
+            fix=f"resume with its own settings: sft train --resume {shlex.quote(str(run))}; or start a new run",
         )
 
 
@@ -142,25 +144,6 @@ def check_same_data(directory: RunDir, prepared: PreparedData) -> None:
             problem=f"the run began with other rows: {changed} changed since",
             fix=f"undo the change and resume, or start a new run with run_dir={new}",
         )
-
-
-def continue_command(run: RunDir, config: Config, words: Sequence[str]) -> str:
-    """Return the command that trains on from a finished run in a new run; ``words`` are further KEY=VALUE settings."""
-    config_file = shlex.quote(str(run.path / "config.yaml"))
-    start = f"model.path={run.model}" if config.adapter.kind in WHOLE else f"adapter.start_from={run.path}"
-    number = next(number for number in itertools.count(2) if not Path(f"{run.path}-{number}").exists())
-    settings = [start, f"run_dir={run.path}-{number}", *words]
-    return f"sft train recipe={config_file} {' '.join(map(shlex.quote, settings))}"
-
-
-def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
-    """Return the fix. Where only the length of the run differs, it also names a saved step to use instead."""
-    path = shlex.quote(str(run))
-    fix = f"resume with its own settings: sft train --resume {path}"
-    steps = [int(directory.name.removeprefix("step-")) for directory in run.glob("checkpoints/step-*")]
-    if steps and all(key in LENGTH_KEYS for key, _ in differing):
-        return f"{fix}; to end it early, use a saved step: sft eval {path} --step {max(steps)} (or chat, merge)"
-    return f"{fix}; or start a new run"
 
 
 def _as_json(value: Any) -> Any:

@@ -81,13 +81,13 @@ def _write_run_dir(run: RunDir, checkpoint: Path, exported: RunDir) -> None:
                 shutil.copy(file, temporary.path / file.name)
         shutil.copytree(run.tokenizer, temporary.tokenizer)
         truncate_after(temporary.metrics, checkpoint_dir.checkpoint_step(checkpoint))
-        _export(read_config(run.config), checkpoint, temporary)
+        export_checkpoint(read_config(run.config), checkpoint, temporary)
         temporary.path.rename(exported.path)
     finally:
         shutil.rmtree(temporary.path, ignore_errors=True)
 
 
-def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
+def export_checkpoint(config: Config, checkpoint: Path, run: RunDir) -> None:
     """Export a checkpoint into a run directory: build the model as for training and load the weights."""
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
     from sft_cli.model.adapter.warm_start import initial_adapters

@@ -1,6 +1,7 @@
 """Learning-rate schedules."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +12,33 @@ from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import Schedule, TrainerConfig
 
 
-def make_lr_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
+@dataclass(frozen=True, slots=True)
+class RunLength:
+    """The optimizer steps of a whole run, and those of its warm-up, which stay the same if the run is extended."""
+
+    num_steps: int
+    warmup_steps: int
+
+
+def planned_length(config: TrainerConfig, num_steps: int) -> RunLength:
+    """Return the length of a new run: the warm-up takes ``warmup_ratio`` of the steps, rounded up."""
+    return RunLength(num_steps, math.ceil(config.warmup_ratio * num_steps))
+
+
+def lr_factors(config: TrainerConfig, length: RunLength, steps: int) -> list[float]:
+    """Return the factors on the learning rate in the first ``steps`` steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=resolved(config.lr))
+    (factor,) = make_lr_schedule(optimizer, config, length).lr_lambdas
+    return [factor(step) for step in range(steps)]
+
+
+def make_lr_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, length: RunLength) -> LambdaLR:
     """Make the schedule ``trainer.schedule`` of transformers; it scales the learning rate of every parameter group.
 
-    The warm-up takes ``warmup_ratio`` of the steps, rounded up. In transformers it begins at 0 (wsd: at the minimum),
-    and the first step would have no effect; so a schedule with warm-up is shifted by one step.
+    In transformers the warm-up begins at 0 (wsd: at the minimum), and the first step would have no effect; so a
+    schedule with warm-up is shifted by one step.
     """
-    warmup = math.ceil(config.warmup_ratio * num_steps)
+    num_steps, warmup = length.num_steps, length.warmup_steps
     shift = 1 if warmup else 0
     name, arguments = _scheduler_arguments(config, num_steps, warmup)
     schedule = get_scheduler(

@@ -11,6 +11,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.train.run_end import clear_request, mark_extended
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.train.signals import StopRequested, raise_on_signal
 from sft_cli.utils.atomic import write_atomic
@@ -34,10 +35,12 @@ def locked_run_dir(directory: RunDir, config: Config, *, resumed: bool) -> Itera
     """
     if not resumed:
         directory = _create(directory, named=config.run_dir is not None)
-    with hold_run_lock(directory.path / ".lock"):
+    with hold_run_lock(directory.lock):
         if not resumed:
             require_unused_run_dir(directory)  # again: another process may have used it before this one locked it
+        mark_extended(directory)
         write_atomic(directory.config, dump_config(config))
+        clear_request(directory)  # of an earlier session
         try:
             with raise_on_signal():
                 yield directory

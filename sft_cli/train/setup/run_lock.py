@@ -20,10 +20,11 @@ from pathlib import Path
 from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.utils.disks import unused_path
-from sft_cli.utils.locks import lock
+from sft_cli.utils.locks import is_locked, lock
 
 HEARTBEAT_SECONDS = 10.0
 """Seconds after which the owner touches the file again."""
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 STALE_SECONDS = 60.0
 """Seconds without a touch after which an owner on another machine counts as ended; network disks cache for less."""
 
@@ -41,6 +42,32 @@ class LockOwner:
         return f"process {self.pid} on {self.host}"
 
 
+def current_owner(file: Path) -> LockOwner | None:
+    """Return the process that trains in a run directory; None if none does.
+
+    A process on another machine counts as training until its owner entry is removed: its lock may not be visible here.
+    """
+    if not file.is_file():
+        return None
+    owner = _read_owner(file)
+    if is_locked(file):
+        return owner or LockOwner("this machine", 0, "")
+    if owner is None or owner.host != socket.gethostname():
+        return owner
+    return owner if _is_alive(owner) else None
+
+
+def _is_alive(owner: LockOwner) -> bool:
+    """Return whether a process of this machine still runs, for disks without locks; its pid may have been reused."""
+    import psutil
+
+    try:
+        began = psutil.Process(owner.pid).create_time()
+    except psutil.Error:
+        return False
+    return began <= time.mktime(time.strptime(owner.since[:19], TIME_FORMAT)) + 1
+
+
 @contextmanager
 def hold_run_lock(file: Path) -> Iterator[None]:
     """Hold the lock of a run directory for the block; ``file`` is created if needed.
@@ -54,7 +81,7 @@ def hold_run_lock(file: Path) -> Iterator[None]:
         previous = _read_owner(file)
         if previous is not None and not (supports_locks and previous.host == socket.gethostname()):
             _wait_until_stale(previous, file)
-        owner = LockOwner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z"))
+        owner = LockOwner(socket.gethostname(), os.getpid(), time.strftime(f"{TIME_FORMAT} %z"))
         _overwrite(descriptor, json.dumps(asdict(owner)) + "\n")
         try:
             with _heartbeat(descriptor):
@@ -71,6 +98,21 @@ def _try_lock(descriptor: int, file: Path) -> bool:
         return lock(descriptor)
     except BlockingIOError as error:
         raise _in_use_error(file, _read_owner(file)) from error
+
+
+class OwnerWatch:
+    """Watches whether the owner of a run directory still touches the lock file; clocks are not compared."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._touch, self._seen = _mtime_ns(file), time.monotonic()
+
+    def is_stale(self) -> bool:
+        """Return whether the file has not been touched for ``STALE_SECONDS``."""
+        touch = _mtime_ns(self._file)
+        if touch != self._touch:
+            self._touch, self._seen = touch, time.monotonic()
+        return time.monotonic() - self._seen > STALE_SECONDS
 
 
 def _wait_until_stale(owner: LockOwner, file: Path) -> None:
