@@ -1,6 +1,5 @@
 """One training session: from a config and prepared data to a run directory with a trained adapter or model."""
 
-import json
 import shlex
 import sys
 import time
@@ -22,7 +21,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.tracking import NotifyEvent
-from sft_cli.console import counted, keep_in, say
+from sft_cli.console import counted, say
 from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
 from sft_cli.model.adapter.warm_start import initial_adapters
@@ -34,7 +33,7 @@ from sft_cli.prepare.prepare import prepare_data
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
-from sft_cli.train.checkpoints.export import copy_data_files, export_model
+from sft_cli.train.checkpoints.export import export_model
 from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerprint
 from sft_cli.train.checkpoints.resume_point import check_run_length, find_resume_point
 from sft_cli.train.context import TrainContext
@@ -54,10 +53,9 @@ from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.run_end import write_end
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
-from sft_cli.train.setup.environment import describe_environment, prepare_machine, translate_missing_determinism
-from sft_cli.train.setup.run_directory import locked_run_dir
+from sft_cli.train.setup.environment import prepare_machine, translate_missing_determinism
+from sft_cli.train.setup.run_directory import describe_run, locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings, num_steps
-from sft_cli.utils.atomic import write_atomic
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -115,7 +113,7 @@ def open_session(
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
         session = TrainingSession(config, prepared, directory, machine, memory.recompute, probes, suites)
-        world.run_on_main(session.describe)
+        world.run_on_main(partial(describe_run, directory, prepared, machine))
         yield session
 
 
@@ -149,18 +147,6 @@ class TrainingSession:
         self._base_scores: dict[str, Any] | None = None
         self._checkpoint: Path | None = None
         self.notifier = Notifier(config, directory, active=self._world.is_main)
-
-    def describe(self) -> None:
-        """Write the files that exist before training: versions, data, and the tokenizer for serving."""
-        directory, prepared = self._directory, self._prepared
-        keep_in(directory.console)
-        say(f"run       {directory.path}")
-        values = describe_environment(self._machine.device, self._machine.dtype)
-        write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
-        data = {"prepared_dir": str(prepared.directory.resolve())}
-        data |= {key: prepared.manifest[key] for key in ("fingerprint", "content")}
-        copy_data_files(directory, prepared)
-        write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
 
     def build(self) -> None:
         """Load the model, make the optimizer and the schedule, and find the checkpoint to resume from."""

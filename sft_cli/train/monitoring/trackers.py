@@ -182,7 +182,7 @@ def _open_wandb(config: Config, directory: RunDir) -> Tracker:
     import wandb
     from accelerate.tracking import WandBTracker
 
-    mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
     settings = wandb.Settings(
         console="off", save_code=False, disable_git=True, silent=True, x_disable_stats=True, x_disable_meta=True,
         x_disable_machine_info=True, x_save_requirements=False, mode=mode,
