@@ -165,14 +165,18 @@ def test_several_lines_are_one_message():
     assert list(reading.messages(lines)) == ["one", "first\n\n  second", "a \nb", "c", "", "open"]
 
 
+def test_ctrl_c_discards_a_message_that_has_begun():
+    assert list(reading.messages(['"""first', None, "second", "a \\", None, "third"])) == ["second", "third"]
+
+
 def test_a_terminal_breaks_answers_between_words(monkeypatch, capsys):
     monkeypatch.setattr(display.text_layout, "terminal_width", lambda _: 12)
     writer = display.AnswerWriter()
-    for piece in ("The cap", "ital of ", "Peru\nis Li", "ma, ", "averyveryverylongword"):
+    for piece in ("\n", "The cap", "ital of ", "Peru\nis Li", "ma, ", "averyveryverylongword"):
         writer.write(piece)
     writer.close()
     assert capsys.readouterr().out == "The capital \nof Peru\nis Lima, \naveryveryverylongword\n"
-    assert writer.text == "The capital of Peru\nis Lima, averyveryverylongword"
+    assert writer.text == "\nThe capital of Peru\nis Lima, averyveryverylongword"
 
 
 def test_two_answers_next_to_each_other(monkeypatch, capsys):

@@ -24,12 +24,19 @@ def note(text: str) -> None:
 
 
 class AnswerWriter:
-    """Writes the pieces of one answer to standard output; a terminal breaks lines between words."""
+    """Writes the pieces of one answer to standard output.
 
-    def __init__(self) -> None:
+    A terminal breaks lines between words, and does not show line breaks before the first word.
+
+    Args:
+        label: Text before the answer.
+    """
+
+    def __init__(self, label: str = "") -> None:
         self._width = text_layout.terminal_width(sys.stdout)
-        self._column, self._waiting = 0, ""
+        self._column, self._waiting, self._begun = len(label), "", False
         self.text = ""
+        sys.stdout.write(label)
 
     def write(self, piece: str) -> None:
         """Write a piece; on a terminal its last word waits until it is complete."""
@@ -44,13 +51,16 @@ class AnswerWriter:
 
     def close(self) -> None:
         """Write what waits and end the line."""
-        if self._width is not None and self._waiting:
+        if self._width is not None and self._waiting.strip():
             self._put(self._waiting, self._width)
         sys.stdout.write("\n")
         sys.stdout.flush()
 
     def _put(self, part: str, width: int) -> None:
         """Write a word, spaces or the end of a line."""
+        self._begun = self._begun or not part.isspace()
+        if not self._begun:
+            return
         shown = escape_control(part)
         size = text_layout.display_width(shown)
         if part == "\n":
@@ -73,7 +83,9 @@ def can_show_side_by_side() -> bool:
 def print_side_by_side(titles: Sequence[str], texts: Sequence[str]) -> None:
     """Print two texts in columns."""
     size = ((text_layout.terminal_width(sys.stdout) or SIDE_BY_SIDE) - 3) // 2
-    columns = [[title, *_lines(escape_control(text), size)] for title, text in zip(titles, texts, strict=True)]
+    columns = [
+        [title, *_lines(escape_control(text).strip("\n"), size)] for title, text in zip(titles, texts, strict=True)
+    ]
     height = max(len(column) for column in columns)
     for row in zip(*[column + [""] * (height - len(column)) for column in columns], strict=True):
         left, right = row

@@ -10,11 +10,17 @@ PROMPT, MORE = "> ", ". "
 QUOTES = '"""'
 
 
-def messages(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the messages in lines: several lines between triple quotes, or joined by a backslash at their end."""
+def messages(lines: Iterable[str | None]) -> Iterator[str]:
+    """Yield the messages in lines: several lines between triple quotes, or joined by a backslash at their end.
+
+    None in place of a line discards the message that has begun.
+    """
     parts: list[str] = []
     quoted = False
     for line in lines:
+        if line is None:
+            parts, quoted = [], False
+            continue
         text = line.rstrip("\r\n")
         if not parts and not quoted and text.lstrip().startswith(QUOTES):
             text, quoted = text.lstrip().removeprefix(QUOTES), True
@@ -48,8 +54,8 @@ class TypedLines:
         """Show the prompt of a new message before the next line."""
         self._begins = True
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield the lines until Ctrl-D; Ctrl-C empties the line."""
+    def __iter__(self) -> Iterator[str | None]:
+        """Yield the lines until Ctrl-D; after Ctrl-C None, which discards the message."""
         while True:
             prompt = PROMPT if self._begins else MORE
             self._begins = False
@@ -63,4 +69,4 @@ class TypedLines:
             except KeyboardInterrupt:
                 note("\nCtrl-D or /exit ends")
                 self._begins = True
-                yield ""
+                yield None

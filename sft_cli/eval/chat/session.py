@@ -1,6 +1,5 @@
 """A conversation: messages, commands, and the answers of a model and its base."""
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -146,10 +145,9 @@ class ChatSession:
         """Generate and print an answer, or only return it if two are printed side by side; None without comparison."""
         if base and not self._options.compare:
             return None
-        writer = AnswerWriter()
         silent = self._options.compare and can_show_side_by_side()
-        if self._options.compare and not silent:
-            sys.stdout.write("base      " if base else "tuned     ")
+        label = ("base      " if base else "tuned     ") if self._options.compare else ""
+        writer = AnswerWriter("" if silent else label)
         pieces: list[str] = []
         write = pieces.append if silent else writer.write
         answer = self._model.answer(messages, write, number=self._answers, base=base, temperature=temperature)
@@ -158,7 +156,8 @@ class ChatSession:
         if answer.interrupted and not self._is_typed:
             raise KeyboardInterrupt
         if answer.cut:
-            note(f"warning: the answer was cut after eval.max_new_tokens={len(answer.ids)}")
+            whose = "base model's " if base else ""
+            note(f"warning: the {whose}answer was cut after eval.max_new_tokens={len(answer.ids)}")
         if not base:
             self._last_ids = answer.ids
         return "".join(pieces) if silent else writer.text
