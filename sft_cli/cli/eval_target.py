@@ -185,7 +185,7 @@ def _evaluate_run(directory: "RunDir", trained: "Config", config: "Config", want
     with joined_processes(config) as main_first:
         chosen = evaluates_heldout(config.eval)
         rows = main_first(partial(select_rows, directory, trained, config)) if chosen else None
-        suites = main_first(partial(_checked_suites, config.eval))
+        suites = main_first(partial(_checked_suites, config.eval, directory))
         status("loading   torch and the model's configuration")
         with slow_imports():
             from sft_cli.eval.evaluated import evaluated_run
@@ -213,7 +213,7 @@ def _evaluate_checkpoints(
     from sft_cli.suites.chosen import evaluates_heldout
 
     rows = select_rows(directory, trained, config) if evaluates_heldout(config.eval) else None
-    suites = _checked_suites(config.eval)
+    suites = _checked_suites(config.eval, directory)
     status("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.eval.session import NamedRows
@@ -247,12 +247,18 @@ def _evaluate_bare(model: "BareModel", config: "Config", *, compare: bool) -> li
     return beyond
 
 
-def _checked_suites(config: "EvalConfig") -> "list[LoadedSuite]":
-    """Return the chosen suites; wrong limits and unknown tasks are refused before the model is loaded."""
+def _checked_suites(config: "EvalConfig", run: "RunDir | None" = None) -> "list[LoadedSuite]":
+    """Return the chosen suites; wrong limits and unknown tasks are refused before the model is loaded.
+
+    Args:
+        config: The settings of the evaluation.
+        run: The run whose rows suites may be made of; None for a model without one.
+    """
     from sft_cli.eval.drift_limits import check_limits
+    from sft_cli.eval.memorisation import memorisation_suites
     from sft_cli.suites.chosen import chosen_suites
 
-    suites = chosen_suites(config)
+    suites = [*chosen_suites(config), *memorisation_suites(run, config)]
     check_limits(config.limits)
     if config.lm_eval.tasks:
         from sft_cli.eval.harness import task_manager

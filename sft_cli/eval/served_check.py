@@ -32,6 +32,9 @@ def check_served(typed: str, config: EvalConfig, *, compare: bool) -> None:
     if likelihoods := [name for name, suite in config.suites.items() if suite.kind in LIKELIHOODS]:
         problem = f"a server gives no log-likelihoods, which are measured by {', '.join(likelihoods)}"
         raise SftError(where="eval.engine=openai", problem=problem, fix=fix)
+    if continued := [name for name, suite in config.suites.items() if suite.kind is SuiteKind.memorisation]:
+        problem = f"a server continues no begun answers, which are asked for by {', '.join(continued)}"
+        raise SftError(where="eval.engine=openai", problem=problem, fix=fix)
     if texts := [name for name, suite in config.suites.items() if suite.format is SuiteFormat.text]:
         problem = f"a server is asked by messages, but these suites are plain text (format=text): {', '.join(texts)}"
         raise SftError(where="eval.engine=openai", problem=problem, fix=fix)

@@ -37,7 +37,7 @@ def measure_overlap(run: RunDir, data_dir: str | None, suites: Collection[str]) 
         data_dir: ``eval.data_dir``.
         suites: Names of the suites to print; empty: all.
     """
-    records = read_results(run)
+    records = [record for record in read_results(run) if not _is_own_rows(record)]
     prepared = stored_run_data(run) if records else None
     if prepared is None:
         if records:
@@ -107,6 +107,11 @@ def _summary(record: SuiteRecord, overlapping: Mapping[str, tuple[float, str]]) 
         "rule": dict(RULE),
         "clean": scores,
     }
+
+
+def _is_own_rows(record: SuiteRecord) -> bool:
+    """Return whether the items are rows of the run itself."""
+    return record.definition.get("definition", {}).get("kind") == "memorisation"
 
 
 def _is_text(record: SuiteRecord) -> bool:

@@ -19,14 +19,14 @@ def evaluates_heldout(config: EvalConfig) -> bool:
 
 
 def chosen_suites(config: EvalConfig) -> list[LoadedSuite]:
-    """Return the chosen suites with their items, except that of held-out rows; each has a scorer.
+    """Return the chosen suites with their items, except those of the run's own rows; each has a scorer.
 
     Raises:
         SftError: A suite cannot be loaded or scored.
     """
     found = []
     for name, suite in config.suites.items():
-        if suite.kind is SuiteKind.heldout:
+        if suite.kind in (SuiteKind.heldout, SuiteKind.memorisation):
             continue
         scorer = suite_scorer(name, suite) if suite.kind is SuiteKind.generate else None
         loaded = load_any_suite(name, suite, config.data_dir, config.limit)

@@ -38,6 +38,8 @@ class SuiteItem:
         tools: Schemas of the tools; None without tools.
         plain: Id of the item with the unchanged question, of which this is a variant; empty without variants.
         after: Id of the item that this one continues; its own answer takes the place of the message before the last.
+        prompt_ids: Ids of the prompt, where they are not encoded from the conversation.
+        expected_ids: Ids whose first ones are compared with those of the answer; empty: none are.
     """
 
     item: Item
@@ -47,6 +49,8 @@ class SuiteItem:
     tools: tuple[Message, ...] | None = None
     plain: str = ""
     after: str = ""
+    prompt_ids: tuple[int, ...] = ()
+    expected_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

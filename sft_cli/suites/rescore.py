@@ -10,6 +10,7 @@ from sft_cli.console import say, table
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.suites.items import LoadedSuite
+from sft_cli.suites.memorisation import answered_suite
 from sft_cli.suites.results import SuiteResults
 from sft_cli.suites.score_table import metric_table
 from sft_cli.suites.scores import score_suite
@@ -79,6 +80,8 @@ def load_answered(
         SftError: The items are not found, or they are other ones.
     """
     name = str(record["suite"])
+    if definition.kind is SuiteKind.memorisation:
+        return answered_suite(name, definition, results.read_answers(), record["data"]["fingerprint"])
     suite = load_any_suite(name, definition, data_dir, record["data"]["rows"])
     ids = json_digest([entry.item.id for entry in suite.items])
     if (suite.fingerprint, ids) != (record["data"]["fingerprint"], record["data"]["ids"]):

@@ -13,6 +13,7 @@ from sft_cli.scoring.text_perplexity import bits_per_byte
 from sft_cli.scoring.types import Answer, Item, Scorer, Verdict
 from sft_cli.suites.choices import score_choices
 from sft_cli.suites.items import LoadedSuite, SuiteItem
+from sft_cli.suites.memorisation import memorisation_verdict, memorised
 from sft_cli.suites.scorers import suite_scorer
 from sft_cli.suites.texts import text_metrics
 from sft_cli.suites.variant_scores import variant_scores
@@ -51,6 +52,7 @@ def score_suite(suite: LoadedSuite, records: Sequence[Mapping[str, Any]]) -> Sco
         "metrics": {
             **_metrics(chosen, values),
             **(text_metrics(records) if is_text else {}),
+            **(memorised(records) if suite.config.kind is SuiteKind.memorisation else {}),
             **{name: _figure(value, None, None, len(values), None) for name, value in summary.items()},
         },
         "by_tag": _by_tag(chosen, values),
@@ -77,6 +79,8 @@ def _answer(record: Mapping[str, Any]) -> Answer:
 
 def _verdict(scorer: Scorer | None, entry: SuiteItem, record: Mapping[str, Any]) -> Verdict:
     """Return the verdict of a line of answers."""
+    if "expected_tokens" in record:
+        return memorisation_verdict(record)
     if "nats" in record:
         return Verdict({"bits_per_byte": bits_per_byte(record["nats"], record["scored_bytes"])})
     if scorer is None:

@@ -35,8 +35,8 @@ def _check_names(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(key, problem, f"remove {name} from {key}")
         elif suite is None:
             yield ConfigError(key, f"{key} names {name!r}, which is not in eval.suites", _suite_fix(name, suites))
-        elif suite.kind is SuiteKind.perplexity:
-            problem = f"{key} names {name}, the perplexity of a text, which is measured after training"
+        elif suite.kind in (SuiteKind.perplexity, SuiteKind.memorisation):
+            problem = f"{key} names {name}, a suite of {suite.kind.value}, which is measured after training"
             yield ConfigError(key, problem, f"remove {name} from {key}, and evaluate the run: sft eval RUN eval={name}")
         elif suite.kind is SuiteKind.generate and list(suite.scorers) == UNSCORED:
             problem = f"{key} names {name}, whose answers only a judge can score"

@@ -190,6 +190,10 @@ def unused_suite_keys(config: EvalConfig, explicit: Collection[str]) -> Iterator
         others = (*(_OF_GENERATION if suite.kind is SuiteKind.choices else _OF_CHOICES), *_OF_TEXTS)
         if suite.kind is SuiteKind.perplexity:
             others = (*_OF_CHOICES, *_OF_GENERATION, *_NOT_OF_TEXTS, *_OF_VARIANTS)
+        if suite.kind is SuiteKind.memorisation:
+            read = ("seed", "max_new_tokens")
+            others = (*_OF_CHOICES, *_OF_GENERATION, *_OF_TEXTS, *_NOT_OF_TEXTS, *_OF_VARIANTS, "path", "file")
+            others = tuple(field for field in others if field not in read)
         if suite.kind is SuiteKind.heldout:
             others = (*_OF_CHOICES, *_OF_GENERATION, *_OF_TEXTS, "path", "prompt", "limit", *_OF_VARIANTS)
         for field in others:

@@ -13,6 +13,7 @@ class SuiteKind(str, Enum):
     generate = "generate"
     choices = "choices"
     perplexity = "perplexity"
+    memorisation = "memorisation"
 
 
 class SuiteFormat(str, Enum):
@@ -77,7 +78,8 @@ class SuiteConfig:
 
     kind: SuiteKind = SuiteKind.generate
     """heldout: loss and exact match on the run's held-out rows; generate: answers; choices: the likelihood of each;
-    perplexity: that of a plain text, in bits per byte as well."""
+    perplexity: that of a plain text, in bits per byte as well; memorisation: trained answers, continued from their
+    first half."""
     version: int = bounded(1, ge=1)
     """Increased whenever the items or the scores of the same answers change."""
     source: str = ""

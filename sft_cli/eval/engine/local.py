@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from torch import nn
@@ -72,7 +73,7 @@ def _answer_batches(
     # The samples of an item have one prompt, unless it continues their own answers.
     keys = [(entry.item.id, sample if entry.after else 0) for entry, sample in pending]
     entries = {key: entry for key, (entry, _) in zip(keys, pending, strict=True)}
-    ids = {key: engine.prompts.prompt_ids(entry, config.format) for key, entry in entries.items()}
+    ids = {key: entry.prompt_ids or engine.prompts.prompt_ids(entry, config.format) for key, entry in entries.items()}
     texts = {key: engine.prompts.prompt_text(entry, config.format) for key, entry in entries.items()}
     settings = GenerationSettings(
         stop_ids=engine.stop_ids,
@@ -111,6 +112,19 @@ def _answer_record(
         "stopped": answer.stopped or bool(ended),
         "num_tokens": len(answer.ids) + answer.stopped,
         "cut": answer.truncated,
+        **(_matched(entry, answer) if entry.expected_ids else {}),
+    }
+
+
+def _matched(entry: SuiteItem, answer: GeneratedAnswer) -> dict[str, Any]:
+    """Return how many tokens of an answer are those expected, before the first other one."""
+    pairs = zip(entry.expected_ids, answer.ids, strict=False)
+    matched = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return {
+        "where": entry.where,
+        "expected": entry.item.target[0],
+        "expected_tokens": len(entry.expected_ids),
+        "matched_tokens": matched,
     }
 
 
