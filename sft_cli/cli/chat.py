@@ -85,7 +85,9 @@ def chat(
     target = open_target(run, directory, overrides or [], config_dir or [])
     if compare is not None and target.run is None:
         problem = "only a run or a saved step of one is compared with its base"
-        raise SftError(where="--compare", problem=problem, fix="remove --compare, or name the run")
+        raise SftError(
+            where="--compare", problem=problem, fix="remove --compare, or talk to the run: sft chat RUN --compare base"
+        )
     with slow_imports():
         from sft_cli.eval.chat.converse import converse
         from sft_cli.eval.chat.model import ChatModel, Drawing
@@ -113,7 +115,7 @@ def _read_tools(file: Path) -> list[dict[str, Any]]:
         tools = json.loads(file.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         problem = error.strerror or "cannot be read"
-        raise SftError(where=f"--tools {file}", problem=problem, fix="name a JSON file with a list of tools") from error
+        raise SftError(where=f"--tools {file}", problem=problem, fix=fix) from error
     except ValueError as error:
         raise SftError(where=f"--tools {file}", problem=f"it is not JSON: {error}", fix=fix) from error
     named = isinstance(tools, list) and all(isinstance(tool, dict) and _has_name(tool) for tool in tools)

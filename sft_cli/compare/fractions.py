@@ -117,7 +117,7 @@ def _read(run: RunDir, metric: str) -> FractionRun:
     data = read_yaml(run.config).get("data", {})
     sources = run.read_json(run.manifest)["mix"]["sources"] if run.manifest.is_file() else None
     if not sources:
-        fix = "train it again with this version"
+        fix = "train it again: sft train recipe=NAME data.fraction=0.5"
         raise SftError(where=str(run.manifest), problem="the file that counts the training rows is missing", fix=fix)
     rows = sum(source["distinct_rows"] for source in sources.values())
     value, scores, clusters = _loss(run) if metric == LOSS else _suite_scores(run, metric)
@@ -174,7 +174,7 @@ def _common_items(runs: Sequence[FractionRun]) -> list[str]:
     """Return the items that all runs answered, in the order of the first."""
     ids = [id for id in runs[0].scores if all(id in run.scores for run in runs)]
     if not ids:
-        fix = "evaluate them on the same file"
+        fix = "evaluate all of them with the same suite: sft eval RUN eval=SUITE"
         raise SftError(where="sft compare --fractions", problem="the runs answered no item in common", fix=fix)
     return ids
 

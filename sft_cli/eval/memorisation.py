@@ -1,6 +1,7 @@
 """The suite of memorisation: the model continues answers from their first half. Does not import torch."""
 
 import random
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -45,7 +46,7 @@ def memorisation_suites(run: RunDir | None, config: EvalConfig) -> list[LoadedSu
         raise SftError(
             where="eval.suites." + next(iter(chosen)),
             problem="the training data of the run no longer exist, so that no trained answer is known",
-            fix="choose other suites, or prepare the data again at the same place: sft prepare",
+            fix=f"sft eval {shlex.quote(str(run.path))} eval=heldout, which prepares them again",
         )
     return [_suite(run, prepared, name, suite, config.limit) for name, suite in chosen.items()]
 

@@ -98,7 +98,7 @@ def select_bare_rows(model: str, config: Config) -> EvalRows:
     """
     if not config.data.mix:
         name = shlex.quote(model)
-        fix = f"name rows or suites: sft eval {name} {DATA_OPTION}, or sft eval {name} eval=SUITE"
+        fix = f"sft eval {name} {DATA_OPTION}, or sft eval {name} eval=SUITE"
         raise SftError(where=model, problem="a model that no run belongs to has no held-out rows", fix=fix)
     check_required(config, "eval")
     prepared = prepare_data(replace(config, prepared_dir=None), training=False)

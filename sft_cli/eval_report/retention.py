@@ -107,7 +107,7 @@ def _scores(run: RunDir, records: Sequence[SuiteRecord], name: str) -> list[Reta
     if metric and metric not in metrics:
         known = ", ".join(f"{suite}.{found}" for found in metrics) or "none"
         problem = f"the suite has no such metric of its items (it has {known})"
-        raise SftError(where=f"eval.retention: {name}", problem=problem, fix=f"name one of these, or only {suite}")
+        raise SftError(where=f"eval.retention: {name}", problem=problem, fix=f"eval.retention=[{suite}]")
     found = [_score(record, base, one) for one in ([metric] if metric else metrics)]
     return [score for score in found if score is not None]
 

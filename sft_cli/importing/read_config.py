@@ -74,10 +74,14 @@ def _read(given: str) -> ForeignConfig:
     name = display_name(file)
     if file.is_dir():
         files = sorted(path for path in file.iterdir() if path.suffix in (".yaml", ".yml"))
-        fix = f"name a file: sft import {shell_quote(str(files[0]))}" if files else "name a file in it"
+        fix = (
+            f"name a file: sft import {shell_quote(str(files[0]))}"
+            if files
+            else "sft import FILE, a config of axolotl, LLaMA-Factory or TRL"
+        )
         raise SftError(where=name, problem="it is a directory, not a config", fix=fix)
     if not exists:
-        fix = 'check the path; a line of arguments is written in quotes: sft import "trl sft --model_name_or_path …"'
+        fix = 'correct the path; a line of arguments is written in quotes: sft import "trl sft --model_name_or_path …"'
         raise SftError(where=name, problem="the file does not exist", fix=fix)
     return _read_file(file, name)
 
@@ -93,7 +97,9 @@ def _read_file(file: Path, name: str) -> ForeignConfig:
         return read_command(_text(file, name), name, file.parent)
     values = _json(file, name) if file.suffix == ".json" else read_yaml(file)
     if not values:
-        raise SftError(where=name, problem="it is empty", fix="name a config of axolotl, LLaMA-Factory or TRL")
+        raise SftError(
+            where=name, problem="it is empty", fix="sft import FILE, a config of axolotl, LLaMA-Factory or TRL"
+        )
     return ForeignConfig(name, {str(key): value for key, value in values.items()}, folder=file.parent)
 
 

@@ -29,7 +29,7 @@ def _check_names(config: Config) -> Iterator[ConfigError]:
     for name in dict.fromkeys(names):
         suite = suites.get(name)
         if names.count(name) > 1:
-            yield ConfigError(key, f"{key} names {name} twice", "name it once")
+            yield ConfigError(key, f"{key} names {name} twice", f"{key}=[{','.join(dict.fromkeys(names))}]")
         elif name == HELD_OUT or (suite is not None and suite.kind is SuiteKind.heldout):
             problem = f"{key} names {name}, but held-out rows are always evaluated during training if there are any"
             yield ConfigError(key, problem, f"remove {name} from {key}")

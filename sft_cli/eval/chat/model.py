@@ -62,7 +62,7 @@ class ChatModel:
             [{"role": "user", "content": MARK}]
         ):
             problem = "the chat template of the model does not show tools"
-            raise SftError(where="--tools", problem=problem, fix="remove --tools, or name a model with tools")
+            raise SftError(where="--tools", problem=problem, fix="remove --tools")
         if target.run is not None:
             self._model: nn.Module = load_evaluated(evaluated_run(target.run, config), config, machine)
         elif target.adapter is not None:

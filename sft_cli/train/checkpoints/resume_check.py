@@ -97,7 +97,8 @@ def check_same_run(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], 
         raise SftError(
             where=str(where or run),
             problem=f"the run began with other settings: {shown}",
-            fix=f"resume with its own settings: sft train --resume {shlex.quote(str(run))}; or start a new run",
+            fix=f"resume with its own settings: sft train --resume {shlex.quote(str(run))};"
+            " or start a new run: sft train recipe=NAME run_dir=DIR",
         )
 
 
