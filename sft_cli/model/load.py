@@ -46,6 +46,8 @@ from sft_cli.progress import status
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn"}
+"""Modules that pip knows by another name."""
 MISSING_LIBRARY = re.compile(r"requires the (\w+) library")
 
 
@@ -251,10 +253,11 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
             return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except ImportError as error:
         library = MISSING_LIBRARY.search(str(error))
+        package = DISTRIBUTIONS.get(library[1], library[1]) if library else "NAME"
         raise SftError(
             where=f"model type {config.model_type}",
             problem=str(error).strip().splitlines()[0],
-            fix=f"pip install {library[1]}" if library else "install the library that it names",
+            fix=f"pip install {package}",
         ) from error
     except MODEL_CODE_ERRORS as error:
         raise SftError(

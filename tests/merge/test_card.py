@@ -51,15 +51,15 @@ CONFIG = Config(
 @pytest.mark.parametrize(("name", "expected"), [("alpaca_qlora", "alpaca_qlora"), ("run", None)])
 def test_the_title_is_the_name_of_the_run(run, tmp_path, name, expected):
     """A run without a name has the name of its directory."""
-    moved = RunDir(run.path.rename(tmp_path.with_name(f"{tmp_path.name}-support-bot")))
+    moved = RunDir(run.path.rename(tmp_path / "support-bot"))
     assert f"\n# {expected or moved.path.name}\n" in render_card(moved, replace(CONFIG, run_name=name), MERGED)
 
 
 @pytest.fixture
 def run(tmp_path) -> RunDir:
     """Write the files of a run directory that the card reads, with a different number in each field."""
-    run = RunDir(tmp_path)
-    run.adapter.mkdir()
+    run = RunDir(tmp_path / "run")
+    run.adapter.mkdir(parents=True)
     run.eval.mkdir()
     split = {"examples": 900, "tokens": 123456, "trained_tokens": 45678}
     sources = {
