@@ -129,13 +129,12 @@ def _rescore(directory: "RunDir", trained: "Config | None", config: "Config", *,
     """Score the stored answers of a run, or of a model without one, again."""
     from sft_cli.suites.rescore import rescore_run
 
-    rescore_run(directory, config)
-    names = list(config.eval.suites)
+    rescored, names = rescore_run(directory, config), list(config.eval.suites)
     if blame and trained is not None:
         from sft_cli.blame.blame import blame_run
 
         blame_run(directory, trained, names if names != ["heldout"] else [], config.eval.data_dir)
-    _finish(directory, config, names, has_rows=trained is not None)
+    _finish(directory, config, rescored, has_rows=trained is not None)
     return []
 
 

@@ -19,7 +19,7 @@ from sft_cli.suites.variant_scores import VARIANT_COLUMNS, variant_rows
 from sft_cli.utils.hashing import json_digest
 
 
-def rescore_run(run: RunDir, config: Config) -> None:
+def rescore_run(run: RunDir, config: Config) -> list[str]:
     """Score the stored answers of a run again, write verdicts and scores, and print the table.
 
     Args:
@@ -27,17 +27,21 @@ def rescore_run(run: RunDir, config: Config) -> None:
         config: Its config with the overrides of the command line. The suites that it chooses are scored by its
             definitions; without any, all suites are scored by their stored definitions.
 
+    Returns:
+        The names of the suites.
+
     Raises:
         SftError: There are no answers, or their items cannot be found.
     """
     scores: dict[str, dict[str, dict[str, object]]] = {"own": {}, "base": {}}
-    written = []
+    written, names = [], dict[str, None]()
     for results, name, label, suite in _stored(run, config):
         scored = score_suite(suite, results.read_answers())
         results.write_scores(scored.verdicts, scored.scores)
         group = scores["base" if label == "base" else "own"]
         group[name if name not in group else results.path.name] = scored.scores
         written.append(results.path)
+        names[name] = None
     if not written:
         raise SftError(
             where=str(run.eval),
@@ -49,6 +53,7 @@ def rescore_run(run: RunDir, config: Config) -> None:
         table(VARIANT_COLUMNS, rows)
     for path in written:
         say(f"results   {path}")
+    return list(names)
 
 
 def _stored(run: RunDir, config: Config) -> Iterator[tuple[SuiteResults, str, str, LoadedSuite]]:

@@ -53,8 +53,8 @@ from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.run_end import write_end
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
-from sft_cli.train.setup.environment import prepare_machine, translate_missing_determinism
-from sft_cli.train.setup.run_directory import describe_run, locked_run_dir
+from sft_cli.train.setup.environment import describe_run, prepare_machine, translate_missing_determinism
+from sft_cli.train.setup.run_directory import locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings, num_steps
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}

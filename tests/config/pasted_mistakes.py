@@ -241,7 +241,7 @@ inspect nowhere |
 inspect rows.jsonl |
 inspect prepared | -n x
 eval runs/s2 | --step x
-train | --resume runs/s2 trainer.max_steps=50
+train | --resume runs/s2 trainer.seed=7
 eval runs/s2 | data.mix.q.path=rows.jsonl
 eval runs/s2 | trainer.lr=1
 check data.mix.a.path=rows.jsonl | gpu=24GB price=2 rows=10

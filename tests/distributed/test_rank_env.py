@@ -83,14 +83,14 @@ def test_srun_variables_are_translated_for_torch():
     assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
 
 
-def test_only_train_runs_in_several_processes(monkeypatch, capsys):
+def test_only_train_and_eval_run_in_several_processes(monkeypatch, capsys):
     """Under torchrun, the first process of a node prints the error, and the others exit silently."""
     for name, value in {**TORCHRUN, "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["sft", "eval", "x"])
+    monkeypatch.setattr("sys.argv", ["sft", "merge", "x"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "error: WORLD_SIZE=8: sft eval runs in one process\n" in capsys.readouterr().err
+    assert "error: WORLD_SIZE=8: sft merge runs in one process\n" in capsys.readouterr().err
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit, match="2"):
         main()

@@ -49,7 +49,7 @@ def test_stored_answers_are_traced_without_the_model(run_of, questions, monkeypa
     report = json.loads((run / "eval" / "heldout.json").read_text())
     report["items"][0] |= {"answer": "Bonn", "correct": False}
     (run / "eval" / "heldout.json").write_text(json.dumps(report))
-    monkeypatch.setattr("sft_cli.eval.session.load_tuned", None)
+    monkeypatch.setattr("sft_cli.eval.session.load_evaluated", None)
     execute(["eval", str(run), "--rescore", "--blame"])
     assert len(lines(next(run.glob("eval/mine-*/blame.jsonl")))) == 1
     (item,) = lines(run / "eval" / "heldout.blame.jsonl")

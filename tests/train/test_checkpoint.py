@@ -78,7 +78,8 @@ def test_resume_refuses_another_setting_and_accepts_a_layout_setting(runs):
         runs.resume("r", "trainer.lr=0.02")
     assert str(refused.value) == (
         f"{done.path}: the run began with other settings: trainer.lr was 0.01, is now 0.02\n"
-        f"  fix: resume with its own settings: sft train --resume {done.path}; or start a new run"
+        f"  fix: resume with its own settings: sft train --resume {done.path};"
+        " or start a new run: sft train recipe=NAME run_dir=DIR"
     )
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.max_steps=2")

@@ -299,7 +299,8 @@ def test_too_long_probe_rows_are_dropped(retention_run):
             ["probes.math.metric=exact_match"],
             ".metric",
             "metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
-            "set trainer.retention.probes.math.metric=loss, or name rows with prompts and answers",
+            "trainer.retention.probes.math.metric=loss,"
+            " or trainer.retention.probes.math.path=FILE with prompts and answers",
         ),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_running_owner_is_named(holder, tmp_path):
     assert re.fullmatch(
         rf"{re.escape(str(tmp_path))}: process {holder.pid} on {host} has been training there since "
         rf"\d{{4}}-\d\d-\d\d [\d:]{{8}} [+-]\d{{4}}\n  fix: wait for it, or stop it \(kill {holder.pid}, on {host}\); "
-        "a new run needs another run_dir",
+        rf"a new run needs a directory of its own: run_dir={re.escape(str(tmp_path))}-2",
         str(refused.value),
     )
 

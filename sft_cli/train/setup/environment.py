@@ -1,5 +1,6 @@
 """The environment of a run: versions, machine, threads. Environment variables may contain secrets and are left out."""
 
+import json
 import os
 import platform
 import sys
@@ -14,11 +15,14 @@ from transformers import PretrainedConfig
 
 from sft_cli import __version__
 from sft_cli.config.schema.config import Config
-from sft_cli.console import gib, say
+from sft_cli.console import gib, keep_in, say
+from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.threads import choose_threads, set_num_threads
 from sft_cli.run_dir import RunDir
+from sft_cli.train.checkpoints.export import copy_data_files
+from sft_cli.utils.atomic import write_atomic
 
 PACKAGES = (
     "torch",
@@ -109,3 +113,21 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def describe_run(directory: RunDir, prepared: PreparedData, machine: ComputeSetup) -> None:
+    """Write the files that exist before training: versions, data, and the tokenizer for serving.
+
+    Args:
+        directory: The run directory.
+        prepared: The data of the run.
+        machine: The device and the type of computation.
+    """
+    keep_in(directory.console)
+    say(f"run       {directory.path}")
+    values = describe_environment(machine.device, machine.dtype)
+    write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
+    data = {"prepared_dir": str(prepared.directory.resolve())}
+    data |= {key: prepared.manifest[key] for key in ("fingerprint", "content")}
+    copy_data_files(directory, prepared)
+    write_atomic(directory.data, json.dumps(data, indent=2) + "\n")

@@ -1,6 +1,5 @@
 """Create and lock a run directory, and leave it in a state that can be resumed."""
 
-import json
 import shlex
 import shutil
 import signal
@@ -9,14 +8,10 @@ from contextlib import contextmanager
 
 from sft_cli.config.compose import dump_config
 from sft_cli.config.schema.config import Config
-from sft_cli.console import keep_in, say
-from sft_cli.data.prepared import PreparedData
+from sft_cli.console import say
 from sft_cli.errors import SftError
-from sft_cli.model.device import ComputeSetup
 from sft_cli.run_dir import RunDir
-from sft_cli.train.checkpoints.export import copy_data_files
 from sft_cli.train.run_end import clear_request, mark_extended
-from sft_cli.train.setup.environment import describe_environment
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.train.signals import StopRequested, raise_on_signal
 from sft_cli.utils.atomic import write_atomic
@@ -89,21 +84,3 @@ def _create(directory: RunDir, *, named: bool) -> RunDir:
             continue
         return RunDir(path)
     raise AssertionError(f"{directory.path} and the names {directory.path.name}-2 to -999 exist")
-
-
-def describe_run(directory: RunDir, prepared: PreparedData, machine: ComputeSetup) -> None:
-    """Write the files that exist before training: versions, data, and the tokenizer for serving.
-
-    Args:
-        directory: The run directory.
-        prepared: The data of the run.
-        machine: The device and the type of computation.
-    """
-    keep_in(directory.console)
-    say(f"run       {directory.path}")
-    values = describe_environment(machine.device, machine.dtype)
-    write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
-    data = {"prepared_dir": str(prepared.directory.resolve())}
-    data |= {key: prepared.manifest[key] for key in ("fingerprint", "content")}
-    copy_data_files(directory, prepared)
-    write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
