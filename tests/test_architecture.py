@@ -35,7 +35,8 @@ LAYERS = {
     "prepare": "errors types utils progress console config data chat report clean",
     "merge": "errors utils run_dir console config chat model",
     "export": "errors utils run_dir console config chat model merge",
-    "verify": "errors utils run_dir console config chat export",
+    "serve": "errors utils run_dir console config merge",
+    "verify": "errors utils run_dir console config chat export serve",
     "suites": "errors types utils run_dir console config scoring data",
     "eval": "errors types escape text_layout utils run_dir progress console config endpoint scoring distributed data"
     " chat report batching model prepare suites",
@@ -49,7 +50,7 @@ LAYERS = {
     "importing": "errors utils console config data",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge export verify suites eval blame slurm train compare eval_report sweep importing check",
+    " prepare merge export serve verify suites eval blame slurm train compare eval_report sweep importing check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -18,14 +18,15 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("hpo", "grid", "search", "tune", "multirun"), "sweep"),
     **dict.fromkeys(("format", "schema", "shapes"), "formats"),
     **dict.fromkeys(("slurm", "sbatch"), "submit"),
+    **dict.fromkeys(("api", "deploy", "endpoint", "server"), "serve"),
 }
 """Commands of other tools -> commands here."""
 _SERVED = (
-    "sft chat RUN talks to a run's model; sft merge RUN --out merged writes a plain transformers model, which"
-    " vllm serve merged, or any other program, serves"
+    "sft chat RUN talks to a run's model; sft serve RUN answers requests; sft merge RUN --out merged writes a"
+    " plain transformers model, which vllm serve merged, or any other program, serves"
 )
 NOT_HERE: Mapping[str, str] = {
-    **dict.fromkeys(("generate", "infer", "inference", "predict", "serve", "ask", "api", "complete"), _SERVED),
+    **dict.fromkeys(("generate", "infer", "inference", "predict", "ask", "complete"), _SERVED),
     **dict.fromkeys(
         ("push", "upload", "publish"),
         "nothing is uploaded here: sft merge RUN --out merged, then hf upload NAME merged",

@@ -28,6 +28,7 @@ from sft_cli.cli.merge import merge
 from sft_cli.cli.prepare import prepare
 from sft_cli.cli.recipes import recipes
 from sft_cli.cli.runs import runs
+from sft_cli.cli.serve import serve
 from sft_cli.cli.show import show
 from sft_cli.cli.stop import stop
 from sft_cli.cli.submit import submit
@@ -59,11 +60,12 @@ SLOW = (
     "merge",
     "export",
     "verify",
+    "serve",
     "inspect",
     "import",
 )
 """Commands that take a moment until their first line of output."""
-COMPUTING = ("train", "check", "eval", "chat", "merge", "export")
+COMPUTING = ("train", "check", "eval", "chat", "merge", "export", "serve")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
 SEVERAL_PROCESSES = ("train", "eval", "doctor")
 """Commands that a launcher may start in several processes."""
@@ -79,6 +81,7 @@ app.command()(chat)
 app.command()(merge)
 app.command()(export)
 app.command()(verify)
+app.command()(serve)
 app.command()(sweep)
 app.command()(submit)
 app.command()(runs)

@@ -1,11 +1,12 @@
 """``sft verify``: check a saved model before it is served."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sft_cli.cli.completion import complete_run
+from sft_cli.cli.options import above_zero
 
 
 def verify(
@@ -40,6 +41,17 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Start a server for it, and compare prompts and answers with the run's.")
+    ] = False,
+    engine: Annotated[
+        Literal["vllm", "transformers"] | None,
+        typer.Option("--engine", help="The server; by default vllm if it is installed.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", callback=above_zero, help="Time that its loading may take."),
+    ] = None,
 ) -> None:
     """Check that a saved model encodes, stops and loads as trained, and what servers refuse.
 
@@ -48,8 +60,12 @@ def verify(
     Example: sft verify runs/quickstart-20250101-120000 --for vllm
     """
     from sft_cli.run_dir import open_run
-    from sft_cli.verify.request import parse_servers
+    from sft_cli.verify.request import parse_servers, serving_engine
     from sft_cli.verify.verify import verify_path
 
     opened = None if run is None else open_run(str(run), "sft verify DIR --run")
-    raise typer.Exit(verify_path(Path(path).expanduser(), opened, parse_servers(servers), ollama_templates))
+    served_by = serving_engine(serve, engine, timeout)
+    found = verify_path(
+        Path(path).expanduser(), opened, parse_servers(servers), ollama_templates, served_by, timeout or 600
+    )
+    raise typer.Exit(found)

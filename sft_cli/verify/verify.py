@@ -7,6 +7,7 @@ from sft_cli.config.compose import read_config
 from sft_cli.console import counted, say, table
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.serve.engine import Engine
 from sft_cli.verify.artefact import Artefact, open_artefact
 from sft_cli.verify.encodings import check_encodings
 from sft_cli.verify.files import check_files
@@ -14,6 +15,7 @@ from sft_cli.verify.finding import VerifyFinding
 from sft_cli.verify.gguf import check_gguf, gguf_files, gguf_template
 from sft_cli.verify.ollama import check_replacement, known_templates
 from sft_cli.verify.servers import SERVERS, Server, check_server
+from sft_cli.verify.serving import check_serving
 
 REFUSED = 3
 """Exit code if a check failed or a server that was asked for refuses the model."""
@@ -35,7 +37,14 @@ def find_artefacts(path: Path, run: RunDir | None) -> list[Artefact]:
     return [open_artefact(place, run) for place in (run.result, *merged, *exports)]
 
 
-def verify_path(path: Path, run: RunDir | None, servers: Sequence[Server], templates: Path | None) -> int:
+def verify_path(
+    path: Path,
+    run: RunDir | None,
+    servers: Sequence[Server],
+    templates: Path | None,
+    served_by: Engine | None = None,
+    timeout: float = 600,
+) -> int:
     """Print the findings on a run or a directory and return the exit code.
 
     Args:
@@ -43,10 +52,14 @@ def verify_path(path: Path, run: RunDir | None, servers: Sequence[Server], templ
         run: The run of an exported directory, for its golden conversations; None means the one around it.
         servers: The servers that must take the model; the others are reported without changing the exit code.
         templates: Ollama's list of known templates, or None.
+        served_by: The server to start for golden conversations; None starts none.
+        timeout: Seconds that the server may take to load.
     """
     bad: list[VerifyFinding] = []
     for artefact in find_artefacts(path, run):
         findings = list(_all_findings(artefact, servers, templates))
+        if served_by is not None:
+            findings += check_serving(artefact, served_by, timeout)
         say(f"{artefact.kind:<10}{artefact.directory}")
         table(("check", "result", "what was found"), [(f.check, f.status, f.text) for f in findings])
         for finding in findings:

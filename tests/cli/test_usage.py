@@ -164,7 +164,7 @@ def test_two_kinds_of_misspelt_options_are_corrected_separately():
     ]
 
 
-@pytest.mark.parametrize("command", ["generate", "serve"])
+@pytest.mark.parametrize("command", ["generate", "predict"])
 def test_serving_commands_suggest_chat_and_merge(command):
     assert "sft merge RUN --out merged" in refusal(command).fix
 
