@@ -29,7 +29,7 @@ NOT_HERE: Mapping[str, str] = {
     **dict.fromkeys(("generate", "infer", "inference", "predict", "ask", "complete"), _SERVED),
     **dict.fromkeys(
         ("push", "upload", "publish"),
-        "nothing is uploaded here: sft merge RUN --out merged, then hf upload NAME merged",
+        "sft export RUN --to hub --repo USER/NAME lists what would be uploaded; --push uploads it",
     ),
     **dict.fromkeys(("web", "webui", "ui", "board", "gradio"), "there is no web page to train from: sft --help"),
 }

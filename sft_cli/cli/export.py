@@ -1,5 +1,6 @@
 """``sft export``: write a run in the form that others use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +13,10 @@ def export(
     run: Run,
     overrides: RunOverrides = None,
     to: Annotated[
-        Literal["merged", "adapter", "gguf", "ollama"],
-        typer.Option("--to", help="A plain model, the adapter alone, a GGUF file, or one with an Ollama Modelfile."),
+        Literal["merged", "adapter", "gguf", "ollama", "hub"],
+        typer.Option(
+            "--to", help="A plain model, the adapter alone, a GGUF file, one with an Ollama Modelfile, or the hub."
+        ),
     ] = "merged",
     out: Out = None,
     step: Step = None,
@@ -46,6 +49,16 @@ def export(
             show_default=False,
         ),
     ] = None,
+    repo: Annotated[
+        str | None,
+        typer.Option("--repo", metavar="USER/NAME", help="Repository of the hub, for --to hub.", show_default=False),
+    ] = None,
+    push: Annotated[
+        bool, typer.Option("--push", help="Upload to it; without, only list what would be uploaded.")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Create a public repository; by default it is private.")
+    ] = False,
     config_dir: ConfigDirs = None,
 ) -> None:
     """Write a run as a model, an adapter or a GGUF file, and check that it computes the same.
@@ -62,6 +75,7 @@ def export(
     config = merge_config(directory, overrides or [], config_dir or [], "sft export")
     place = directory.path / "export" / to if out is None else out.expanduser()
     request = ExportRequest(directory, config, to, place, dtype, shard_size, into, portable, converter)
+    request = replace(request, repo=repo, push=push, public=public)
     check_request(request)
     from sft_cli.export.export import export_run
 

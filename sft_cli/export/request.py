@@ -15,7 +15,7 @@ from sft_cli.merge.checks import check_mergeable, check_new
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.disks import free_bytes
 
-Target = Literal["merged", "adapter", "gguf", "ollama"]
+Target = Literal["merged", "adapter", "gguf", "ollama", "hub"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 MODEL_DTYPES = ("float32", "bfloat16", "float16")
 GGUF_DTYPES = ("f32", "f16", "bf16", "q8_0")
@@ -37,6 +37,9 @@ class ExportRequest:
         into: Base weights to merge into: ``original`` or ``dequantized``.
         portable: Whether an adapter's trained token rows are moved into a copy of the base.
         converter: llama.cpp's convert_hf_to_gguf.py for families that are not written here, or None.
+        repo: Repository of the hub, such as ``USER/NAME``, or None.
+        push: Whether to upload to it.
+        public: Whether a repository that is created is public.
     """
 
     run: RunDir
@@ -48,6 +51,9 @@ class ExportRequest:
     into: str = "original"
     portable: bool = False
     converter: Path | None = None
+    repo: str | None = None
+    push: bool = False
+    public: bool = False
 
     @property
     def command(self) -> str:
@@ -72,6 +78,12 @@ def check_request(request: ExportRequest) -> None:
         SftError: An option has no effect or a wrong value, the run cannot be exported in this form, or ``out`` exists.
     """
     _check_options(request)
+    if request.target == "hub":
+        from sft_cli.export.hub_target import check_repo
+
+        check_repo(request.repo, push=request.push)
+        if request.out.is_dir():
+            return
     if request.target == "adapter":
         _check_adapter(request)
     elif request.is_whole:
@@ -99,6 +111,11 @@ def _check_options(request: ExportRequest) -> None:
             fix=f"{request.command} --dtype {names[1]}",
         )
     parse_size(request.shard_size)
+    for option, value in (("--repo", request.repo), ("--push", request.push), ("--public", request.public)):
+        if value and request.target != "hub":
+            raise _no_effect(option, f"--to {request.target} uploads nothing")
+    if request.public and not request.push:
+        raise _no_effect("--public", "nothing is uploaded without --push")
     if request.portable and request.target != "adapter":
         raise _no_effect("--portable", f"--to {request.target} already contains every trained row")
     if request.converter is not None and request.target not in GGUF_TARGETS:
