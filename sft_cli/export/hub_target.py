@@ -72,7 +72,7 @@ def check_written(request: ExportRequest) -> None:
         SftError: The directory is another one, was written with other options, or a file differs.
     """
     record = read_record(request.out)
-    again = f"rm -r {shlex.quote(str(request.out))}, which writes it again"
+    again = f"write it again: rm -r {shlex.quote(str(request.out))}"
     where = f"--out {request.out}"
     if record is None or record.get("target") != "hub":
         raise SftError(
@@ -120,9 +120,7 @@ def check_repo(repo: str | None, *, push: bool) -> None:
         problem = "--to hub needs the name of a repository" if repo is None else "it is not the name of a repository"
         raise SftError(where="--repo" if repo is None else f"--repo {repo}", problem=problem, fix="--repo USER/NAME")
     if push and constants.is_offline_mode():
-        raise SftError(
-            where="--push", problem="HF_HUB_OFFLINE forbids requests", fix="env -u HF_HUB_OFFLINE sft export …"
-        )
+        raise SftError(where="--push", problem="HF_HUB_OFFLINE forbids requests", fix="unset HF_HUB_OFFLINE")
     if push and get_token() is None:
         raise SftError(where="--push", problem="there is no token of the hub", fix="hf auth login\nset HF_TOKEN")
 

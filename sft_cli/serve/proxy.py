@@ -13,7 +13,7 @@ from sft_cli.serve.recorder import CHAT, Recorder
 
 HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host", "content-length"}
 """Headers of one connection, which a proxy does not pass on; RFC 9110, 7.6.1."""
-UNRECORDED_ENCODINGS = "accept-encoding"
+ENCODING_HEADER = "accept-encoding"
 """Not passed on, so that replies are not compressed and can be read."""
 BLOCK = 64 * 1024
 
@@ -49,7 +49,7 @@ def handler_of(server: str, recorder: Recorder) -> type[BaseHTTPRequestHandler]:
                 self.send_error(411)
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            skipped = {*HOP_HEADERS, UNRECORDED_ENCODINGS}
+            skipped = {*HOP_HEADERS, ENCODING_HEADER}
             headers = {name: value for name, value in self.headers.items() if name.lower() not in skipped}
             upstream = http.client.HTTPConnection(server)
             try:

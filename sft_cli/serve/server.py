@@ -1,5 +1,6 @@
 """A server process: started, waited for until it is healthy, and stopped with all its children."""
 
+import errno
 import os
 import signal
 import socket
@@ -63,7 +64,7 @@ def check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            reason = "is in use by another program" if isinstance(error, OSError) and error.errno == 98 else error
+            reason = "is in use by another program" if error.errno == errno.EADDRINUSE else error
             raise SftError(
                 where=f"--port {port}", problem=f"port {port} {reason}", fix=f"--port {free_port()}"
             ) from error
