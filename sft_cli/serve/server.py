@@ -49,7 +49,7 @@ class RunningServer:
         """
         code = self.process.wait()
         raise SftError(
-            where=self.url, problem=f"the server ended with {describe_exit(code, self.log)}", fix="start it again"
+            where=self.url, problem=f"the server ended with {describe_exit(code, self.log)}", fix="sft serve RUN, which starts it again"
         )
 
 

@@ -55,7 +55,7 @@ def check_source(source: RunDir | Path) -> None:
         raise SftError(
             where=str(source),
             problem="there is no model (config.json)",
-            fix="name a run directory, or one that sft merge or sft export --to merged wrote",
+            fix="sft serve RUN, or sft serve DIR that sft merge or sft export --to merged wrote",
         )
 
 
