@@ -69,25 +69,26 @@ def chat(
 
     Only the answers go to standard output. In a terminal, /help lists commands such as /retry, /tokens and /save.
 
-    Config keys that can be set: eval.max_new_tokens, trainer.device, trainer.dtype.
+    Config keys that can be set: eval.max_new_tokens, trainer.device, trainer.dtype; template for a model without one.
 
     Example: sft chat runs/quickstart-20250101-120000 --prompt "What is the capital of Peru?"
     """
+    from sft_cli.eval.bare_model import find_bare_model
     from sft_cli.eval.chat.session import ChatOptions
-    from sft_cli.eval.chat.target import is_model, open_target
+    from sft_cli.eval.chat.target import open_target
     from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
     if temperature is None and top_p < 1:
         raise SftError(where="--top-p", problem="greedy answers do not use it", fix="add --temperature 1")
     schemas = _read_tools(tools) if tools is not None else []
     with redirect_stdout(sys.stderr):
-        directory = None if step is None and is_model(run) else open_run_at_step(run, step, "sft chat")
-    target = open_target(run, directory, overrides or [], config_dir or [])
-    if compare is not None and target.run is None:
-        problem = "only a run or a saved step of one is compared with its base"
-        raise SftError(
-            where="--compare", problem=problem, fix="remove --compare, or talk to the run: sft chat RUN --compare base"
-        )
+        bare = find_bare_model(run, None) if step is None else None
+        source = open_run_at_step(run, step, "sft chat") if bare is None else bare
+        target = open_target(run, source, overrides or [], config_dir or [])
+    if compare is not None and not target.has_base:
+        problem = "only a run, a saved step of one or an adapter is compared with its base"
+        fix = "remove --compare, or talk to the run: sft chat RUN --compare base"
+        raise SftError(where="--compare", problem=problem, fix=fix)
     with slow_imports():
         from sft_cli.eval.chat.converse import converse
         from sft_cli.eval.chat.model import ChatModel, Drawing

@@ -1,5 +1,6 @@
 """The run or model of ``sft eval``: check the command line, evaluate, and report."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,10 @@ def open_evaluation(
         return typed, partial(_evaluate_served, name, bare, directory, config)
     if bare is None:
         return str(directory.path), partial(_evaluate_run, directory, trained, config, wanted)
-    check_bare_model(bare, config, compare=wanted.compare)
+    if wanted.compare and not bare.is_adapter:
+        fix = f"evaluate both models, then: sft compare {shlex.quote(str(directory.path))} DIR_OF_THE_OTHER_RESULTS"
+        raise SftError(where="--compare base", problem="a whole model names no base", fix=fix)
+    check_bare_model(bare, config, "sft eval")
     return typed, partial(_evaluate_bare, bare, config, compare=wanted.compare)
 
 

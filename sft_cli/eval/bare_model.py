@@ -130,8 +130,13 @@ def claim_results(model: BareModel) -> None:
     write_atomic(file, json.dumps({"model": model.path, "sft_cli": __version__}, indent=1) + "\n")
 
 
-def check_base(model: BareModel, config: Config) -> None:
+def check_base(model: BareModel, config: Config, command: str) -> None:
     """Check that the base of an adapter is named and still there.
+
+    Args:
+        model: The model.
+        config: Its config with overrides.
+        command: The command before the path, such as ``sft eval``, for errors.
 
     Raises:
         SftError: It is not.
@@ -139,7 +144,7 @@ def check_base(model: BareModel, config: Config) -> None:
     if not model.is_adapter:
         return
     base = config.model.path
-    fix = f"name it: sft eval {shlex.quote(model.typed)} model.path=DIR_OR_HUB_ID"
+    fix = f"name it: {command} {shlex.quote(model.typed)} model.path=DIR_OR_HUB_ID"
     where = str(Path(model.path) / "adapter_config.json")
     if base is None:
         raise SftError(where=where, problem="the adapter names no base model", fix=fix)
@@ -148,21 +153,18 @@ def check_base(model: BareModel, config: Config) -> None:
         raise SftError(where=where, problem=f"the base of the adapter, {base}, no longer exists", fix=fix)
 
 
-def check_bare_model(model: BareModel, config: Config, *, compare: bool) -> None:
+def check_bare_model(model: BareModel, config: Config, command: str) -> None:
     """Check what can be checked without loading anything.
 
     Args:
         model: The model.
-        config: The config of its evaluation.
-        compare: Whether its base is to be evaluated as well.
+        config: Its config with overrides.
+        command: The command before the path, such as ``sft eval``, for errors.
 
     Raises:
-        SftError: The base of an adapter is gone, a model has no base to compare with, or there are no weights.
+        SftError: The base of an adapter is gone, or there are no weights.
     """
-    check_base(model, config)
-    if compare and not model.is_adapter:
-        fix = f"evaluate both models, then: sft compare {shlex.quote(str(model.results.path))} DIR_OF_THE_OTHER_RESULTS"
-        raise SftError(where="--compare base", problem="a whole model names no base", fix=fix)
+    check_base(model, config, command)
     require_weights(config.model)
 
 

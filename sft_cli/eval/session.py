@@ -222,11 +222,6 @@ def _print_results(tuned: Evaluation, base: Evaluation | None) -> None:
             say(line, indent=SAMPLE_INDENT)
 
 
-def load_plain(config: Config, machine: ComputeSetup) -> PreTrainedModel:
-    """Load a model directory that no run belongs to, such as one that ``sft merge`` wrote, in its stored dtype."""
-    return load_model(config.model, config.quant, full=False, device=machine.device, compute_dtype=machine.dtype)
-
-
 def _explain_unanswered(tuned: Evaluation, cut: int) -> None:
     """Print why some examples have no question; truncation cut the reference answer of ``cut`` of them."""
     if cut:

@@ -74,11 +74,16 @@ def bare_eval_config(model: BareModel, overrides: Sequence[str], config_dirs: Se
         SftError: An override would have no effect on an evaluation.
     """
     config, expanded = _with_all(model.config(), overrides, config_dirs)
-    # The path of a whole model is typed as the argument.
-    names = [name for name in (*READ, *OF_BARE_MODELS) if model.is_adapter or name != "model.path"]
+    names = keys_of_bare_model(model, READ)
     settable = f"data=FILE, {', '.join(names[2:])}, and the other keys of eval"
     reject_unused("sft eval", expanded, read=names, not_read=NOT_READ, settable=settable)
     return config
+
+
+def keys_of_bare_model(model: BareModel, read: Sequence[str]) -> list[str]:
+    """Return the keys that may be set for a model that no run belongs to, from those that may be set for a run."""
+    # The path of a whole model is typed as the argument.
+    return [name for name in (*read, *OF_BARE_MODELS) if model.is_adapter or name != "model.path"]
 
 
 def _with_all(config: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> tuple[Config, list[str]]:

@@ -134,5 +134,6 @@ def test_what_counts_as_a_model(run_of, tmp_path, monkeypatch):
     hub = the_model("someone/model")
     assert (hub.path, hub.results.path.name) == ("someone/model", "model")
     (tmp_path / "runs").mkdir()
-    assert find_bare_model("runs/mistyped", None) is None
+    for name in ("runs/mistyped", "mistyped", "./a/b", "a/b/c"):
+        assert find_bare_model(name, None) is None
     assert the_model("builtin:quickstart/model").path == "builtin:quickstart/model"

@@ -19,7 +19,6 @@ from sft_cli.config.compose import read_config
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.errors import SftError
 from sft_cli.eval.chat import display, reading
-from sft_cli.eval.chat.target import is_model
 from tests.eval.conftest import QUESTIONS, write_run
 
 PERU, CUBA = "What is the capital of Peru?", "What is the capital of Cuba?"
@@ -136,7 +135,7 @@ def test_options_that_cannot_work_are_errors(run_of, tmp_path):
         (["chat", str(run), "--tools", str(tools)], "the chat template of the model does not show tools"),
         (["chat", str(run), "--tools", str(tmp_path / "bad.json")], "it is no list of tools"),
         (["chat", str(run), "--tools", str(tmp_path / "none.json")], "No such file"),
-        (["chat", str(tmp_path / "merged"), "--compare", "base"], "only a run or a saved step"),
+        (["chat", str(tmp_path / "merged"), "--compare", "base"], "only a run, a saved step of one or an adapter"),
         (["chat", str(run), "--top-p", "0.5"], "greedy answers do not use it"),
     ]
     for words, message in cases:
@@ -150,14 +149,29 @@ def test_an_exported_adapter_answers_without_its_run(run_of, tmp_path, capsys):
     shutil.copytree(run_of("lora") / "adapter", adapter)
     execute(["chat", str(adapter), "--prompt", PERU])
     assert capsys.readouterr().out == "Lima\n"
+    execute(["chat", str(adapter), "--prompt", PERU, "--compare", "base", "eval.max_new_tokens=8"])
+    base, tuned = capsys.readouterr().out.partition("tuned     ")[::2]
+    assert (tuned, "Lima" in base) == ("Lima\n", False)
+    assert not (tmp_path / "home" / "evals").exists()
 
 
-def test_names_of_models_and_of_runs(tmp_path, monkeypatch):
+def test_a_model_without_a_template_is_given_one(runs_dir, capsys):
+    words = ["chat", str(runs_dir / "base"), "--prompt", PERU]
+    with pytest.raises(SftError, match="no chat template") as refused:
+        execute(words)
+    assert "template=" in refused.value.fix
+    assert execute([*words, "template=alpaca", "eval.max_new_tokens=2"]) == 0
+
+
+def test_names_that_are_no_model_are_looked_up_as_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    assert [name for name in ("Qwen/Qwen3-0.6B", "runs/typo", "typo", "./a/b", "a/b/c") if is_model(name)] == [
-        "Qwen/Qwen3-0.6B"
-    ]
+    for name in ("runs/typo", "typo", "./a/b", "a/b/c"):
+        with pytest.raises(SftError, match="there is no such directory"):
+            execute(["chat", name, "--prompt", PERU])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SftError, match=r"neither a run .* nor a model"):
+        execute(["chat", "empty", "--prompt", PERU])
 
 
 def test_several_lines_are_one_message():

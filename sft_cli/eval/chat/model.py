@@ -1,26 +1,21 @@
 """The model of a conversation: prompts as served, streamed answers, the base for comparison, proposed questions."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from sft_cli.chat.template import server
-from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.distributed.process_group import World
 from sft_cli.errors import SftError
 from sft_cli.eval.chat.target import ChatTarget
 from sft_cli.eval.engine.sampling import Sampling, answer_seed
-from sft_cli.eval.evaluated import evaluated_run, read_stop_ids
 from sft_cli.eval.generate import GenerationSettings, answer_batches
-from sft_cli.eval.session import load_base, load_evaluated, load_plain
+from sft_cli.eval.session import load_base, load_evaluated
 from sft_cli.eval.streaming import StreamedAnswer, stream_answer
-from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import choose_compute_setup
 from sft_cli.model.load import load_model_config
 from sft_cli.model.quant import causal_lm
@@ -48,27 +43,20 @@ class ChatModel:
     """
 
     def __init__(self, target: ChatTarget, drawing: Drawing, tools: Sequence[dict[str, Any]]) -> None:
-        config = target.config
-        architecture = load_model_config(config.model)
-        machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
+        config, evaluated = target.config, target.evaluated()
+        architecture = load_model_config(evaluated.architecture)
+        machine = choose_compute_setup(config.trainer, architecture, full=evaluated.full)
         self._target, self._config, self._machine, self._drawing = target, config, machine, drawing
-        self._tools, self._base = list(tools), None
-        self._tokenizer = _load_tokenizer(target, architecture)
-        self.stop_ids = _stop_ids(target, self._tokenizer)
-        if self._tokenizer.chat_template is None:
-            problem = "the model's tokenizer has no chat template, so it takes no messages"
-            raise SftError(where=target.name, problem=problem, fix="sft chat RUN, or a model that was trained to chat")
+        self._evaluated, self._tools, self._base = evaluated, list(tools), None
+        trust = config.model.trust_remote_code
+        self._tokenizer = server.load_server_tokenizer(evaluated.tokenizer, architecture, trust_remote_code=trust)
+        self.stop_ids = list(evaluated.stop_ids)
         if self._tools and self._render([{"role": "user", "content": MARK}], tools=None) == self._render(
             [{"role": "user", "content": MARK}]
         ):
             problem = "the chat template of the model does not show tools"
             raise SftError(where="--tools", problem=problem, fix="remove --tools")
-        if target.run is not None:
-            self._model: nn.Module = load_evaluated(evaluated_run(target.run, config), config, machine)
-        elif target.adapter is not None:
-            self._model = load_adapter(load_plain(config, machine), target.adapter, machine.device)
-        else:
-            self._model = load_plain(config, machine)
+        self._model: nn.Module = load_evaluated(evaluated, config, machine)
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """Return the ids that a server makes of a conversation."""
@@ -121,7 +109,7 @@ class ChatModel:
         Raises:
             SftError: The model was not trained on user turns, or the template cannot show an open one.
         """
-        if self._target.run is not None and self._config.data.train_on not in (TrainOn.all, TrainOn.contents):
+        if self._target.is_run and self._config.data.train_on not in (TrainOn.all, TrainOn.contents):
             trained = self._config.data.train_on.value
             problem = f"the model was not trained to write user turns (data.train_on={trained})"
             raise SftError(where="--suggest", problem=problem, fix="train with data.train_on=all")
@@ -165,47 +153,9 @@ class ChatModel:
             with self._model.disable_adapter():
                 yield causal_lm(self._model)  # the wrapper would still count the vectors of prompt tuning
         else:
-            assert self._target.run is not None
             if self._base is None:
-                self._base = load_base(evaluated_run(self._target.run, self._config), self._config, self._machine)
+                self._base = load_base(self._evaluated, self._config, self._machine)
             yield self._base
-
-
-def _load_tokenizer(target: ChatTarget, architecture: Any) -> Any:
-    """Return the tokenizer as a server loads it."""
-    trust = target.config.model.trust_remote_code
-    directory = target.directory if target.run is None else target.run.tokenizer
-    if directory is not None:
-        return server.load_server_tokenizer(directory, architecture, trust_remote_code=trust)
-    from transformers import AutoTokenizer
-
-    model = target.config.model
-    return AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
-
-
-def _stop_ids(target: ChatTarget, tokenizer: Any) -> list[int]:
-    """Return the tokens that end an answer; for a foreign model without a list of them, the tokenizer's own.
-
-    Raises:
-        SftError: There is none.
-    """
-    if target.run is not None:
-        return read_stop_ids(target.run.result)
-    directory, ids = target.directory, None
-    if directory is not None and (file := directory / "generation_config.json").is_file():
-        ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    elif directory is None:
-        from transformers import GenerationConfig
-
-        model = target.config.model
-        try:
-            ids = GenerationConfig.from_pretrained(str(model.path), revision=model.revision or "main").eos_token_id
-        except OSError:
-            ids = None
-    ids = [ids] if isinstance(ids, int) else ids or [tokenizer.eos_token_id]
-    if ids == [None]:
-        return read_stop_ids(directory or Path(target.name))
-    return list(ids)
 
 
 def _first_special(tokenizer: Any, text: str) -> list[int]:
