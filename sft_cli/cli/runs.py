@@ -1,5 +1,6 @@
 """``sft runs``: list the runs."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +16,32 @@ def runs(
             show_default=False,
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only runs with these values, as in 'state=finished and held_out_loss<2': names of --json or keys of"
+            " the config, = != < <= > >=, joined by and. Repeatable: all must hold.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures of the runs as JSON.")] = False,
 ) -> None:
     """List the runs: state, optimizer steps, last training and held-out loss, directory.
 
-    Example: sft runs
+    Example: sft runs, or sft runs --where 'state=finished and trainer.lr>=1e-4' --json
     """
     from sft_cli.console import table
-    from sft_cli.train.run_list import list_runs
+    from sft_cli.train.run_details import select_runs
 
-    entries = list_runs(folders or [])
+    entries, records = select_runs(folders or [], where or [], figures=as_json)
+    if as_json:
+        typer.echo(json.dumps(records, ensure_ascii=False, indent=1))
+        return
     if not entries:
-        typer.echo("no runs yet; start with: sft train recipe=quickstart", err=True)
+        found = "no run matches --where" if where else "no runs yet; start with: sft train recipe=quickstart"
+        typer.echo(found, err=True)
         return
     rows = [(run.state, run.step, run.loss, run.held_out, _relative_path(run.path)) for run in entries]
     table(("state", "step", "loss", "held-out loss", "run"), rows)

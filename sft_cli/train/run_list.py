@@ -27,6 +27,7 @@ class RunSummary:
         step: Number of optimizer steps done.
         loss: Loss of the last step in nats; None before the first step.
         held_out: Loss of the last evaluation on the held-out rows; None before the first evaluation.
+        changed: Time of the last write to the run, in seconds since 1970.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class RunSummary:
     step: int
     loss: float | None
     held_out: float | None
+    changed: float
 
 
 def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
@@ -71,7 +73,7 @@ def _changed(path: Path) -> float:
 
 def summarize_run(run: RunDir) -> RunSummary:
     """Return the state of a run, read from its directory."""
-    lines = list(_lines(run.metrics))
+    lines = list(read_metrics(run.metrics))
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
     evaluated = [line for line in lines if line.get("eval")]
     checkpoints = checkpoint_dir.list_checkpoints(run.checkpoints)
@@ -83,7 +85,7 @@ def summarize_run(run: RunDir) -> RunSummary:
     else:
         state = "interrupted" if steps or checkpoints else "new"
     step = int(steps[-1]["step"]) if steps else 0
-    return RunSummary(run.path, state, step, _loss(steps), _loss(evaluated))
+    return RunSummary(run.path, state, step, _loss(steps), _loss(evaluated), _changed(run.path))
 
 
 def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:
@@ -92,7 +94,7 @@ def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a metrics file up to the first incomplete line, which is still being written."""
     if not file.is_file():
         return
