@@ -47,10 +47,11 @@ LAYERS = {
     "compare": "errors utils run_dir console config scoring prepare suites",
     "eval_report": "errors utils run_dir console scoring report suites eval blame compare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
+    "board": "errors utils run_dir console report train",
     "importing": "errors utils console config data",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge export serve verify suites eval blame slurm train compare eval_report sweep importing check",
+    " prepare merge export serve verify suites eval blame slurm train compare eval_report sweep board importing check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

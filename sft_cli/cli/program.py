@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sft_cli import __version__
+from sft_cli.cli.board import board
 from sft_cli.cli.chat import chat
 from sft_cli.cli.check import check
 from sft_cli.cli.command_line import Command
@@ -86,6 +87,7 @@ app.command()(sweep)
 app.command()(submit)
 app.command()(runs)
 app.command()(stop)
+app.command()(board)
 app.command()(show)
 app.command()(recipes)
 app.command()(formats)

@@ -51,7 +51,7 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
         raise SftError(
             where=str(missing[0]), problem="there is no such folder", fix="sft runs, or sft runs . for this one"
         )
-    directories = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
+    directories = {file.parent for folder in folders or run_folders() for file in config_files(folder)}
     if not folders:  # other tools also write files named config.yaml
         local = (file.parent for file in Path().glob("*/config.yaml"))
         directories |= {path for path in local if RunDir(path).environment.is_file()}
@@ -59,7 +59,7 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
     return [summarize_run(RunDir(path)) for path in sorted(directories, key=_changed, reverse=True)]
 
 
-def _configs(folder: Path) -> Iterator[Path]:
+def config_files(folder: Path) -> Iterator[Path]:
     """Yield the config files of the runs in a folder: its own, those of its runs, and those of sweep members."""
     for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml"):
         yield from (file for file in folder.glob(pattern) if file.parent.parent.name != "steps")
@@ -77,15 +77,19 @@ def summarize_run(run: RunDir) -> RunSummary:
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
     evaluated = [line for line in lines if line.get("eval")]
     checkpoints = checkpoint_dir.list_checkpoints(run.checkpoints)
-    end = read_end(run)
-    if run.is_finished():
-        state: RunState = "finished early" if end is not None and end.reason == "finished early" else "finished"
-    elif run_lock.current_owner(run.lock) is not None:
-        state = "running"
-    else:
-        state = "interrupted" if steps or checkpoints else "new"
+    state = run_state(run, has_steps=bool(steps or checkpoints))
     step = int(steps[-1]["step"]) if steps else 0
     return RunSummary(run.path, state, step, _loss(steps), _loss(evaluated), _changed(run.path))
+
+
+def run_state(run: RunDir, *, has_steps: bool) -> RunState:
+    """Return the state of a run; ``has_steps`` is whether a step is recorded or saved."""
+    if run.is_finished():
+        end = read_end(run)
+        return "finished early" if end is not None and end.reason == "finished early" else "finished"
+    if run_lock.current_owner(run.lock) is not None:
+        return "running"
+    return "interrupted" if has_steps else "new"
 
 
 def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:

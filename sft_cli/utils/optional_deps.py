@@ -16,9 +16,11 @@ PACKAGES = {
     "rensa": "rensa",
     "rouge_score": "rouge-score",
     "sacrebleu": "sacrebleu",
+    "starlette": "starlette",
     "stdnum": "python-stdnum",
     "syllapy": "syllapy",
     "textblob": "textblob",
+    "uvicorn": "uvicorn",
 }
 """Module -> package that provides it."""
 

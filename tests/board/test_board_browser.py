@@ -1,0 +1,108 @@
+"""The board in Chromium: every page on a desktop, a phone and in the dark; keyboard, names, live rows."""
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sft_cli.board import server
+from sft_cli.board.security import Access
+from tests.board.run_dirs import finish, step_line, write_run
+
+pytestmark = [pytest.mark.slow]
+CHROMIUM = Path("/usr/bin/chromium")
+CONTRASTS = (Path(__file__).parents[1] / "report" / "contrasts.js").read_text(encoding="utf-8")
+TOKEN = "a-token-of-24-characters"
+PAGES = ["/"]
+UNNAMED = """[...document.querySelectorAll('a[href], button, input, select, textarea, [tabindex="0"], [role=img]')]
+  .filter(one => !(one.textContent.trim() || one.getAttribute('aria-label') || one.labels?.length))
+  .map(one => one.outerHTML.slice(0, 100))"""
+
+
+def serve(directory: Path) -> str:
+    """Serve a board in a thread that ends with the process, and return its address."""
+    from uvicorn import Config, Server
+
+    from sft_cli.board.app import create_app
+
+    listener = server.listen("127.0.0.1", 0)
+    app = create_app(server.open_index(directory), Access(TOKEN, False))
+    running = Server(Config(app, log_level="warning", access_log=False, lifespan="off", ws="none"))
+    threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True).start()
+    while not running.started:
+        time.sleep(0.02)
+    return "http://127.0.0.1:{}".format(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Return a directory of runs."""
+    directory = tmp_path_factory.mktemp("runs")
+    finish(write_run(directory / "quickstart-20261201-033716", steps=200), 200)
+    write_run(directory / "sweep-lr" / "lr=1e-3", steps=120, lr="0.001")
+    write_run(directory / "a name <b>with</b> ' & \" marks", steps=30)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def visit(runs):
+    """Return a function that opens a page; fail on messages, errors, dialogs and foreign requests."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.is_file():
+        pytest.skip("/usr/bin/chromium is absent")
+    address = serve(runs)
+    complaints = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+
+        def opened(path="/", width=1280, scheme="light"):
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("dialog", lambda dialog: complaints.append(dialog.message))
+            page.on("request", lambda request: request.url.startswith(address) or complaints.append(request.url))
+            page.goto(address + path)
+            page.wait_for_selector("body:not([data-loading])")
+            return page
+
+        yield opened
+        browser.close()
+    assert [text for text in complaints if text != "data:,"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_cut_and_every_text_can_be_read(visit, path, width, scheme):
+    page = visit(path, width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    if folder := os.environ.get("SFT_TEST_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{path.strip('/').replace('/', '_')[:12]}-{width}-{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [entry for entry in page.evaluate(CONTRASTS) if entry["ratio"] < 4.5] == []
+    assert page.evaluate(UNNAMED) == []
+    assert page.title()
+    page.close()
+
+
+def test_rows_are_filtered_sorted_and_updated(visit, runs):
+    page = visit()
+    page.get_by_text("3 of 3 runs shown").wait_for()
+    names = "[...document.querySelectorAll('#runs tbody tr:not([hidden])')].map(row => row.dataset.name)"
+    page.select_option("select[name=order]", "step")
+    assert page.evaluate(names)[0] == "quickstart-20261201-033716"
+    page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
+    page.keyboard.type("sweep")
+    assert page.evaluate(names) == ["sweep-lr/lr=1e-3"]
+    with (runs / "sweep-lr" / "lr=1e-3" / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps(step_line(121, 100)) + "\n")
+    page.get_by_text("121 / 200").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.name") == "state"
+    page.close()
