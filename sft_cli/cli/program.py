@@ -56,6 +56,7 @@ SLOW = (
     "doctor",
     "sweep",
     "eval",
+    "chat",
     "compare",
     "judge",
     "merge",

@@ -235,7 +235,7 @@ def test_a_conversation_in_a_terminal_of_80_columns(run_of):
 
 def _until(master: int, text: str) -> str:
     """Read from a terminal until a text appears."""
-    shown, deadline = "", time.monotonic() + 120
+    shown, deadline = "", time.monotonic() + 300
     while text not in shown and time.monotonic() < deadline:
         if select.select([master], [], [], 0.2)[0]:
             shown += os.read(master, 4096).decode(errors="replace")
