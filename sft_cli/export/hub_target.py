@@ -122,7 +122,9 @@ def check_repo(repo: str | None, *, push: bool) -> None:
     if push and constants.is_offline_mode():
         raise SftError(where="--push", problem="HF_HUB_OFFLINE forbids requests", fix="unset HF_HUB_OFFLINE")
     if push and get_token() is None:
-        raise SftError(where="--push", problem="there is no token of the hub", fix="hf auth login, or export HF_TOKEN=TOKEN")
+        raise SftError(
+            where="--push", problem="there is no token of the hub", fix="hf auth login, or export HF_TOKEN=TOKEN"
+        )
 
 
 def push_directory(directory: Path, repo: str, *, private: bool) -> str:

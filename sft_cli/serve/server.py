@@ -49,7 +49,9 @@ class RunningServer:
         """
         code = self.process.wait()
         raise SftError(
-            where=self.url, problem=f"the server ended with {describe_exit(code, self.log)}", fix="sft serve RUN, which starts it again"
+            where=self.url,
+            problem=f"the server ended with {describe_exit(code, self.log)}",
+            fix="sft serve RUN, which starts it again",
         )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ def serve(directory: Path) -> str:
     threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True).start()
     while not running.started:
         time.sleep(0.02)
-    return "http://127.0.0.1:{}".format(listener.getsockname()[1])
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_cli.clean import pii
 from sft_cli.clean.base import BATCH, Finding, Findings
+from sft_cli.config.schema.clean import PiiConfig
 from sft_cli.types import Conversation, Message
 
 
@@ -72,3 +74,10 @@ def run_filter(
 def drop_reasons(found: list[Finding]) -> dict[int, str | None]:
     """Return row -> the reason why it is dropped."""
     return {one.row: one.reason for one in found}
+
+
+def redacted(text: str, **config) -> str:
+    """Return the text of a document after redaction."""
+    done, _ = pii.redact_conversation(document(text), PiiConfig(**config))
+    assert done.text is not None
+    return done.text

@@ -5,80 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sft_cli.cli import execute
 from sft_cli.compare.comparison import cannot_tell, smaller_is_better
-from sft_cli.errors import SftError
 from sft_cli.scoring.statistics import Difference
-
-CONFIG = "run_name: {name}\ntrainer:\n  lr: {lr}\nadapter:\n  rank: 8\n"
-DEFINITION = {"kind": "generate", "version": 1, "scorer": "exact", "path": "items.jsonl", "limit": None}
-
-
-def write_run(folder, name, *, lr=0.001, weight=1):
-    run = folder / name
-    run.mkdir()
-    (run / "config.yaml").write_text(CONFIG.format(name=name, lr=lr))
-    inputs = {"clean": [], "mix": {"sources": {"mine": {"weight": weight}}}}
-    (run / "manifest.json").write_text(json.dumps({"inputs": inputs}))
-    return run
-
-
-def write_suite(run, scores, suite="facts", *, digest="01234567", label="tuned", ids=None, clusters=None, **changed):
-    """Write the results of a suite: a list of scores per metric, whose first item has id q0."""
-    path = run / "eval" / f"{suite}-{digest}"
-    path.mkdir(parents=True)
-    record = {
-        "suite": suite,
-        "definition": {**DEFINITION, **changed.get("definition", {})},
-        "settings": {"dtype": "float32", "temperature": 0, **changed.get("settings", {})},
-        "data": {"fingerprint": changed.get("fingerprint", "f")},
-        "model": {"label": label, "weights": changed.get("weights", "w")},
-        "sft_cli": changed.get("version", "1"),
-    }
-    (path / "suite.json").write_text(json.dumps(record))
-    number = len(next(iter(scores.values())))
-    ids = ids or [f"q{index}" for index in range(number)]
-    answers, verdicts = [], []
-    for index, name in enumerate(ids):
-        for sample in range(changed.get("samples", 1)):
-            line = {"id": name, "sample": sample, "cluster": clusters[index] if clusters else "", "tags": {}}
-            answers.append({**line, "prompt": f"Question {name}", "answer": f"{run.name} says {name}", "num_tokens": 5})
-            values = {metric: values[index] for metric, values in scores.items() if values[index] is not None}
-            verdicts.append({"id": name, "sample": sample, "scores": values, "label": "", "reason": f"why {name}"})
-    (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
-    (path / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in verdicts))
-    (path / "scores.json").write_text(json.dumps({"metrics": changed.get("metrics", {}), "by_tag": {}, "counts": {}}))
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def pair(folder):
-    """Two runs; the second has 30 of 100 items more right, 2 less."""
-    a, b = write_run(folder, "a"), write_run(folder, "b", lr=0.002, weight=2)
-    write_suite(a, {"exact": [1] * 40 + [0] * 60})
-    write_suite(b, {"exact": [0] * 2 + [1] * 68 + [0] * 30})
-    return a, b
-
-
-def shown(capsys, *words):
-    assert execute(["compare", *words]) == 0
-    return capsys.readouterr().out
-
-
-def compared(capsys, *words):
-    return json.loads(shown(capsys, *words, "--json"))
-
-
-def fails(*words):
-    with pytest.raises(SftError) as caught:
-        execute(["compare", *words])
-    return caught.value
+from tests.compare.helpers import compared, fails, shown, write_run, write_suite
 
 
 @pytest.mark.usefixtures("pair")
@@ -236,71 +165,6 @@ def test_items_without_a_metric_are_left_out_of_it(folder, capsys):
         "exact": 10,
         "strict": 5,
     }
-
-
-RESCORE = "score both in the same manner: sft eval b --rescore eval=facts"
-EVALUATE = "evaluate both with the same settings: sft eval b eval=facts"
-
-
-@pytest.mark.parametrize(
-    ("changed", "problem", "fix"),
-    [
-        ({"definition": {"scorer": "numeric"}}, "scorer is 'exact' and 'numeric'", RESCORE),
-        ({"definition": {"options": {"tolerance": 1}}}, "options.tolerance is None and 1", RESCORE),
-        ({"settings": {"temperature": 1}}, "temperature is 0 and 1", EVALUATE),
-        ({"fingerprint": "g"}, "data.fingerprint is 'f' and 'g'", EVALUATE),
-    ],
-)
-def test_other_suites_are_refused_with_the_key(folder, changed, problem, fix):
-    write_suite(write_run(folder, "a"), {"exact": [1] * 5})
-    write_suite(write_run(folder, "b"), {"exact": [1] * 5}, **changed)
-    error = fails("a", "b")
-    assert f"the results of facts are not of one suite: {problem} (" in error.problem
-    assert error.fix == fix
-
-
-def test_settings_of_models_may_differ_and_places_do_not_matter(folder, capsys):
-    write_suite(write_run(folder, "a"), {"exact": [1] * 5})
-    place = {"path": "/x/items.jsonl", "tags": {"a": "b"}}
-    write_suite(
-        write_run(folder, "b"), {"exact": [1] * 5}, settings={"dtype": "bfloat16"}, definition=place, version="2"
-    )
-    assert compared(capsys, "a", "b")["suites"][0]["notes"] == [
-        "facts: dtype of b and a differ",
-        "facts: sft_cli 1 and 2 scored the answers; --rescore makes them alike",
-    ]
-
-
-def test_results_of_the_same_definition_are_found_among_several(folder, capsys):
-    a, b = write_run(folder, "a"), write_run(folder, "b")
-    write_suite(a, {"exact": [1] * 40})
-    write_suite(b, {"exact": [1] * 40}, digest="00000000", settings={"temperature": 1})
-    write_suite(b, {"exact": [0] * 40}, digest="11111111")
-    [row] = compared(capsys, "a", "b")["metrics"]
-    assert row["cells"][1]["verdict"] == "worse"
-
-
-def test_mistakes(folder):
-    a, b = write_run(folder, "a"), write_run(folder, "b")
-    assert fails("a").fix == "sft compare a --base, or sft compare a RUN"
-    assert fails("a", "./a").problem == "a run is named twice"
-    assert fails("a", "b").fix == "evaluate it first: sft eval a eval=SUITE"
-    assert "there is no such directory" in fails("a", "c").problem
-    write_suite(a, {"exact": [1]})
-    write_suite(b, {"exact": [1]}, "others")
-    error = fails("a", "b")
-    assert error.problem == "the runs have no suite in common (a: facts; b: others)"
-    assert error.fix == "evaluate them on one suite: sft eval b eval=facts"
-    assert fails("a", "b", "--base").fix == "evaluate it: sft eval a --compare base eval=SUITE"
-    (b / "eval" / "others-01234567" / "verdicts.jsonl").write_text("no\n")
-    assert fails("a", "b").where.endswith("verdicts.jsonl:1")
-    assert "no run is named" in fails().problem
-
-
-def test_no_common_item(folder):
-    write_suite(write_run(folder, "a"), {"exact": [1]}, ids=["x"])
-    write_suite(write_run(folder, "b"), {"exact": [1]}, ids=["y"])
-    assert fails("a", "b").problem == "the results of facts have no item in common"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def config(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def in_an_empty_directory(tmp_path, monkeypatch):
+    """Work in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def site(tmp_path, monkeypatch):
     """Return a running web server, with a new working directory and an empty cache."""
     monkeypatch.chdir(tmp_path)

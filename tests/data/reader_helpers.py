@@ -1,6 +1,10 @@
 """Write files and read their rows, for the tests of readers."""
 
+from hypothesis import strategies as st
+
 from sft_cli.data.row_errors import RowError
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
 def write(path, content):

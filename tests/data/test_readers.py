@@ -1,21 +1,14 @@
 """Text and columnar files are read as numbered rows; errors name the line."""
 
-import bz2
-import csv
-import gzip
-import io
 import json
-import lzma
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.data.sources import json_documents, text_files
 from sft_cli.errors import SftError
-from tests.data.reader_helpers import rows, write
+from tests.data.reader_helpers import TEXTS, rows, write
 
 
 @pytest.mark.parametrize(
@@ -174,170 +167,14 @@ def test_invalid_document_is_an_error(tmp_path, content, message):
     assert str(caught.value) == message
 
 
-def test_csv_rows_are_numbered_by_their_first_line(tmp_path):
-    content = 'q,a\n"two\nlines",b\n\n"with ""quotes"", and comma",é\nplain,\n'
-    assert rows(text_files.read_csv, write(tmp_path / "rows.csv", content)) == [
-        (2, {"q": "two\nlines", "a": "b"}),
-        (5, {"q": 'with "quotes", and comma', "a": "é"}),
-        (6, {"q": "plain", "a": ""}),
-    ]
-
-
-def test_csv_of_a_spreadsheet(tmp_path):
-    path = write(tmp_path / "rows.csv", b"\xef\xbb\xbfq,a\r\n1,2\r\n")
-    assert rows(text_files.read_csv, path) == [(2, {"q": "1", "a": "2"})]
-
-
-def test_csv_field_longer_than_the_limit_of_python(tmp_path):
-    path = write(tmp_path / "rows.csv", "text\n" + "x" * 200_000 + "\n")
-    assert rows(text_files.read_csv, path) == [(2, {"text": "x" * 200_000})]
-
-
-def test_tab_separated_values(tmp_path):
-    path = write(tmp_path / "rows.tsv", "q\ta\n1,5\t2\n")
-    assert rows(text_files.read_tsv, path) == [(2, {"q": "1,5", "a": "2"})]
-
-
-def test_invalid_csv_record_is_reported_and_the_next_is_read(tmp_path):
-    path = write(tmp_path / "rows.csv", 'q,a\n1,2,3\n"x"y,2\n1\n5,6\n"open,2\n')
-    quoting = 'double every quotation mark inside a quoted field ("") and close every quoted field'
-    fields = 'put fields with commas or line breaks in double quotes ("…")'
-    assert rows(text_files.read_csv, path) == [
-        (2, f"rows.csv:2: 3 fields under a header of 2\n  fix: {fields}"),
-        (3, f"rows.csv:3: not valid CSV: ',' expected after '\"'\n  fix: {quoting}"),
-        (4, f"rows.csv:4: 1 fields under a header of 2\n  fix: {fields}"),
-        (5, {"q": "5", "a": "6"}),
-        (6, f"rows.csv:6: not valid CSV: unexpected end of data\n  fix: {quoting}"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(
-            "q,a,q\n",
-            "rows.csv:1: the header has 'q' twice\n  fix: write a name of its own for each column",
-            id="twice",
-        ),
-        pytest.param(
-            ",,\n", "rows.csv:1: the header is empty\n  fix: write the column names in the first line", id="no-name"
-        ),
-        pytest.param(
-            "q;a\n1;2\n",
-            "rows.csv:1: the header is one column, 'q;a'; its delimiter seems to be ';'\n"
-            "  fix: 'data.mix.local.delimiter=;'",
-            id="semicolons",
-        ),
-        pytest.param(
-            b"q,a\n1,2\n\xe9,3\n",
-            "rows.csv:3: byte 0xe9 at position 1 is not UTF-8\n"
-            "  fix: data.mix.local.encoding=cp1252 if 'é,3' is the right text, or save the file as UTF-8",
-            id="latin-1",
-        ),
-        pytest.param(
-            'q,"a\n',
-            "rows.csv:1: not valid CSV: unexpected end of data\n"
-            '  fix: double every quotation mark inside a quoted field ("") and close every quoted field',
-            id="open-quote-in-header",
-        ),
-    ],
-)
-def test_csv_without_a_valid_header_is_an_error(tmp_path, content, message):
-    with pytest.raises(SftError) as caught:
-        rows(text_files.read_csv, write(tmp_path / "rows.csv", content))
-    assert str(caught.value) == message
-
-
-def zst(content, level=3):
-    return pyarrow.Codec("zstd", compression_level=level).compress(content, asbytes=True)
-
-
-LINES = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
-
-
-@pytest.mark.parametrize(
-    ("ending", "packed"),
-    [
-        pytest.param(".gz", gzip.compress(LINES), id="gz"),
-        pytest.param(".gz", gzip.compress(LINES[:700]) + gzip.compress(LINES[700:]), id="gz-in-two-members"),
-        pytest.param(".zst", zst(LINES), id="zst"),
-        pytest.param(".zst", zst(LINES[:700]) + zst(LINES[700:]), id="zst-in-two-frames"),
-        pytest.param(".bz2", bz2.compress(LINES), id="bz2"),
-        pytest.param(".bz2", bz2.compress(LINES[:700]) + bz2.compress(LINES[700:]), id="bz2-in-two-streams"),
-        pytest.param(".xz", lzma.compress(LINES), id="xz"),
-        pytest.param(".xz", lzma.compress(LINES[:700]) + lzma.compress(LINES[700:]), id="xz-in-two-streams"),
-    ],
-)
-def test_all_compressed_lines_are_read(tmp_path, ending, packed):
-    read = rows(text_files.read_json_lines, write(tmp_path / f"rows.jsonl{ending}", packed))
-    assert read == [(number + 1, {"a": number}) for number in range(20_000)]
-
-
-@pytest.mark.parametrize(
-    ("ending", "packed", "reason"),
-    [
-        pytest.param(
-            ".gz",
-            gzip.compress(LINES)[:-20],
-            "Compressed file ended before the end-of-stream marker was reached",
-            id="cut-gz",
-        ),
-        pytest.param(".zst", zst(LINES)[:-20], "Truncated compressed stream", id="cut-zst"),
-        pytest.param(".gz", LINES, "Not a gzipped file (b'{\"')", id="not-gz"),
-        pytest.param(".zst", LINES, "ZSTD decompress failed: Unknown frame descriptor", id="not-zst"),
-        pytest.param(
-            ".bz2",
-            bz2.compress(LINES)[:-20],
-            "Compressed file ended before the end-of-stream marker was reached",
-            id="cut-bz2",
-        ),
-        pytest.param(".bz2", LINES, "Invalid data stream", id="not-bz2"),
-        pytest.param(
-            ".xz",
-            lzma.compress(LINES)[:-20],
-            "Compressed file ended before the end-of-stream marker was reached",
-            id="cut-xz",
-        ),
-        pytest.param(".xz", LINES, "Input format not supported by decoder", id="not-xz"),
-    ],
-)
-def test_damaged_archive_is_an_error(tmp_path, ending, packed, reason):
-    path = write(tmp_path / f"rows.jsonl{ending}", packed)
-    with pytest.raises(SftError) as caught:
-        rows(text_files.read_json_lines, path)
-    assert str(caught.value) == (
-        f"rows.jsonl{ending}: cannot be read: {reason}\n"
-        "  fix: download or write the file again; it is incomplete or broken"
-    )
-
-
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-
-
-@given(st.lists(st.tuples(texts, texts), min_size=1))
-def test_csv_round_trip_with_line_numbers(tmp_path_factory, table):
-    """For any cells, including line breaks, the number of a record is its first line."""
-    path = tmp_path_factory.mktemp("csv") / "rows.csv"
-    written = io.StringIO(newline="")
-    writer = csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    starts = []
-    for record in [("q", "a"), *table]:
-        starts.append(written.getvalue().count("\n") + 1)
-        writer.writerow(record)
-    path.write_bytes(written.getvalue().encode())
-    assert rows(text_files.read_csv, path) == [
-        (start, {"q": q, "a": a}) for start, (q, a) in zip(starts[1:], table, strict=True)
-    ]
-
-
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | texts,
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | TEXTS,
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=5,
 )
 
 
-@given(st.lists(st.dictionaries(texts, json_values, max_size=3), min_size=1), st.booleans())
+@given(st.lists(st.dictionaries(TEXTS, json_values, max_size=3), min_size=1), st.booleans())
 def test_json_lines_round_trip(tmp_path_factory, objects, ascii_only):
     path = tmp_path_factory.mktemp("json") / "rows.jsonl"
     path.write_bytes("".join(json.dumps(value, ensure_ascii=ascii_only) + "\n" for value in objects).encode())

@@ -16,32 +16,18 @@ from hypothesis import strategies as st
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import columnar, file_state, slices, text_files
 from sft_cli.data.sources.lines import BOM
-from sft_cli.data.sources.slices import BadRow
 from sft_cli.data.sources.source_rows import read_slice, read_source, source_fingerprint
 from sft_cli.data.sources.source_rows import source_slices as slices_of
 from sft_cli.errors import SftError
+from tests.data.helpers import located_values, through_slices
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Make slices of 40 bytes."""
     monkeypatch.setattr(slices, "SLICE_BYTES", 40)
-
-
-def plain(rows):
-    """Return locations with values, or with the message of an error."""
-    return [(row.where, str(row.error) if isinstance(row, BadRow) else dict(row.values)) for row in rows]
-
-
-def through_slices(path):
-    """Return the rows of every slice, pickled as if sent to another process."""
-    pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices_of(SourceConfig(path=path), "mine", "train")]
-    return [plain(read_slice(piece, "mine")) for piece in pieces]
 
 
 def joined(pieces):
@@ -83,7 +69,7 @@ def test_cut_file_of_lines_keeps_its_numbers(tmp_path, small):
     assert [[where for where, _ in piece] for piece in pieces] == [
         [f"rows.jsonl:{number}" for number in numbers] for numbers in ([1, 2, 3, 4, 5], [6, 8, 9, 10, 11], [12])
     ]
-    assert joined(pieces) == plain(read_source(SourceConfig(path="rows.jsonl"), "mine", "train"))
+    assert joined(pieces) == located_values(read_source(SourceConfig(path="rows.jsonl"), "mine", "train"))
     assert pieces[1][0][1].startswith("rows.jsonl:6: invalid JSON")
 
 
@@ -134,7 +120,7 @@ def test_hub_table_is_cut_by_rows(monkeypatch):
     monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 1000)
     data = Dataset.from_dict({"a": list(range(2500))})
     pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.slice_table("owner/name@abc[train]", data.data)]
-    result = [plain(read_slice(piece, "mine")) for piece in pieces]
+    result = [located_values(read_slice(piece, "mine")) for piece in pieces]
     assert [len(piece) for piece in result] == [1000, 1000, 500]
     assert joined(result) == [(f"owner/name@abc[train]:{number + 1}", {"a": number}) for number in range(2500)]
 
@@ -158,7 +144,7 @@ def test_empty_shards_are_skipped_but_empty_files_are_not(tmp_path):
 
 
 def _count(piece):
-    return os.getpid(), plain(read_slice(piece, "mine"))
+    return os.getpid(), located_values(read_slice(piece, "mine"))
 
 
 def test_slices_are_read_in_spawned_processes(tmp_path, small):
@@ -167,7 +153,7 @@ def test_slices_are_read_in_spawned_processes(tmp_path, small):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         result = pool.map(_count, pieces)
     assert {process for process, _ in result} != {os.getpid()}
-    assert [row for _, rows in result for row in rows] == plain(
+    assert [row for _, rows in result for row in rows] == located_values(
         read_source(SourceConfig(path="rows.jsonl"), "mine", "train")
     )
 
@@ -268,62 +254,9 @@ def test_one_document_is_one_row(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.md", "licences.jsonl"])
-def test_notes_in_a_directory_are_not_data(tmp_path, name):
-    for file in ("README.md", "LICENSE.txt", ".hidden.jsonl", name):
-        (tmp_path / file).write_text(json.dumps({"a": file}))
-    assert [where for piece in through_slices(".") for where, _ in piece] == [f"{name}:1"]
-    assert [where for piece in through_slices("README.md") for where, _ in piece] == ["README.md:1"]
-
-
-@pytest.mark.parametrize(
-    ("names", "path", "message"),
-    [
-        pytest.param(
-            ("rows.jsonl", "README.md"),
-            "*",
-            "data.mix.mine.path: '*' matches data files and documents, such as 'README.md'\n"
-            "  fix: name one of the two, as in 'data.mix.mine.path=*.jsonl'",
-            id="glob",
-        ),
-        pytest.param(
-            ("a.txt", "b.md"),
-            "d",
-            "data.mix.mine.path: 'd' holds several kinds of files: .md, .txt\n"
-            "  fix: name those to read, as in 'data.mix.mine.path=d/*.md'",
-            id="two-kinds-of-documents",
-        ),
-        pytest.param(
-            ("a.txt", "b.jsonl"),
-            "d",
-            "data.mix.mine.path: 'd' holds several kinds of files: .jsonl, .txt\n"
-            "  fix: name those to read, as in 'data.mix.mine.path=d/*.jsonl'",
-            id="rows-and-a-document",
-        ),
-        pytest.param(
-            ("README.md", "rows.xlsx"),
-            "d",
-            "data.mix.mine.path: 'd' holds no data file\n"
-            "  fix: data.mix.mine.path=FILE with one of the suffixes .json, .jsonl, .ndjson, .csv, .tsv,"
-            " .parquet, .arrow, .txt, .md;"
-            " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
-            id="only-a-readme",
-        ),
-    ],
-)
-def test_files_mixed_with_documents(tmp_path, names, path, message):
-    folder = tmp_path / ("d" if path == "d" else ".")
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        (folder / name).write_text("x")
-    with pytest.raises(SftError) as caught:
-        slices_of(SourceConfig(path=path), "mine", "train")
-    assert str(caught.value) == message
-
-
 def test_read_source_accepts_a_file_rewritten_between_readings(tmp_path):
     """A file rewritten between two readings did not change during a reading."""
     config = SourceConfig(path="rows.jsonl")
     for content in ('{"a": 1}\n', '{"a": 10}\n'):
         (tmp_path / "rows.jsonl").write_text(content)
-        assert plain(read_source(config, "mine", "train")) == [("rows.jsonl:1", json.loads(content))]
+        assert located_values(read_source(config, "mine", "train")) == [("rows.jsonl:1", json.loads(content))]

@@ -7,7 +7,7 @@ import shutil
 import pyarrow
 import pyarrow.parquet
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.row_errors import RowError
@@ -15,29 +15,9 @@ from sft_cli.data.sources.locate import is_hub_dataset
 from sft_cli.data.sources.source_rows import BadRow, has_validation, read_source, source_fingerprint
 from sft_cli.errors import SftError
 from sft_cli.types import Row
+from tests.data.helpers import message, places, write
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def write(tmp_path, *names):
-    """Write files of one row each, whose text is the name of the file."""
-    for name in names:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"text": name}) + "\n")
-
-
-def places(side="train", **config):
-    return {row.where: row.values["text"] for row in read_source(SourceConfig(**config), "mine", side)}
-
-
-def message(side="train", **config):
-    with pytest.raises(SftError) as caught:
-        list(read_source(SourceConfig(**config), "mine", side))
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
 
 
 def test_prepared_row_has_location_and_source(tmp_path):
@@ -108,38 +88,6 @@ def test_rows_with_other_labels_have_another_fingerprint(tmp_path):
     assert source_fingerprint(SourceConfig(path="one"), "mine") == source_fingerprint(
         SourceConfig(path="two/deep"), "mine"
     )
-
-
-@pytest.mark.parametrize(
-    ("names", "path"),
-    [
-        pytest.param(("d/train.jsonl", "d/test.jsonl"), "d", id="files"),
-        pytest.param(("d/train/0.jsonl", "d/test/0.jsonl"), "d", id="folders"),
-        pytest.param(("d/data/train-00000-of-00001.jsonl", "d/data/test-00000-of-00001.jsonl"), "d", id="shards"),
-    ],
-)
-def test_directory_of_splits(tmp_path, names, path):
-    """Held-out rows in the directory of the training rows are never trained on."""
-    write(tmp_path, *names)
-    assert list(places(path=path).values()) == [names[0]]
-    assert list(places("validation", path=path, validation_split="test").values()) == [names[1]]
-
-
-def test_split_with_another_name(tmp_path):
-    write(
-        tmp_path, "d/train_sft-00000-of-00002.jsonl", "d/train_sft-00001-of-00002.jsonl", "d/test-00000-of-00001.jsonl"
-    )
-    assert len(places(path="d", split="train_sft")) == 2
-
-
-def test_saved_data_sets(tmp_path):
-    rows = Dataset.from_dict({"text": ["a", "b", "c"]})
-    rows.save_to_disk(tmp_path / "one", num_shards=2)
-    DatasetDict(train=rows, test=rows.select([2])).save_to_disk(tmp_path / "several")
-    assert places(path="one") == {"one:1": "a", "one:2": "b", "one:3": "c"}
-    assert places(path="several/") == {"several[train]:1": "a", "several[train]:2": "b", "several[train]:3": "c"}
-    assert places("validation", path="several", validation_split="test") == {"several[test]:1": "c"}
-    assert places(path="o*e") == places(path="one")
 
 
 def test_validation_path(tmp_path):
@@ -270,14 +218,6 @@ def test_unreadable_sources(tmp_path, config, expected):
         assert result == expected
 
 
-def test_split_of_a_single_saved_data_set_is_refused(tmp_path):
-    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
-    assert message("validation", path="one", validation_split="test") == (
-        "data.mix.mine.validation_split: split 'test' is set, but 'one' has no splits\n"
-        "  fix: remove data.mix.mine.split, or data.mix.mine.validation_path=FILE for held-out rows"
-    )
-
-
 @pytest.mark.parametrize(
     ("path", "certain", "expected"),
     [
@@ -297,11 +237,6 @@ def test_split_of_a_single_saved_data_set_is_refused(tmp_path):
 def test_is_hub_dataset_by_shape_of_the_path(tmp_path, path, certain, expected):
     (tmp_path / "here" / "there").mkdir(parents=True)
     assert is_hub_dataset(path, certain=certain) is expected
-
-
-def test_folder_with_another_state_file_is_not_a_saved_data_set(tmp_path):
-    write(tmp_path, "d/rows.jsonl", "d/state.json")
-    assert message(path="d").startswith("data.mix.mine.path: 'd' holds several kinds of files: .json, .jsonl")
 
 
 def test_fingerprint_follows_the_bytes(tmp_path):

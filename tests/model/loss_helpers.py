@@ -4,6 +4,8 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from sft_cli.config.schema.trainer import LossConfig
+from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.head.loss_model import LossModel
 
 EVERY = LossConfig(label_smoothing=0.1, z_loss=0.01, dft=True, kl=0.3)
 
@@ -44,3 +46,14 @@ def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert (found[name] - value).norm() <= 1e-5 * max(value.norm().item(), 1e-3), name
+
+
+LENGTHS = [6, 3, 9]
+PLAIN = LossConfig()
+
+
+def documents_loss(model, batch, loss=PLAIN, **options):
+    use_packed_attention(model)
+    return LossModel(model, packed=True, chunk=4, loss=loss, **options)(
+        *batch.row, batch.targets, batch.target_at, batch.target_weights
+    )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sft_cli.cli import execute
+from sft_cli.report import gallery
 from tests.report.helpers import add_to_manifest, make, manifest_parts
 
 
@@ -17,7 +19,6 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def full(prepared, tmp_path_factory) -> Path:
     """Return a copy with every part that a manifest can have, and a report that shows every row."""
-    from sft_cli.report import gallery
     from sft_cli.report.page import write_report
 
     directory = tmp_path_factory.mktemp("full") / "prepared"
@@ -27,3 +28,15 @@ def full(prepared, tmp_path_factory) -> Path:
         patch.setitem(gallery.KINDS, "random", 100)
         write_report(directory)
     return directory
+
+
+@pytest.fixture
+def inspect(prepared, capsys):
+    """Return a function that runs the command and returns its output as lines."""
+
+    def inspect(*arguments, plain=True):
+        execute(["inspect", str(prepared), *arguments, *(["--plain"] if plain else [])])
+        captured = capsys.readouterr()
+        return (captured.out + captured.err).splitlines()
+
+    return inspect

@@ -5,14 +5,15 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.train.helpers import RetentionRun
 from tests.train.runs import Runs
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
     """A random Llama, its sizes multiples of 64, with a byte-level tokenizer: 256 bytes, <pad>, <s>, </s>."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -89,3 +90,17 @@ def stop_during_step(monkeypatch):
         monkeypatch.setattr(loop, "train_step", interrupted)
 
     return arrange
+
+
+@pytest.fixture
+def retention_run(tmp_path, base, rows, monkeypatch) -> RetentionRun:
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    return RetentionRun(tmp_path, base, rows)
+
+
+@pytest.fixture
+def questions(retention_run) -> str:
+    """A file of four questions."""
+    return retention_run.file(
+        "asked.jsonl", [{"prompt": f"say {i}", "completion": "word " * (i + 1)} for i in range(4)]
+    )

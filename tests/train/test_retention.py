@@ -5,86 +5,11 @@ import math
 
 import pytest
 import torch
-from accelerate import Accelerator
 
-from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.config.compose import compose
 from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
-from sft_cli.errors import SftError
 from sft_cli.merge.card import run_results
-from sft_cli.model.head.loss_model import build_loss_model
-from sft_cli.prepare.prepare import prepare_data
-from sft_cli.run_dir import RunDir
-from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, RetentionGuard, stop_message
-from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
-
-
-class RetentionRun:
-    """A run on the tiny model that is ready to train."""
-
-    def __init__(self, directory, base, rows) -> None:
-        self.directory, self.base, self.rows = directory, base, rows
-        self.run = RunDir(directory / "run")
-        self.run.path.mkdir()
-
-    def config(self, *words: str):
-        """Return the config of a run on the rows with these settings of trainer.retention."""
-        return compose(
-            [
-                "data=local",
-                f"data.mix.local.path={self.rows}",
-                "data.val_fraction=0.2",
-                f"model.path={self.base}",
-                "template=plain",
-                "trainer.max_length=256",
-                "speed.tokens_per_micro_batch=256",
-                "eval.max_new_tokens=8",
-                *(f"trainer.retention.{word}" for word in words),
-            ]
-        )
-
-    def file(self, name: str, lines: list[dict]) -> str:
-        file = self.directory / name
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return str(file)
-
-    def probes(self, *words: str) -> list[RetentionProbe]:
-        config = self.config(*words)
-        return prepare_probes(config, prepare_data(config).tokenizer_directory)
-
-    def guard(self, *words: str) -> tuple[RetentionGuard, torch.nn.Module, list[RetentionProbe]]:
-        from transformers import AutoModelForCausalLM
-
-        config = self.config(*words)
-        tokenizer = prepare_data(config).tokenizer_directory
-        probes = prepare_probes(config, tokenizer)
-        model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
-        loss_model, _ = build_loss_model(model, 64)
-        accelerator = Accelerator(cpu=True)
-        guard = RetentionGuard(config, self.run, loss_model, accelerator, load_tokenizer(str(tokenizer)), [2], probes)
-        return guard, model, probes
-
-    def record(self, step: int, values) -> None:
-        """Record values as the loop's log does."""
-        with self.run.metrics.open("a") as file:
-            file.write(json.dumps({"step": step, "retention": values}, allow_nan=False) + "\n")
-
-    def lines(self) -> list[dict]:
-        return [json.loads(line) for line in self.run.metrics.read_text().splitlines()]
-
-
-@pytest.fixture
-def retention_run(tmp_path, base, rows, monkeypatch) -> RetentionRun:
-    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
-    return RetentionRun(tmp_path, base, rows)
-
-
-@pytest.fixture
-def questions(retention_run) -> str:
-    """A file of four questions."""
-    return retention_run.file(
-        "asked.jsonl", [{"prompt": f"say {i}", "completion": "word " * (i + 1)} for i in range(4)]
-    )
+from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, stop_message
+from sft_cli.train.monitoring.retention_probes import RetentionProbe
 
 
 def test_the_base_value_equals_plain_transformers(retention_run, questions):
@@ -260,63 +185,6 @@ def test_drop_is_relative_for_loss_and_absolute_for_exact_match(retention_run, q
     assert change.is_allowed is (worse <= 0.1)
 
 
-def test_probes_do_not_change_the_prepared_data(retention_run, questions):
-    """No rows of a probe are held out, and the run's data directory does not change."""
-    prepared = prepare_data(retention_run.config())
-    (probe,) = retention_run.probes(f"probes.words.path={questions}")
-
-    assert (len(probe.split), probe.num_examples) == (4, 4)
-    assert prepare_data(retention_run.config()).manifest == prepared.manifest
-
-
-def test_too_long_probe_rows_are_dropped(retention_run):
-    file = retention_run.file("long.jsonl", [{"prompt": "a", "completion": "b" * n} for n in (3, 600)])
-
-    assert retention_run.probes(f"probes.words.path={file}")[0].num_examples == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "words", "where", "problem", "fix"),
-    [
-        (None, [], ".path", "'{file}' does not exist", None),
-        ("", [], ": probe.jsonl", "the source holds no rows", "write rows into it or remove the probe"),
-        (
-            '{"foo": 1}\n',
-            [],
-            ".path",
-            "no format fits the columns foo; there is no column for the answer to 'foo'",
-            'write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
-        ),
-        (
-            json.dumps({"prompt": "a", "completion": "b" * 600}) + "\n",
-            [],
-            "",
-            "no row is left, 1 were dropped: 1 too long (probe.jsonl:1; data.overflow=drop)",
-            "shorten the rows: the model takes at most 512 tokens",
-        ),
-        (
-            '{"text": "a document"}\n',
-            ["probes.math.metric=exact_match"],
-            ".metric",
-            "metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
-            "trainer.retention.probes.math.metric=loss,"
-            " or trainer.retention.probes.math.path=FILE with prompts and answers",
-        ),
-    ],
-)
-def test_an_unusable_probe_file_is_an_error_before_training(retention_run, content, words, where, problem, fix):
-    file = retention_run.directory / "probe.jsonl"
-    if content is not None:
-        file.write_text(content)
-
-    with pytest.raises(SftError) as refused:
-        retention_run.probes(f"probes.math.path={file}", *words)
-
-    assert refused.value.where == f"trainer.retention.probes.math{where}"
-    assert refused.value.problem == problem.format(file=file)
-    assert fix is None or refused.value.fix == fix
-
-
 def test_stop_message():
     assert stop_message("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
         "stopped   after step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
@@ -332,16 +200,3 @@ def test_a_model_card_ignores_retention_lines(retention_run, questions):
     guard.check(1, retention_run.record)
 
     assert run_results(retention_run.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
-
-
-def test_probes_use_the_added_tokens_of_the_run(retention_run):
-    """The run's tokenizer already has them: they are not added again."""
-    file = retention_run.file("asked.jsonl", [{"prompt": "say it", "completion": "word <x> word"}])
-    config = retention_run.config(f"probes.words.path={file}")
-    config.model.add_tokens = ["<x>"]
-    tokenizer = prepare_data(config).tokenizer_directory
-
-    (probe,) = prepare_probes(config, tokenizer)
-
-    added = load_tokenizer(str(tokenizer)).backend.token_to_id("<x>")
-    assert probe.split.tokens(0).input_ids.tolist().count(added) == 1

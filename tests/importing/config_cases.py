@@ -1,0 +1,237 @@
+"""Configs of other tools with values of their recipes."""
+
+from typing import Any
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "axolotl_lora.yml": (
+        "axolotl",
+        {
+            "model.path": "NousResearch/Llama-3.2-1B",
+            "data.mix.GPT4-LLM-Cleaned.format": "alpaca",
+            "template.name": "alpaca",
+            "trainer.examples_per_step": "auto",
+            "trainer.warmup_ratio": 0.1,
+            "trainer.optimizer": "adamw_8bit",
+            "data.val_fraction": 0.1,
+            "data.overflow": "drop",
+            "trainer.keep_best": False,
+        },
+    ),
+    "axolotl_qlora_fsdp.yaml": (
+        "axolotl",
+        {
+            "quant.kind": "nf4",
+            "quant.double_quant": True,
+            "distributed.kind": "fsdp",
+            "distributed.cpu_offload": True,
+            "trainer.optimizer": "adamw",
+            "trainer.lr": 2e-4,
+            "trainer.examples_per_step": 4,
+            "adapter.target_modules": ["all-linear"],
+        },
+    ),
+    "axolotl_chat.yml": (
+        "axolotl",
+        {
+            "trainer.warmup_ratio": 0.05,
+            "trainer.max_steps": 200,
+            "data.mix.SlimOrcaDedupCleaned.format": "sharegpt",
+            "data.train_on": "assistant",
+            "template.name": "auto",
+            "adapter.alpha": 16.0,
+        },
+    ),
+    "axolotl_full.yaml": (
+        "axolotl",
+        {
+            "adapter.kind": "none",
+            "data.mix.chat.columns": {"messages": "dialog"},
+            "data.mix.chat.roles": {"customer": "user", "agent": "assistant"},
+            "data.train_on": "contents",
+            "data.overflow": "truncate",
+            "trainer.schedule": "cosine_with_min_lr",
+            "trainer.min_lr_ratio": 0.1,
+            "trainer.betas": [0.9, 0.95],
+            "trainer.dtype": "bfloat16",
+            "distributed.kind": "fsdp",
+        },
+    ),
+    "axolotl_two_sources.yml": (
+        "axolotl",
+        {
+            "quant.kind": "int8",
+            "data.mix.alpaca.max_rows": 2000,
+            "data.mix.alpaca.validation_split": "test",
+            "data.mix.SlimOrca.format": "sharegpt",
+            "template.name": "chatml",
+            "data.train_on": "all",
+            "adapter.rank_stabilized": True,
+            "adapter.modules_to_save": ["embed_tokens", "lm_head"],
+            "trainer.optimizer": "lion",
+            "trainer.patience": 3,
+            "trainer.keep_best": True,
+        },
+    ),
+    "axolotl_completion.yml": (
+        "axolotl",
+        {
+            "data.mix.books.path": "books.jsonl",
+            "data.mix.books.format": "text",
+            "data.mix.books.columns": {"text": "body"},
+            "adapter.rank": 8,
+            "trainer.warmup_ratio": 0.03,
+        },
+    ),
+    "axolotl_own_type.yml": (
+        "axolotl",
+        {
+            "template.name": "plain",
+            "data.mix.tickets.format": {
+                "prompt": "Answer the ticket.\n{% if details %}Q: {{ question }}\nD: {{ details }}\nA: "
+                "{% else %}Q: {{ question }}\nA: {% endif %}",
+                "completion": "{{ reply }}",
+            },
+            "trainer.examples_per_step": 16,
+        },
+    ),
+    "lf_lora.yaml": (
+        "llama-factory",
+        {
+            "adapter.rank": 8,
+            "adapter.alpha": 16.0,
+            "trainer.examples_per_step": 8,
+            "trainer.schedule": "cosine",
+            "data.mix.identity.max_rows": 1000,
+            "data.mix.alpaca_en_demo.columns": {"instruction": "question", "output": "reply"},
+            "data.mix.alpaca_en_demo.name": "short",
+            "data.overflow": "truncate",
+            "data.val_fraction": 0.0,
+            "trainer.save_every": 500,
+            "data.workers": 16,
+            "distributed.timeout_minutes": 30,
+        },
+    ),
+    "lf_loraplus.yaml": (
+        "llama-factory",
+        {
+            "adapter.lr_ratio": 16.0,
+            "adapter.target_modules": ["q_proj", "v_proj"],
+            "adapter.alpha": 32.0,
+            "trainer.schedule": "linear",
+            "trainer.eval_every": 500,
+            "data.mix.chat_demo.columns": {"conversations": "talk", "system": "rules"},
+            "data.mix.chat_demo.roles": {"customer": "user", "agent": "assistant"},
+            "data.val_fraction": 0.1,
+        },
+    ),
+    "lf_full_ds3.yaml": (
+        "llama-factory",
+        {
+            "adapter.kind": "none",
+            "distributed.kind": "fsdp",
+            "model.dtype": "bfloat16",
+            "trainer.dtype": "bfloat16",
+            "data.train_on": "last",
+        },
+    ),
+    "lf_qlora.yaml": (
+        "llama-factory",
+        {
+            "quant.kind": "nf4",
+            "quant.double_quant": False,
+            "trainer.dtype": "float16",
+            "trainer.max_steps": 1000,
+            "trainer.examples_per_step": "auto",
+            "data.mix.tools_demo.format": "sharegpt",
+            "data.system": "Be brief.",
+        },
+    ),
+    "lf_mix.yaml": (
+        "llama-factory",
+        {
+            "adapter.init": "pissa",
+            "data.strategy": "equal",
+            "data.stopping_strategy": "all_exhausted",
+            "data.mix.chat_demo.weight": 0.7,
+            "data.train_on": "all",
+            "loss.neftune": 5.0,
+            "template.variables": {"enable_thinking": False},
+            "trainer.examples_per_step": 8,
+            "trainer.lr": 5e-5,
+        },
+    ),
+    "lf_unknown_data.yaml": (
+        "llama-factory",
+        {"adapter.kind": "none", "template.name": "alpaca", "data.mix.elsewhere.path": "rows.jsonl"},
+    ),
+    "trl_config.yaml": (
+        "trl",
+        {
+            "adapter.kind": "none",
+            "trainer.lr": 1e-4,
+            "trainer.schedule": "cosine",
+            "trainer.max_length": 1024,
+            "trainer.epochs": 3,
+            "trainer.examples_per_step": 8,
+            "trainer.warmup_ratio": 0.0,
+            "trainer.dtype": "bfloat16",
+        },
+    ),
+    "trl_assistant.yaml": (
+        "trl",
+        {
+            "data.train_on": "assistant",
+            "adapter.dropout": 0.05,
+            "trainer.examples_per_step": 16,
+            "trainer.warmup_ratio": 0.1,
+            "trainer.eval_every": 100,
+            "data.mix.Capybara.validation_split": "test",
+            "speed.gradient_checkpointing": "none",
+            "model.dtype": "bfloat16",
+        },
+    ),
+    "trl_qlora.sh": (
+        "trl",
+        {
+            "model.path": "meta-llama/Llama-3.2-1B",
+            "launcher.nproc": 4,
+            "trainer.examples_per_step": 64,
+            "trainer.warmup_ratio": 0.1,
+            "quant.kind": "nf4",
+            "quant.double_quant": True,
+            "adapter.target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        },
+    ),
+    "trl_packing.sh": (
+        "trl",
+        {"trainer.examples_per_step": "auto", "speed.gradient_checkpointing": "none", "run_dir": "Qwen2-0.5B-SFT"},
+    ),
+    "trl_mixture.yaml": (
+        "trl",
+        {
+            "data.strategy": "equal",
+            "data.mix.Capybara.weight": 0.75,
+            "data.val_fraction": 0.05,
+            "loss.dft": True,
+            "trainer.optimizer": "adafactor",
+            "trainer.min_lr_ratio": 0.2,
+            "trainer.dtype": "float16",
+            "trainer.seed": 7,
+        },
+    ),
+    "trl_text.yaml": (
+        "trl",
+        {
+            "data.mix.TinyStories.format": "text",
+            "data.mix.TinyStories.columns": {"text": "story"},
+            "data.mix.TinyStories.stream": True,
+            "data.train_on": "all",
+            "trainer.optimizer": "paged_adamw_8bit",
+        },
+    ),
+    "trl_peft_table.yaml": (
+        "trl",
+        {"adapter.target_modules": ["all-linear"], "data.overflow": "drop_oldest_turns", "trainer.max_length": 2048},
+    ),
+}
+"""File -> its tool, and values of the composed recipe."""
