@@ -1,7 +1,7 @@
 """The input pipeline: a thread plans and collates the next steps while the current one is computed."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -11,12 +11,18 @@ import torch
 from sft_cli.batching.bin_packing import DEFAULT_PAIR_COST
 from sft_cli.batching.collate import Batch, collate, example_loss_weights, plan_micro_batches
 from sft_cli.batching.shared_prefixes import target_positions
+from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
 
 PREFETCH_STEPS = 2
 """Number of steps that are built in advance."""
+
+
+def replayed_sources(mix: Mapping[str, SourceConfig]) -> frozenset[str]:
+    """Return the names of the replayed sources of a mix."""
+    return frozenset(name for name, source in mix.items() if source.role is Role.replay)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.schema.data import Order
+from sft_cli.config.schema.fields import resolved
+from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.data.mixing.curriculum import Stage
+from sft_cli.data.prepared import PreparedData
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,6 +84,18 @@ def _row_starts(entries: NDArray[np.int64], unrolled: NDArray[np.bool_] | None) 
     follows = np.zeros(len(entries), np.bool_)
     follows[1:] = unrolled[entries[1:]] & (entries[1:] == entries[:-1] + 1)
     return np.flatnonzero(~follows)
+
+
+def plan_run(prepared: PreparedData, trainer: TrainerConfig) -> StepPlan:
+    """Return the steps of a run over prepared data; the number of epochs and the size of a step are resolved."""
+    return make_step_plan(
+        prepared.stages,
+        resolved(trainer.examples_per_step),
+        resolved(trainer.epochs),
+        trainer.max_steps,
+        trainer.seed,
+        prepared.train.unrolled(),
+    )
 
 
 def make_step_plan(

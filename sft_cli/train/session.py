@@ -9,22 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from sft_cli.batching.step_plan import make_step_plan
+from sft_cli.batching.prefetch import replayed_sources
+from sft_cli.batching.step_plan import plan_run
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.automatic import resolve_auto
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.data import Role
-from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.tracking import NotifyEvent
 from sft_cli.console import counted, say
 from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
-from sft_cli.model.adapter.warm_start import initial_adapters
+from sft_cli.model.adapter.warm_start import frozen_adapters
 from sft_cli.model.device import ComputeSetup, choose_compute_setup, choose_device
 from sft_cli.model.head.kl_reference import KLReference
 from sft_cli.model.load import load_model_config
@@ -52,12 +49,10 @@ from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.run_end import write_end
 from sft_cli.train.setup import preflight
-from sft_cli.train.setup.build import FirstEpochRows, build_training_model
+from sft_cli.train.setup.build import FirstEpochRows, build_training_model, make_accelerator
 from sft_cli.train.setup.environment import describe_run, prepare_machine, translate_missing_determinism
 from sft_cli.train.setup.run_directory import locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings, num_steps
-
-MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def run_session(config: Config, prepared: PreparedData, directory: RunDir, *, resumed: bool) -> None:
@@ -159,17 +154,8 @@ class TrainingSession:
         config, trainer, prepared, world = self._config, self._config.trainer, self._prepared, self._world
         tokenizer = load_tokenizer(str(self._directory.tokenizer))
         self._stop_ids = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
-        plan = make_step_plan(
-            prepared.stages,
-            resolved(trainer.examples_per_step),
-            resolved(trainer.epochs),
-            trainer.max_steps,
-            trainer.seed,
-            prepared.train.unrolled(),
-        )
-        on_cpu, precision = self._machine.device.type == "cpu", MIXED_PRECISION[self._machine.dtype]
-        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
-        rows = FirstEpochRows(prepared.train, plan)
+        plan = plan_run(prepared, trainer)
+        accelerator, rows = make_accelerator(self._machine), FirstEpochRows(prepared.train, plan)
         built = build_training_model(
             config, self._machine, tokenizer, self._stop_ids, rows, self._recompute, accelerator, world
         )
@@ -208,7 +194,7 @@ class TrainingSession:
             share_prefixes=built.share_prefixes,
             pair_cost=built.pair_cost,
             parallel=built.parallel,
-            replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
+            replay_sources=replayed_sources(config.data.mix),
         )
 
     def measure_base(self) -> None:
@@ -275,8 +261,7 @@ class TrainingSession:
             say("average   the averaged weights are exported, not the last ones")
             state.average.copy_to(state.model)
         model = context.model.model
-        adapters = initial_adapters(self._config.adapter).items()
-        frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
+        frozen = frozen_adapters(self._config.adapter)
         write = partial(export_model, model, self._directory, self._stop_ids, self._config.model, frozen)
         with gathered_weights(model, context.parallel):
             result = self._world.run_on_main(write)

@@ -13,14 +13,13 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from sft_cli.batching.prefetch import Prefetcher
+from sft_cli.batching.prefetch import Prefetcher, replayed_sources
 from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.check.torch_checks.shrink_config import WIDTH, shrink_config
 from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Dtype, OptimizerName
@@ -227,7 +226,7 @@ def step_gradient(
         packed=loss_model.packed and budget > 0,
         share_prefixes=Choice.never if unshared or not loss_model.packed else config.speed.share_prefixes,
         replay_weight=config.loss.replay,
-        replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
+        replay_sources=replayed_sources(config.data.mix),
         device=CPU,
     ) as feed:
         step = feed.get(0)

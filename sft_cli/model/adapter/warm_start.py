@@ -60,6 +60,15 @@ def initial_adapters(config: AdapterConfig) -> dict[str, Path]:
     return {key: find_adapter(path, key) for key, path in paths.items()}
 
 
+def frozen_adapters(config: AdapterConfig) -> list[Path]:
+    """Return the directories of the frozen adapters of a run, which become part of the exported one.
+
+    Raises:
+        SftError: One is missing.
+    """
+    return [path for key, path in initial_adapters(config).items() if key.startswith("adapter.frozen_adapters")]
+
+
 def initial_adapter_digests(config: AdapterConfig) -> dict[str, str]:
     """Return the digests of the adapters that a run starts from, by config key; a resumed run must have the same ones.
 

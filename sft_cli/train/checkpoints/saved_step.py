@@ -90,7 +90,7 @@ def _write_run_dir(run: RunDir, checkpoint: Path, exported: RunDir) -> None:
 def export_checkpoint(config: Config, checkpoint: Path, run: RunDir) -> None:
     """Export a checkpoint into a run directory: build the model as for training and load the weights."""
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
-    from sft_cli.model.adapter.warm_start import initial_adapters
+    from sft_cli.model.adapter.warm_start import frozen_adapters
     from sft_cli.model.device import choose_compute_setup
     from sft_cli.model.head.loss_model import LossModel
     from sft_cli.model.load import load_model_config
@@ -104,19 +104,13 @@ def export_checkpoint(config: Config, checkpoint: Path, run: RunDir) -> None:
     rows = _training_rows(config, run) if config.adapter.init is Init.eva else ()
     model = load_adapted_model(config, machine, tokenizer, stops, rows).model
     load_trained_weights(checkpoint, LossModel(model, packed=False, chunk=config.speed.logits_chunk))
-    adapters = initial_adapters(config.adapter).items()
-    frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
-    export_model(model, run, stops, config.model, frozen)
+    export_model(model, run, stops, config.model, frozen_adapters(config.adapter))
 
 
 def _training_rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:
     """Return the training rows in the order of the first epoch, for an initialization that reads activations."""
-    from sft_cli.batching.step_plan import make_step_plan
-    from sft_cli.config.schema.fields import resolved
+    from sft_cli.batching.step_plan import plan_run
     from sft_cli.train.setup.build import FirstEpochRows
 
     prepared = open_prepared(Path(run.read_json(run.data)["prepared_dir"]))
-    trainer = config.trainer
-    size, epochs = resolved(trainer.examples_per_step), resolved(trainer.epochs)
-    steps = make_step_plan(prepared.stages, size, epochs, trainer.max_steps, trainer.seed, prepared.train.unrolled())
-    return list(FirstEpochRows(prepared.train, steps))
+    return list(FirstEpochRows(prepared.train, plan_run(prepared, config.trainer)))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
@@ -40,6 +41,9 @@ from sft_cli.model.speed.rms_norm import replace_rms_norms
 from sft_cli.train.parallel import ParallelModel, loading_device, parallelize
 from sft_cli.train.recompute import RecomputeOnOom
 
+MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""Dtype of computation -> its name in accelerate."""
+
 
 @dataclass(frozen=True)
 class TrainingModel:
@@ -72,6 +76,11 @@ class FirstEpochRows:
         for step in range(self.plan.steps_per_epoch):
             for index in self.plan.examples(step):
                 yield {"input_ids": self.split.tokens(index).input_ids.tolist()}
+
+
+def make_accelerator(machine: ComputeSetup) -> Accelerator:
+    """Return the accelerator with the device and the mixed precision of a run."""
+    return Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED_PRECISION[machine.dtype])
 
 
 def build_training_model(
