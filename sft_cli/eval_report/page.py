@@ -8,13 +8,11 @@ from typing import Any
 from sft_cli import __version__
 from sft_cli.blame.failures import ROW_REPORTS
 from sft_cli.compare.results import SuiteRecord, read_results
-from sft_cli.console import counted
 from sft_cli.eval_report.figures import SuiteFigures, row_figures, suite_figures, unique_names
 from sft_cli.eval_report.items import FAILED, GAINED, REGRESSED, RIGHT, PageItem, base_of, row_items, suite_items
 from sft_cli.report.html import csp_hash, package_text, template_environment
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import write_atomic
-from sft_cli.utils.text import percent
 
 NAME = "report.html"
 STATES = (REGRESSED, FAILED, GAINED, RIGHT)
@@ -79,10 +77,7 @@ def _render(run: RunDir, suites: Sequence[SuiteFigures], items: Sequence[Sequenc
     script = package_text("sft_cli.report", "page.js")
     templates = template_environment("sft_cli.eval_report")
     templates.filters |= {
-        "number": lambda value: f"{value:,}",
         "figure": lambda value: f"{0 if abs(value) < TINY else value:.4g}",
-        "counted": counted,
-        "percent": percent,
         "start": lambda text: text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…",
         "end": lambda text: text if len(text) <= MAX_CHARACTERS else f"…{text[-MAX_CHARACTERS:]}",
     }

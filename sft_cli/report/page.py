@@ -5,17 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED_COLUMNS
 from sft_cli.data.prepared import open_prepared
-from sft_cli.escape import escape_control
 from sft_cli.report import cleaning, gallery, ledger_view, sections, svg
 from sft_cli.report.gallery import GalleryExample
 from sft_cli.report.html import csp_hash, package_text, template_environment
 from sft_cli.report.split_stats import SplitStats
 from sft_cli.report.token_pieces import PreparedTokenReader
-from sft_cli.report.token_runs import loss_runs
-from sft_cli.utils.text import percent
 
 NAME = "report.html"
 PACKAGE = "sft_cli.report"
@@ -116,24 +112,9 @@ def _links(cards: list[GalleryExample], drops: dict[str, Any]) -> dict[str, str]
 
 def _render(values: dict[str, Any]) -> str:
     """Return the page. Jinja escapes every text except the package's own style and script."""
-    from markupsafe import Markup, escape
-
-    def visible(text: object) -> Markup:
-        """Return a text with control characters made visible."""
-        return escape(escape_control(str(text)))
-
-    def token(text: str) -> Markup:
-        """Return a token's text; the style marks its newlines, which stay newlines when they are copied."""
-        return visible(text).replace("\n", Markup("<em>\n</em>"))
+    from markupsafe import Markup
 
     templates = template_environment(PACKAGE)
-    templates.filters |= {
-        "token": token,
-        "runs": loss_runs,
-        "number": lambda value: f"{value:,}",
-        "counted": counted,
-        "percent": percent,
-    }
     style, script = package_text(PACKAGE, "page.css"), package_text(PACKAGE, "page.js")
     return templates.get_template("page.html.jinja").render(
         values

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sft_cli.report.axes import HEIGHT, WIDTH, axis_scale
 from sft_cli.report.html import csp_hash, package_text, template_environment
-from sft_cli.sweep.charts import HEIGHT, WIDTH, axis_scale, key_effect, metric_curves
+from sft_cli.sweep.charts import key_effect, metric_curves
 from sft_cli.sweep.metric import STEPS, SweepMetric, metric_curve, read_metrics
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.ranking import best_member, comparability_warning, rank_members
@@ -67,7 +68,7 @@ def _values(record: SweepRecord, outcomes: Mapping[Member, MemberOutcome]) -> di
         ],
         "label": lambda member: member_label(record, member),
         "shown": format_metric,
-        "size": (WIDTH, HEIGHT),
+        "chart_size": (WIDTH, HEIGHT),
         "bar": BAR,
     }
 

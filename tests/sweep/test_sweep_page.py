@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, axis_scale, key_effect, metric_curves, tick_label
+from sft_cli.report.axes import HEIGHT, WIDTH, axis_scale, tick_label
+from sft_cli.sweep.charts import MARGIN, key_effect, metric_curves
 from sft_cli.sweep.metric import STEPS, MetricValue, SweepMetric
 from sft_cli.sweep.page import write_sweep_page
 from sft_cli.sweep.plan import Member
