@@ -29,6 +29,7 @@ class RunDir:
         config.yaml        the resolved config
         environment.json   versions and machine
         console.log        the command lines and their output
+        report.html        the page of the run, written when it ends or is stopped
         data.json          {prepared_dir, fingerprint}
         manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
         golden.json        copy of the golden prompts
@@ -67,6 +68,11 @@ class RunDir:
     def console(self) -> Path:
         """The command lines of the run's sessions and their output."""
         return self.path / "console.log"
+
+    @property
+    def report(self) -> Path:
+        """The page of the run."""
+        return self.path / "report.html"
 
     @property
     def data(self) -> Path:

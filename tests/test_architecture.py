@@ -42,8 +42,8 @@ LAYERS = {
     " chat report batching model prepare suites",
     "blame": "errors utils run_dir console config scoring data chat report clean suites eval",
     "slurm": "errors config data prepare",
-    "train": "errors utils run_dir progress console config scoring distributed data chat batching model prepare suites"
-    " eval",
+    "train": "errors utils run_dir progress console config scoring distributed data chat report batching model prepare"
+    " suites eval",
     "compare": "errors utils run_dir console config scoring prepare suites",
     "eval_report": "errors utils run_dir console scoring report suites eval blame compare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",

@@ -96,11 +96,12 @@ def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir,
     from sft_cli.config.compose import compose
     from sft_cli.config.paths import default_run_dir
     from sft_cli.run_dir import RunDir
-    from sft_cli.train.setup.run_directory import require_unused_run_dir
 
     config = compose(overrides, config_dirs)
     directory = RunDir(Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name))
     if config.run_dir:
+        from sft_cli.train.setup.run_directory import require_unused_run_dir  # loads torch
+
         require_unused_run_dir(directory)
     return directory, config
 

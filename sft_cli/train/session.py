@@ -48,6 +48,8 @@ from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.run_end import write_end
+from sft_cli.train.run_list import RunState
+from sft_cli.train.run_report.page import try_write_run_report
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model, make_accelerator
 from sft_cli.train.setup.environment import describe_run, prepare_machine, translate_missing_determinism
@@ -108,7 +110,7 @@ def open_session(
         lock = locked_run_dir(directory, config, resumed=resumed)
         directory = world.run_on_main(partial(stack.enter_context, lock))
         session = TrainingSession(config, prepared, directory, machine, memory.recompute, probes, suites)
-        world.run_on_main(partial(describe_run, directory, prepared, machine))
+        world.run_on_main(partial(describe_run, directory, prepared, machine, memory.estimate))
         yield session
 
 
@@ -236,12 +238,14 @@ class TrainingSession:
                 return train_loop(context, self.state, progress)
         except TrainingInterrupted as interruption:
             self._world.barrier()
+            self._write_report("interrupted")
             print_stopped(self._directory, interruption.step)
             self.notifier.send(NotifyEvent.stopped, f"stopped by a signal after step {interruption.step}, saved")
             sys.exit(128 + interruption.signal)
         except RetentionFailed as failure:
             newest = checkpoint_dir.list_checkpoints(self._directory.checkpoints)[-1]
             self._world.barrier()
+            self._write_report("interrupted")
             say(stop_message(run, checkpoint_dir.checkpoint_step(newest), str(failure)))
             self.notifier.send(NotifyEvent.guard, str(failure))
             sys.exit(EXIT_CODE)
@@ -283,4 +287,10 @@ class TrainingSession:
         self.notifier.send(NotifyEvent.finished, f"finished {finished}", {"step": progress.step})
         if (warning := self._evaluator.failure_warning()) is not None:
             say(f"warning: {warning}")
+        self._write_report("finished" if progress.step == total else "finished early")
         print_next_commands(next_commands(self._config, self._directory, held_out=held_out))
+
+    def _write_report(self, state: RunState) -> None:
+        """Write the page of the run, in the main process only."""
+        if self._world.is_main:
+            try_write_run_report(self._directory, state)

@@ -53,7 +53,10 @@ def test_stop_saves_the_step_and_the_run_resumes_to_the_same_weights(runs, durin
     assert f"stopped   after step 3, saved; resume with: sft train --resume {path}" in output
     assert f"sft stop {path} --export" in output
     assert summarize_run(run).state == "interrupted"
+    assert f"report    {run.report}" in output
+    assert "interrupted, step 3 of 8" in run.report.read_text()
     resumed = runs.resume("r")
+    assert "finished, step 8 of 8" in resumed.report.read_text()
     assert all(
         torch.equal(weights(resumed, "adapter")[key], value) for key, value in weights(straight, "adapter").items()
     )

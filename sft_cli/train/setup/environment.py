@@ -115,17 +115,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def describe_run(directory: RunDir, prepared: PreparedData, machine: ComputeSetup) -> None:
+def describe_run(directory: RunDir, prepared: PreparedData, machine: ComputeSetup, memory: int | None) -> None:
     """Write the files that exist before training: versions, data, and the tokenizer for serving.
 
     Args:
         directory: The run directory.
         prepared: The data of the run.
         machine: The device and the type of computation.
+        memory: The estimated peak bytes; None if they are not known.
     """
     keep_in(directory.console)
     say(f"run       {directory.path}")
-    values = describe_environment(machine.device, machine.dtype)
+    values = describe_environment(machine.device, machine.dtype) | {"memory_estimate_bytes": memory}
     write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
     data = {"prepared_dir": str(prepared.directory.resolve())}
     data |= {key: prepared.manifest[key] for key in ("fingerprint", "content")}

@@ -46,10 +46,17 @@ from sft_cli.utils.disks import free_bytes
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a run computes at once, and what it recomputes, so that it fits into memory."""
+    """What a run computes at once, and what it recomputes, so that it fits into memory.
+
+    Attributes:
+        micro_batch: The size of micro-batches.
+        recompute: The layers that are recomputed.
+        estimate: The estimated peak bytes of a process; None if the activations are not known.
+    """
 
     micro_batch: MicroBatch
     recompute: CheckpointingPlan
+    estimate: int | None
 
 
 def run_preflight(
@@ -297,4 +304,4 @@ def _plan_memory(
             f" {gib(free)} is free",
             fix=f"{hint}, or model.path=DIR_OR_HUB_ID of a smaller model",
         )
-    return MemoryPlan(micro_batch, recompute)
+    return MemoryPlan(micro_batch, recompute, None if memory.saved.unknown else round(memory.total(mode, layers)))
