@@ -1,13 +1,18 @@
 """The web application: its addresses, and the errors of SftError as pages and JSON."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sft_cli.board import pages
+from sft_cli.board.curves import CurveStore
+from sft_cli.board.details import config_difference, data_report, eval_report, run_details
 from sft_cli.board.run_index import RunIndex
-from sft_cli.board.security import Access, Guard
+from sft_cli.board.security import REPORT_POLICY, Access, Guard
 from sft_cli.errors import SftError
+from sft_cli.train.run_end import StopRequest, request_stop
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -15,11 +20,16 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
+MAX_OVERLAID = 6
+"""Runs whose curves are shown together: as many as there are colours."""
+
+
 class Board:
     """The handlers of all addresses; each page shows what an address below ``/api/`` gives as JSON."""
 
     def __init__(self, index: RunIndex) -> None:
         self.index = index
+        self.curve_store = CurveStore()
 
     def runs_page(self, request: "Request") -> "Response":
         """The list of runs."""
@@ -33,6 +43,69 @@ class Board:
     def row(self, request: "Request") -> "Response":
         """One row of the list."""
         return _json(asdict(self.index.row(request.path_params["name"])))
+
+    def run_page(self, request: "Request") -> "Response":
+        """One run: curves, samples, checkpoints, settings, console."""
+        name = request.path_params["name"]
+        row, run = self.index.row(name), self.index.run(name)
+        others = [other for other in dict.fromkeys(request.query_params.getlist("with")) if other not in ("", name)]
+        others = others[: MAX_OVERLAID - 1]
+        compared = [self.index.run(other) for other in others]
+        values = {
+            "row": row,
+            "details": run_details(run),
+            "others": others,
+            "overlaid": [name, *others],
+            "choices": [one.name for one in self.index.rows() if one.name not in (name, *others)],
+            "difference": config_difference(run, compared[0]) if compared else None,
+        }
+        return _html("run", {**values, "page": "run"})
+
+    def details(self, request: "Request") -> "Response":
+        """Everything on the page of a run apart from its curves."""
+        return _json(run_details(self.index.run(request.path_params["name"])))
+
+    def difference(self, request: "Request") -> "Response":
+        """The settings that differ between two runs."""
+        first, second = (self.index.run(request.query_params.get(name, "")) for name in ("first", "second"))
+        return _json({"settings": config_difference(first, second)})
+
+    def curves(self, request: "Request") -> "Response":
+        """The curves of a run; status 304 if they are those that the client has."""
+        from starlette.responses import JSONResponse, Response
+
+        run = self.index.run(request.path_params["name"])
+        first, last = (_whole(request, name) for name in ("first", "last"))
+        content = self.curve_store.of(run).read(first, last)
+        etag = f'"{self.index.instance}-{content["version"]}-{first}-{last}"'
+        headers = {"etag": etag, "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return JSONResponse(content, headers=headers)
+
+    def report(self, request: "Request") -> "Response":
+        """The report.html of a run's evaluations or of its data, which cannot read the board."""
+        from starlette.responses import FileResponse
+
+        run, kind = self.index.run(request.path_params["name"]), request.path_params["kind"]
+        file = {"evaluation": eval_report, "data": data_report}.get(kind, lambda _: None)(run)
+        if file is None:
+            fix = f"sft eval {shlex.quote(str(run.path))}" if kind == "evaluation" else "sft prepare recipe=NAME"
+            raise SftError(where=f"{run.path}, {kind}", problem="there is no such report", fix=fix)
+        return FileResponse(file, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
+
+    def stop(self, request: "Request") -> "Response":
+        """Ask a run to stop or to finish, as ``sft stop`` does; the form leads back to the page of the run."""
+        from starlette.responses import RedirectResponse
+
+        name = request.path_params["name"]
+        run = self.index.run(name)
+        if self.index.row(name).state != "running":
+            fix = f"sft train --resume {shlex.quote(str(run.path))}"
+            raise SftError(where=str(run.path), problem="the run is not running", fix=fix)
+        finish = request.query_params.get("finish") == "1"
+        request_stop(run, StopRequest.finish if finish else StopRequest.save)
+        return RedirectResponse(f"/run/{quote(name)}", status_code=303)
 
     def asset(self, request: "Request") -> "Response":
         """The style or a script."""
@@ -59,10 +132,16 @@ def create_app(index: RunIndex, access: Access) -> "Starlette":
     addresses: dict[str, Callable[..., Any]] = {
         "/": board.runs_page,
         "/assets/{name}": board.asset,
+        "/run/{name:path}": board.run_page,
+        "/report/{kind}/{name:path}": board.report,
         "/api/runs": board.runs,
         "/api/runs/{name:path}": board.row,
+        "/api/details/{name:path}": board.details,
+        "/api/curves/{name:path}": board.curves,
+        "/api/difference": board.difference,
     }
     routes = [Route(path, _with_errors(handler, path)) for path, handler in addresses.items()]
+    routes.append(Route("/stop/{name:path}", _with_errors(board.stop, "/stop"), methods=["POST"]))
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
 
 
@@ -79,6 +158,18 @@ def _with_errors(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
             return _html("error", {"error": parts, "page": ""}, 404)
 
     return handle
+
+
+def _whole(request: "Request", name: str) -> int | None:
+    """Return a whole number of the query.
+
+    Raises:
+        SftError: It is something else.
+    """
+    text = request.query_params.get(name, "")
+    if text and not (text.isdecimal() and len(text) < 16):
+        raise SftError(where=f"{name}={text[:40]}", problem="not a whole number of 0 or more", fix=f"{name}=100")
+    return int(text) if text else None
 
 
 def _json(content: Any, status: int = 200) -> "Response":

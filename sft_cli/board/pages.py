@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sft_cli import __version__
+from sft_cli.board.details import shown
 from sft_cli.console import counted, gib
 from sft_cli.report.html import package_text, template_environment
 from sft_cli.utils.text import duration, time_left
@@ -51,6 +52,7 @@ def _templates() -> "Environment":
         "duration": duration,
         "size": gib,
         "counted": counted,
+        "shown": shown,
     }
     return templates
 

@@ -22,6 +22,7 @@ TOPICS = {
     "checks": "what `sft check` and `sft doctor` test before a run",
     "export": "merged models, adapters, GGUF, Ollama; checks before a model is served",
     "chat": "talk to a run or a model: commands, token ids, saved rows, the base for comparison",
+    "board": "runs in a browser: curves, data, evaluations, and all of it as JSON",
     "recovery": "what happens when a run is killed, a disk fills up or a loss is not finite",
     "security": "threats, defences and the tests that try them",
     "run-directory": "every file of a run and its units",

@@ -16,8 +16,14 @@ pytestmark = [pytest.mark.slow]
 CHROMIUM = Path("/usr/bin/chromium")
 CONTRASTS = (Path(__file__).parents[1] / "report" / "contrasts.js").read_text(encoding="utf-8")
 TOKEN = "a-token-of-24-characters"
-PAGES = ["/"]
-UNNAMED = """[...document.querySelectorAll('a[href], button, input, select, textarea, [tabindex="0"], [role=img]')]
+RUN = "quickstart-20261201-033716"
+PAGES = [
+    "/",
+    f"/run/{RUN}",
+    f"/run/{RUN}?with=sweep-lr/lr%3D1e-3",
+    "/run/a%20name%20%3Cb%3Ewith%3C/b%3E%20'%20%26%20%22%20marks",
+]
+UNNAMED = """[...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, [tabindex], [role=img]')]
   .filter(one => !(one.textContent.trim() || one.getAttribute('aria-label') || one.labels?.length))
   .map(one => one.outerHTML.slice(0, 100))"""
 
@@ -79,8 +85,10 @@ def visit(runs):
 def test_nothing_is_cut_and_every_text_can_be_read(visit, path, width, scheme):
     page = visit(path, width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    if path.startswith("/run/"):
+        page.locator("figure.chart svg path.line").first.wait_for()
     if folder := os.environ.get("SFT_TEST_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{path.strip('/').replace('/', '_')[:12]}-{width}-{scheme}.png", full_page=True)
+        page.screenshot(path=f"{folder}/{PAGES.index(path)}-{width}-{scheme}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert [entry for entry in page.evaluate(CONTRASTS) if entry["ratio"] < 4.5] == []
     assert page.evaluate(UNNAMED) == []

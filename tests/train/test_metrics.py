@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.train.monitoring.metrics import MetricsLog, StepMetrics, scalars
+from sft_cli.train.monitoring.metrics import MetricsLog, StepMetrics
 from sft_cli.train.monitoring.trackers import Trackers
+from sft_cli.train.scalars import scalars
 
 STEP = StepMetrics(
     step=1,

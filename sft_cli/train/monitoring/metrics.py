@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
@@ -16,6 +16,7 @@ import torch
 from sft_cli.console import note, say
 from sft_cli.progress import Progress
 from sft_cli.train.monitoring.trackers import Trackers
+from sft_cli.train.scalars import scalars
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 from sft_cli.utils.text import duration, time_left
@@ -153,23 +154,6 @@ class NullLog:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the numbers of a line of metrics.jsonl by their names in trackers, such as ``eval/sources/<name>``."""
-    if "retention" in line:
-        return list(_numbers(line["retention"], "retention"))
-    values = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
-    return list(_numbers({**values, **line.get("terms", {})}, "eval" if "eval" in line else "train"))
-
-
-def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a nested mapping, with names joined by slashes."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}/{name}")
-        elif isinstance(value, int | float):
-            yield f"{prefix}/{name}", value
 
 
 def truncate_after(file: Path, step: int) -> None:
