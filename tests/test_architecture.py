@@ -33,7 +33,7 @@ LAYERS = {
     # Perplexity is scored by a model: one filter of ten, loaded when it is asked for.
     "clean": "errors types utils console config data chat batching model",
     "prepare": "errors types utils progress console config data chat report clean",
-    "merge": "errors utils run_dir console config chat model",
+    "merge": "errors utils run_dir console config scoring chat model",
     "export": "errors utils run_dir console config chat model merge",
     "serve": "errors utils run_dir console config merge",
     "verify": "errors utils run_dir console config chat export serve",
@@ -43,7 +43,7 @@ LAYERS = {
     "blame": "errors utils run_dir console config scoring data chat report clean suites eval",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat report batching model prepare"
-    " suites eval",
+    " merge suites eval",
     "compare": "errors utils run_dir console config scoring prepare suites",
     "eval_report": "errors utils run_dir console scoring report suites eval blame compare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",

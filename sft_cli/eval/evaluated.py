@@ -13,7 +13,7 @@ from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.utils.hashing import blake2b_of_file, json_digest
+from sft_cli.utils.hashing import blake2b_of_file, json_digest, model_digest
 
 ModelLabel = Literal["tuned", "base", "model"]
 """The trained model, its base, or a model without a base."""
@@ -62,10 +62,7 @@ class EvaluatedModel:
     def record(self, label: ModelLabel) -> dict[str, str]:
         """Return what identifies the model, or its base: a label, and a digest of weights, or of a revision."""
         name = self.architecture.path if label == "base" else self.name
-        path = Path(resolve(name or ""))
-        files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []
-        weights = json_digest([self.origin, [[file.name, blake2b_of_file(file)] for file in files]])
-        return {"label": label, "weights": weights}
+        return {"label": label, "weights": model_digest(Path(resolve(name or "")), self.origin)}
 
     def tokenizer_digest(self) -> str:
         """Return the digest of the files of the tokenizer, among which is the template."""

@@ -19,7 +19,8 @@ from sft_cli.export.record import write_record
 from sft_cli.export.request import ExportRequest, require_space
 from sft_cli.export.staging import new_directory
 from sft_cli.merge.agreement import MAX_KL, compare_logits, read_comparison_rows, trained_logits
-from sft_cli.merge.card import is_hub_model
+from sft_cli.merge.card import write_card
+from sft_cli.merge.card_settings import is_hub_model
 from sft_cli.merge.merge import write_merged
 from sft_cli.merge.plan import MergePlan, count_weights, make_merge_plan
 from sft_cli.model.adapter.add import load_adapter
@@ -49,6 +50,7 @@ def export_adapter(request: ExportRequest) -> None:
     with new_directory(request.out) as directory:
         shutil.copytree(source, directory, dirs_exist_ok=True)
         _write_settings(directory, {**settings, **base_reference(request)})
+        write_card(request.run, request.config, directory)
         write_record(directory, request.run, request.config, "adapter", _dtype(directory))
     say(f"exported  {request.out} (adapter, {gib(size)})")
 
@@ -78,6 +80,7 @@ def _export_portable(request: ExportRequest, settings: dict[str, Any], size: int
         save_file(kept, adapter / WEIGHTS, {"format": "pt"})
         final = str((request.out / "base").absolute())
         cleared = dict.fromkeys(ROW_SETTINGS)
+        write_card(request.run, request.config, adapter)
         _write_settings(adapter, {**settings, **cleared, "base_model_name_or_path": final, "revision": None})
         _check_same(request, plan, base, adapter, logits)
         tokenizer = server.load_server_tokenizer(base, None, trust_remote_code=plan.model.trust_remote_code)

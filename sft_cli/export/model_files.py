@@ -10,6 +10,7 @@ from sft_cli.console import say
 from sft_cli.export.record import write_record
 from sft_cli.export.request import ExportRequest, require_space
 from sft_cli.export.staging import new_directory
+from sft_cli.merge.card import write_card
 from sft_cli.merge.merge import build_merged
 from sft_cli.merge.plan import count_weights, make_merge_plan
 from sft_cli.model.export_files import first_tensor_dtype, stored_dtype
@@ -65,3 +66,4 @@ def _convert_trained(request: ExportRequest, directory: Path, dtype: torch.dtype
     classes: Any = auto_class(load_model_config(request.config.model))
     model = classes.from_pretrained(source, dtype=dtype, trust_remote_code=remote_code)
     model.save_pretrained(directory, max_shard_size=request.shard_size)
+    write_card(request.run, request.config, directory)

@@ -7,7 +7,7 @@ from typing import Any
 from sft_cli import __version__
 from sft_cli.config import paths
 from sft_cli.config.schema.config import Config
-from sft_cli.merge.card import public_name
+from sft_cli.merge.card_settings import public_name
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.hashing import sha256_of_file
 

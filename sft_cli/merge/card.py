@@ -1,23 +1,37 @@
-"""The model card of a merged model: its sources, settings and measurements, without any path of this machine."""
+"""The model card of a run's result: its sources, settings and measurements, without any path of this machine."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData, metadata_load
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from huggingface_hub import EvalResult, ModelCardData, metadata_load
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from yaml import YAMLError
 
 from sft_cli.config import paths
-from sft_cli.config.schema.adapter import FOUR_BITS, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
+from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import resolved
-from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.merge.agreement import Agreement
+from sft_cli.merge.card_data import data_sources, dropped_rows, realised_mix, tag_counts
+from sft_cli.merge.card_figures import SuiteScore, card_figures
+from sft_cli.merge.card_settings import changed_settings, hyperparameters, is_hub_model, public_name
 from sft_cli.run_dir import RunDir
+from sft_cli.scoring.statistics import interval_text
+from sft_cli.utils.atomic import write_atomic
 
+CARD = "README.md"
+TASK = "text-generation"
+PLACE = "DIRECTORY_OR_HUB_ID"
+ADAPTER_USAGE = (
+    "from peft import AutoPeftModelForCausalLM",
+    "from transformers import AutoTokenizer",
+    f"tokenizer = AutoTokenizer.from_pretrained({PLACE!r})",
+    f"model = AutoPeftModelForCausalLM.from_pretrained({PLACE!r})",
+    "chat = [{'role': 'user', 'content': 'Hello'}]",
+    "row = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors='pt')",
+    "print(tokenizer.decode(model.generate(**row, max_new_tokens=100)[0]))",
+)
 TAGS = ("sft", "sft_cli")
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "accelerate")
 """Packages whose version may change a model's results."""
@@ -46,39 +60,83 @@ class MergeResult:
     usage: tuple[str, ...]
 
 
-def render_card(run: RunDir, config: Config, merged: MergeResult) -> str:
-    """Render the card: YAML front matter that the hub accepts, then Markdown."""
+def render_card(run: RunDir, config: Config, merged: MergeResult | None = None) -> str:
+    """Render the card: YAML front matter that the hub accepts, then Markdown.
+
+    Args:
+        run: A finished run.
+        config: Its config.
+        merged: The merge; None for the run's own result, which is an adapter or a whole model.
+    """
     assert config.model.path is not None
     manifest, environment = run.read_json(run.manifest), run.read_json(run.environment)
-    sources = list(data_sources(manifest, config))
+    sources, figures = list(data_sources(manifest, config)), card_figures(run, config)
+    train, held_out = manifest["splits"]["train"], manifest["splits"]["validation"]
+    trained = config.data.train_on.value + (", tool results" if config.data.train_on_tool_results else "")
+    return _template().render(
+        front_matter=front_matter(run, config, merged, [source["licence"] for source in sources], figures.suites),
+        form=_form(config, merged),
+        name=table_cell(run_title(run, config)),
+        run_name=table_cell(config.run_name),
+        base={"name": table_cell(public_name(config.model.path)), "revision": config.model.revision},
+        template=table_cell(public_name(config.template.path or manifest.get("template", config.template.name))),
+        stop_tokens=manifest["stop_tokens"],
+        stop_ids=_stop_ids(run),
+        sources=sources,
+        mix=realised_mix(manifest),
+        dropped=dropped_rows(manifest),
+        tags=tag_counts(manifest),
+        data={**train, "held_out": held_out["examples"], "fingerprint": manifest["fingerprint"][:16]},
+        settings=hyperparameters(config.adapter, config.quant, config.trainer)
+        | {"loss": f"mean over each step's {config.loss.reduction.value}s, on: {trained}"},
+        changed=changed_settings(config),
+        figures=figures,
+        quant=config.quant.kind.value,
+        merged=merged,
+        usage="\n".join(merged.usage if merged is not None else _usage(run, config)),
+        versions=package_versions(environment),
+        device=table_cell(environment["device"]),
+    )
+
+
+def write_card(run: RunDir, config: Config, directory: Path) -> None:
+    """Write the card of the run's adapter or whole model into its directory, or a copy of it."""
+    write_atomic(directory / CARD, render_card(run, config))
+
+
+def _template() -> Template:
+    """Return the Markdown template of the card."""
     jinja = Environment(
         loader=PackageLoader("sft_cli.merge", "."),
         autoescape=False,  # Markdown, not HTML; table cells are cleaned by `cell`
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    jinja.filters["cell"] = table_cell
-    train, held_out = manifest["splits"]["train"], manifest["splits"]["validation"]
-    trained = config.data.train_on.value + (", tool results" if config.data.train_on_tool_results else "")
-    return jinja.get_template("card.md.jinja").render(
-        front_matter=front_matter(config.model.path, config.adapter, [source["licence"] for source in sources]),
-        name=table_cell(run_title(run, config)),
-        run_name=table_cell(config.run_name),
-        base={"name": table_cell(public_name(config.model.path)), "revision": config.model.revision},
-        template=table_cell(public_name(config.template.path or manifest.get("template", config.template.name))),
-        stop_tokens=manifest["stop_tokens"],
-        stop_ids=run.read_json(run.adapter / "generation_config.json")["eos_token_id"],
-        sources=sources,
-        data={**train, "held_out": held_out["examples"], "fingerprint": manifest["fingerprint"][:16]},
-        settings=hyperparameters(config.adapter, config.quant, config.trainer)
-        | {"loss": f"mean over each step's {config.loss.reduction.value}s, on: {trained}"},
-        figures=run_results(run),
-        quant=config.quant.kind.value,
-        merged=merged,
-        usage="\n".join(merged.usage),
-        versions=package_versions(environment),
-        device=table_cell(environment["device"]),
-    )
+    jinja.filters |= {"cell": table_cell, "interval": interval_text}
+    return jinja.get_template("card.md.jinja")
+
+
+def _form(config: Config, merged: MergeResult | None) -> str:
+    """Return what the directory holds; empty for a merge, which has a section of its own."""
+    if merged is not None:
+        return ""
+    return "the whole model" if config.adapter.kind in WHOLE else "an adapter for PEFT, without the base"
+
+
+def _stop_ids(run: RunDir) -> list[int]:
+    """Return the ids of the stop tokens of the run's result."""
+    ids = run.read_json(run.result / "generation_config.json")["eos_token_id"]
+    return ids if isinstance(ids, list) else [ids]
+
+
+def _usage(run: RunDir, config: Config) -> Sequence[str]:
+    """Return lines of Python that query the run's result."""
+    if config.adapter.kind not in WHOLE:
+        return ADAPTER_USAGE
+    from sft_cli.model.export_files import usage_example
+    from sft_cli.model.load import load_model_config
+
+    return usage_example(load_model_config(replace(config.model, path=str(run.result), revision=None)), PLACE)
 
 
 def run_title(run: RunDir, config: Config) -> str:
@@ -86,27 +144,45 @@ def run_title(run: RunDir, config: Config) -> str:
     return config.run_name if config.run_name != Config().run_name else run.path.resolve().name
 
 
-def front_matter(path: str, adapter: AdapterConfig, licences: list[str | None]) -> str:
-    """Return the card's metadata as YAML, without unknown values."""
+def front_matter(
+    run: RunDir,
+    config: Config,
+    merged: MergeResult | None,
+    licences: Sequence[str | None],
+    scores: Sequence[SuiteScore],
+) -> str:
+    """Return the card's metadata as YAML, without unknown values; ``model-index`` has the measured scores alone.
+
+    Args:
+        run: The run.
+        config: Its config.
+        merged: The merge, or None.
+        licences: The licence of each source.
+        scores: The scores of the trained model.
+    """
+    path, adapter = config.model.path, config.adapter
+    assert path is not None
+    is_adapter = merged is None and adapter.kind not in WHOLE
+    results = [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=score.place,
+            dataset_name=score.suite,
+            metric_type=score.metric,
+            metric_value=score.tuned["value"],
+        )
+        for score in scores
+    ]
     data = ModelCardData(
         base_model=path if is_hub_model(path) else None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag=TASK,
         license=common_licence([base_licence(path), *licences]),
-        tags=[TAGS[0], adapter.kind.value, *TAGS[1:]],
+        tags=[TAGS[0], *([] if adapter.kind in WHOLE else [adapter.kind.value]), *TAGS[1:]],
+        model_name=run_title(run, config) if results else None,
+        eval_results=results or None,
     )
     return data.to_yaml()
-
-
-def is_hub_model(path: str) -> bool:
-    """Return whether a model path names a hub repository, not a built-in model or one on this machine."""
-    return not path.startswith((paths.BUILTIN, "/", ".", "~")) and not Path(path).exists()
-
-
-def public_name(path: str) -> str:
-    """Return a path for publication: hub ids and ``builtin:`` paths are unchanged, local ones become their names."""
-    local = path.startswith(("/", ".", "~")) or Path(path).exists()
-    return Path(path).expanduser().resolve().name if local else path
 
 
 def base_licence(path: str) -> str | None:
@@ -120,107 +196,10 @@ def base_licence(path: str) -> str | None:
     return licence if isinstance(licence, str) else None
 
 
-def common_licence(licences: list[str | None]) -> str | None:
+def common_licence(licences: Sequence[str | None]) -> str | None:
     """Return the licence that base and all sources have; None if they differ, because a person must decide then."""
     known = {licence.lower() for licence in licences if licence}
     return known.pop() if len(known) == 1 and all(licences) else None
-
-
-def data_sources(manifest: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]]:
-    """Yield name, path, format, number of rows used and licence of each source."""
-    for name, result in manifest["sources"].items():
-        path = config.data.mix[name].path
-        assert path is not None, "it has been read"
-        yield {
-            "name": name,
-            "path": public_name(path),
-            "format": result["format"],
-            "used": result["used"],
-            "licence": result["licence"],
-        }
-
-
-def hyperparameters(adapter: AdapterConfig, quant: QuantConfig, trainer: TrainerConfig) -> dict[str, Any]:
-    """Return the hyperparameters by name."""
-    storage = quant.kind.value
-    if quant.kind in FOUR_BITS and quant.double_quant:
-        storage += ", scales quantized too"
-    return {
-        **adapter_hyperparameters(adapter),
-        "base stored as": storage if quant.kind is not QuantKind.none else "not quantized",
-        "learning rate": f"{resolved(trainer.lr):g}, {trainer.schedule.value},"
-        f" warm-up {trainer.warmup_ratio:g} of the steps",
-        "optimizer": f"{trainer.optimizer.value}, betas {trainer.betas[0]:g} and {trainer.betas[1]:g}",
-        "weight decay": trainer.weight_decay,
-        "gradient norm at most": trainer.max_grad_norm,
-        "examples per step": resolved(trainer.examples_per_step),
-        "epochs": resolved(trainer.epochs),
-        "steps at most": trainer.max_steps,
-        "longest example": f"{trainer.max_length} tokens",
-        "seed": str(trainer.seed),
-    }
-
-
-def adapter_hyperparameters(adapter: AdapterConfig) -> dict[str, str]:
-    """Return the settings of an adapter that apply to its kind, by name."""
-    result = {"adapter": describe_adapter(adapter), "target modules": ", ".join(adapter.target_modules)}
-    rows = {
-        "target parameters": adapter.target_parameters,
-        "fully trained modules": adapter.modules_to_save,
-        "on top of": [public_name(path) for path in adapter.frozen_adapters],
-        "started from": [] if adapter.start_from is None else [public_name(adapter.start_from)],
-        "other ranks": [f"{pattern}: {rank}" for pattern, rank in adapter.rank_pattern.items()],
-        "other alphas": [f"{pattern}: {alpha:g}" for pattern, alpha in adapter.alpha_pattern.items()],
-    }
-    return result | {name: ", ".join(values) for name, values in rows.items() if values}
-
-
-def describe_adapter(adapter: AdapterConfig) -> str:
-    """Describe the kind of an adapter and its numbers."""
-    if adapter.kind is AdapterKind.vera:
-        return f"VeRA, rank {adapter.vera.rank}, initial scale {adapter.vera.initial_scale:g}"
-    if adapter.kind is AdapterKind.ia3:
-        return "IA3"
-    if adapter.kind is AdapterKind.oft:
-        return f"OFT, blocks of {adapter.oft.block_size}"
-    assert adapter.kind is AdapterKind.lora, "other kinds are not merged"
-    name = "DoRA" if adapter.dora else "LoRA"
-    parts = [f"{name}, rank {adapter.rank}, alpha {adapter.alpha:g}, dropout {adapter.dropout:g}"]
-    parts += ["scaled by alpha / sqrt(rank)"] if adapter.rank_stabilized else []
-    parts += [f"initialized by {adapter.init.value}"] if adapter.init is not Init.default else []
-    parts += [f"learning rate of B {adapter.lr_ratio:g} times that of A"] if adapter.lr_ratio != 1 else []
-    return ", ".join(parts)
-
-
-def run_results(run: RunDir) -> dict[str, Any]:
-    """Return the measurements of the run: losses in nats, and sft eval's metrics on its held-out rows."""
-    entries = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in entries if "retention" not in line]
-    steps = [line for line in lines if not line.get("eval")]
-    result: dict[str, Any] = {}
-    if steps:
-        result["steps"] = steps[-1]["step"]
-        counted = [step for step in steps if None not in (step["loss"], step.get("grad_norm", 0.0))]
-        if len(counted) < len(steps):
-            result["skipped steps (loss or gradient not finite)"] = len(steps) - len(counted)
-        result["tokens trained on"] = sum(step["trained_tokens"] for step in counted)
-        result["training loss of the last step"] = steps[-1]["loss"]
-    evaluated = [line for line in lines if line.get("eval") and isinstance(line["loss"], float)]
-    if evaluated:
-        best = min(evaluated, key=lambda line: line["loss"])
-        result[f"best held-out loss (step {best['step']})"] = best["loss"]
-    for file in run.eval.glob("heldout.json"):  # other rows and settings have separate reports
-        report = run.read_json(file)
-        for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
-            result |= {
-                f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_metric_value(value)
-            }
-    return result
-
-
-def is_metric_value(value: Any) -> bool:
-    """Return whether a metric is a number, neither missing nor a flag nor a group of metrics."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def package_versions(environment: Mapping[str, Any]) -> dict[str, str]:

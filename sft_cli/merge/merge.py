@@ -34,7 +34,7 @@ from sft_cli.merge.agreement import (
     read_comparison_rows,
     trained_logits,
 )
-from sft_cli.merge.card import MergeResult, render_card
+from sft_cli.merge.card import CARD, MergeResult, render_card
 from sft_cli.merge.plan import MergePlan, check_disk_space, make_merge_plan
 from sft_cli.model import export_files
 from sft_cli.model.adapter.add import load_adapter
@@ -119,7 +119,7 @@ def build_merged(plan: MergePlan, config: Config, directory: Path, *, out: Path,
     result = MergeResult(plan.into, name, size, limit, compare_logits(adapter, merged), quantization_shift, usage)
     print_agreement(result, config.quant)
     check_agreement(result, run)
-    (directory / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
+    (directory / CARD).write_text(render_card(run, config, result), encoding="utf-8")
     return result
 
 

@@ -21,6 +21,7 @@ from sft_cli.config.schema.tracking import NotifyEvent
 from sft_cli.console import counted, say
 from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
+from sft_cli.merge.card import write_card
 from sft_cli.model.adapter.warm_start import frozen_adapters
 from sft_cli.model.device import ComputeSetup, choose_compute_setup, choose_device
 from sft_cli.model.head.kl_reference import KLReference
@@ -270,6 +271,7 @@ class TrainingSession:
         with gathered_weights(model, context.parallel):
             result = self._world.run_on_main(write)
         self._world.run_on_main(partial(write_end, self._directory, end))
+        self._world.run_on_main(partial(write_card, self._directory, self._config, result))
         return result
 
     def compare(self) -> None:

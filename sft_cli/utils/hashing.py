@@ -41,3 +41,9 @@ def blake2b_of_file(file: Path) -> str:
 def blake2b_of_text(text: str) -> str:
     """Return the BLAKE2b of a text, 32 hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def model_digest(directory: Path, origin: Any) -> str:
+    """Return the digest that identifies an evaluated model: of its origin (plain values) and its local weight files."""
+    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.bin")]) if directory.is_dir() else []
+    return json_digest([origin, [[file.name, blake2b_of_file(file)] for file in files]])

@@ -66,6 +66,7 @@ def test_an_adapter_opens_with_peft(run, tmp_path):
     execute(["export", str(run.path), "--to", "adapter", "--out", f"{tmp_path}/new"])
 
     settings = json.loads((tmp_path / "new/adapter_config.json").read_text())
+    assert "This is an adapter for PEFT" in (tmp_path / "new/README.md").read_text()
     base = AutoModelForCausalLM.from_pretrained(settings["base_model_name_or_path"])
     with silence_peft_warnings():
         exported = PeftModel.from_pretrained(base, str(tmp_path / "new"))

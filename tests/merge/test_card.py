@@ -1,6 +1,7 @@
 """The model card: its metadata for the hub, its text, and no path or name of the machine."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from sft_cli.config.schema.adapter import QuantConfig, QuantKind
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config, ModelConfig, TemplateConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.trainer import TrainerConfig
@@ -17,12 +18,14 @@ from sft_cli.merge.card import (
     MergeResult,
     base_licence,
     common_licence,
-    public_name,
     render_card,
-    run_results,
     table_cell,
 )
+from sft_cli.merge.card_figures import run_results
+from sft_cli.merge.card_settings import public_name
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.hashing import model_digest
+from sft_cli.utils.mappings import flatten
 
 MERGED = MergeResult(
     into="dequantized",
@@ -173,7 +176,7 @@ def test_tables_are_not_broken_by_blank_lines(run):
     lines = render_card(run, CONFIG, MERGED).splitlines()
     headers = [i for i, line in enumerate(lines) if line.startswith("|---")]
 
-    assert len(headers) == 4
+    assert len(headers) == 5
     assert all(lines[i - 1].startswith("| ") and lines[i + 1].startswith("| ") for i in headers)
     assert all(lines[i + 1] == "" for i, line in enumerate(lines[:-1]) if line.startswith("#"))
 
@@ -279,3 +282,145 @@ def test_run_results_exclude_other_evaluations(run):
 
     assert "0.8675" not in card
     assert ["heldout: exact_match", "0.9123"] in rows(card)
+
+
+@pytest.fixture
+def evaluated(run) -> RunDir:
+    """Return the run with results of suites of the trained model, its base and an earlier step, and the mix."""
+    (run.adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    origin = {"base": CONFIG.model.path, "revision": CONFIG.model.revision, "quant": "nf4"}
+    models = {
+        "facts-1": {"label": "tuned", "weights": model_digest(run.adapter, origin)},
+        "facts-2": {"label": "base", "weights": "b"},
+        "facts-3": {"label": "tuned", "weights": "of step 10"},
+        "other-4": {"label": "base", "weights": "b"},
+    }
+    for number, (name, model) in enumerate(models.items(), 1):
+        write(run.eval / name / "suite.json", {"suite": name[:-2], "data": {"ids": "x"}, "model": model})
+        figure = {"value": 0.1234 * number, "low": 0.1111 * number, "high": 0.1357 * number, "n": 40 + number}
+        write(run.eval / name / "scores.json", {"metrics": {"contains": figure}})
+    for label, value in (("tuned", 0.7531), ("base", 3.579)):
+        figure = {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 31}
+        write(run.eval / f"heldout-{label}" / "scores.json", {"metrics": {"loss": figure}})
+    manifest = run.read_json(run.manifest)
+    counts = {"rows": 901, "tokens": 120011, "trained_tokens": 45001, "share_trained": 0.9852}
+    tags = {"origin": {"human": {"rows": 801, "trained_tokens": 40003}, "(none)": {"rows": 99, "trained_tokens": 77}}}
+    manifest["mix"] = {"sources": {"alpaca": counts}, "tags": tags}
+    manifest["clean"] = [{"filter": "exact_duplicates", "dropped": {"duplicate": 57}}]
+    manifest["dropped"] = {"duplicate": 57, "too_long": 19}
+    write(run.manifest, manifest)
+    loss = {"value": 0.0321, "low": -0.0111, "high": 0.0654, "n": 43}
+    tax = {"value": 0.0321, "low": -0.0111, "high": 0.0654, "scores": 1}
+    score = {"name": "facts.contains", "base": 0.2468, "tuned": 0.2147, "loss": loss}
+    write(run.eval / "alignment_tax.json", {"alignment_tax": tax, "scores": [score]})
+    write(run.retention, {"math": {"metric": "exact_match", "value": 0.4321}})
+    with run.metrics.open("a") as file:
+        file.write(json.dumps({"step": 3, "retention": {"math": 0.3987}}) + "\n")
+    return run
+
+
+def write(file: Path, value: object) -> None:
+    """Write a JSON file, with its directory."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(value))
+
+
+def test_the_card_has_suites_with_their_intervals_and_the_base_on_the_same_items(evaluated):
+    (evaluated.eval / "alignment_tax.json").rename(evaluated.eval / "unread.json")
+    card = render_card(evaluated, CONFIG, MERGED)
+
+    assert ["facts", "contains", "41", "0.1234", "0.1111 to 0.1357", "0.2468", "0.2222 to 0.2714"] in rows(card)
+    assert ["heldout", "loss", "31", "0.7531", "0.7031 to 0.8031", "3.579", "3.529 to 3.629"] in rows(card)
+    assert "other weights than these were evaluated: `facts-3`." in card
+    assert "0.3702" not in card
+    assert "0.4936" not in card
+    assert not [row for row in rows(card) if row[0].startswith("heldout:")]
+
+
+def test_the_model_index_has_only_what_was_measured_with_these_weights(evaluated):
+    data = ModelCard(render_card(evaluated, CONFIG, MERGED)).data
+
+    assert data.model_name == "alpaca_qlora"
+    found = [(one.dataset_name, one.metric_type, one.metric_value) for one in data.eval_results or ()]
+    assert found == [("heldout", "loss", 0.7531), ("facts", "contains", 0.1234)]
+
+
+def test_retention_is_left_out_if_other_weights_may_have_been_measured(evaluated):
+    assert "alignment tax" not in render_card(evaluated, CONFIG, MERGED)
+    (evaluated.eval / "facts-3" / "suite.json").unlink()
+    table = rows(render_card(evaluated, CONFIG, MERGED))
+
+    assert ["facts.contains", "43", "0.2468", "0.2147", "0.0321", "-0.0111 to 0.0654"] in table
+    assert ["alignment tax", "-", "-", "-", "0.0321", "-0.0111 to 0.0654"] in table
+    assert ["math", "exact_match", "0.4321", "3", "0.3987"] in table
+
+
+def test_the_card_has_the_mix_the_tags_and_the_dropped_rows(evaluated):
+    table = rows(render_card(evaluated, CONFIG, MERGED))
+
+    assert ["alpaca", "901", "120,011", "45,001", "0.9852"] in table
+    assert ["origin", "human", "801", "40,003"] in table
+    assert [row for row in table if row[-1] in ("57", "19")] == [
+        ["exact_duplicates", "duplicate", "57"],
+        ["reading", "too_long", "19"],
+    ]
+
+
+def test_every_number_in_the_tables_of_figures_is_in_a_file_of_the_run(evaluated):
+    """A property: no figure is made up, and none is shown under another suite's name."""
+    (evaluated.eval / "facts-3" / "suite.json").unlink()
+    files = [file for file in evaluated.path.rglob("*.json*") if file.name != "config.yaml"]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    values = [value for line in lines for value in numbers(json.loads(line))]
+    known = {table_cell(value) for value in values} | {f"{value:.4g}" for value in values}
+    card = render_card(evaluated, CONFIG)
+    data = card[card.index("## Data") : card.index("## Training")]
+    figures = card[card.index("## Figures of this run") : card.index("## Limits")]
+    cells = [cell for row in rows(data + figures) for cell in row]
+    shown = {number for cell in cells for number in cell.split(" to ") if re.fullmatch(r"-?[\d.,]+(e[+-]\d+)?", number)}
+
+    assert len(shown) > 30
+    assert shown - known == {"3,500"}  # the sum of the steps' trained tokens
+
+
+def numbers(value: object) -> list[float]:
+    """Return all numbers in a JSON value."""
+    if isinstance(value, list):
+        return [number for entry in value for number in numbers(entry)]
+    flat = [entry for _, entry in flatten(value)]
+    return [number for entry in flat for number in (numbers(entry) if isinstance(entry, list) else [entry])
+            if isinstance(number, int | float)]  # fmt: skip
+
+
+def test_the_author_is_asked_for_the_limits(run):
+    assert "## Limits\n\n**TODO for the author:**" in render_card(run, CONFIG)
+
+
+def test_the_card_of_an_adapter(run):
+    card = render_card(run, CONFIG)
+
+    assert "This is an adapter for PEFT, without the base." in card
+    assert "AutoPeftModelForCausalLM.from_pretrained('DIRECTORY_OR_HUB_ID')" in card
+    assert "## The merge" not in card
+    assert ModelCard(card).data.library_name == "peft"
+
+
+def test_settings_that_differ_from_the_defaults_are_listed_without_local_paths(run):
+    config = replace(CONFIG, adapter=AdapterConfig(rank=7, start_from="/home/jane/first"))
+    card = render_card(run, config)
+
+    assert ["adapter.rank", "7"] in rows(card)
+    assert ["adapter.start_from", "first"] in rows(card)
+    assert not [row for row in rows(card) if row[0] == "adapter.alpha"]
+    assert "jane" not in card
+
+
+def test_the_card_of_a_whole_model(run):
+    run.adapter.rename(run.model)
+    (run.model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    card = render_card(run, replace(CONFIG, adapter=AdapterConfig(kind=AdapterKind.none), quant=QuantConfig()))
+
+    assert "This is the whole model." in card
+    assert "pipeline('text-generation', 'DIRECTORY_OR_HUB_ID')" in card
+    assert ["adapter", "none: all weights were trained"] in rows(card)
+    assert ModelCard(card).data.tags == ["sft", "sft_cli"]

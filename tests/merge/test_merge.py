@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2
 from sft_cli.cli import execute
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.merge.agreement import MAX_KL, compare_logits, read_comparison_rows, trained_logits
-from sft_cli.merge.card import describe_adapter
+from sft_cli.merge.card_settings import describe_adapter
 from sft_cli.model.quant import causal_lm, evaluation_mode
 from tests.merge.helpers import NF4, PROMPTS, STOP, TEMPLATE, compare, make_run, open_adapter, open_merged, save_base
 

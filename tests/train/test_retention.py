@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
-from sft_cli.merge.card import run_results
+from sft_cli.merge.card_figures import run_results
 from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe
 

@@ -60,6 +60,7 @@ def _find_checkpoint(run: RunDir, step: int) -> Path:
 
 def _write_run_dir(run: RunDir, checkpoint: Path, exported: RunDir) -> None:
     """Write the run directory of a step: copies of the run's files, metrics up to the step, and the exported result."""
+    from sft_cli.merge.card import write_card
     from sft_cli.train.monitoring.metrics import truncate_after
 
     temporary = RunDir(exported.path.with_name(f".{exported.path.name}.tmp"))
@@ -82,6 +83,7 @@ def _write_run_dir(run: RunDir, checkpoint: Path, exported: RunDir) -> None:
         shutil.copytree(run.tokenizer, temporary.tokenizer)
         truncate_after(temporary.metrics, checkpoint_dir.checkpoint_step(checkpoint))
         export_checkpoint(read_config(run.config), checkpoint, temporary)
+        write_card(temporary, read_config(run.config), temporary.result)
         temporary.path.rename(exported.path)
     finally:
         shutil.rmtree(temporary.path, ignore_errors=True)
