@@ -21,7 +21,7 @@ LAYERS = {
     "console": "escape text_layout progress",
     "config": "errors utils run_dir",
     "docs": "errors utils config",
-    "endpoint": "errors",
+    "endpoint": "errors utils",
     "scoring": "errors utils endpoint",
     "error_boundary": "errors escape text_layout progress console config",
     "distributed": "errors utils console config",
@@ -41,6 +41,7 @@ LAYERS = {
     "eval": "errors types escape text_layout utils run_dir progress console config endpoint scoring distributed data"
     " chat report batching model prepare suites",
     "blame": "errors utils run_dir console config scoring data chat report clean suites eval",
+    "synth": "errors sandbox utils run_dir progress console config endpoint scoring clean suites eval model",
     "slurm": "errors config data prepare",
     "train": "errors utils run_dir progress console config scoring distributed data chat report batching model prepare"
     " merge suites eval",
@@ -51,7 +52,8 @@ LAYERS = {
     "importing": "errors utils console config data",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"
-    " prepare merge export serve verify suites eval blame slurm train compare eval_report sweep board importing check",
+    " prepare merge export serve verify suites eval blame synth slurm train compare eval_report sweep board importing"
+    " check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -22,7 +22,7 @@ def rouge_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMa
     """Return the kept row for each row, by the rule in near_duplicates.py; 8 bytes of memory per word."""
     texts = _texts(rows, config)
     kept, similarity = np.arange(len(rows)), np.ones(len(rows), np.float32)
-    kept_rows = _WordIndex(len(rows))
+    kept_rows = WordIndex()
     for row in preference_order(rows).tolist():
         text = texts[row]
         for position in kept_rows.candidates(text, config.threshold).tolist():
@@ -54,27 +54,27 @@ def lcs_length(one: Sequence[int], other: Sequence[int]) -> int:
     return LCSseq.similarity(one, other)
 
 
-class _WordIndex:
-    """The rows that were kept so far, by their words.
+class WordIndex:
+    """The texts that were kept so far, by their words.
 
     Attributes:
-        rows: Numbers of the rows, in the order in which they were kept.
+        rows: Numbers of the texts, in the order in which they were kept.
     """
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self) -> None:
         self.rows: list[int] = []
-        self._lengths = np.zeros(max_rows, np.int64)
+        self._lengths = array("q")
         self._holders: defaultdict[tuple[int, int], array[int]] = defaultdict(lambda: array("i"))
 
     def add(self, row: int, text: Sequence[int]) -> None:
-        """Add a row and its words."""
+        """Add a text by its number and its words."""
         for word in _occurrences(text):
             self._holders[word].append(len(self.rows))
-        self._lengths[len(self.rows)] = len(text)
+        self._lengths.append(len(text))
         self.rows.append(row)
 
     def candidates(self, text: Sequence[int], threshold: float) -> NDArray[np.int64]:
-        """Return positions in ``rows``, ascending, of all rows that can reach the threshold.
+        """Return positions in ``rows``, ascending, of all texts that can reach the threshold.
 
         A common subsequence is never longer than the multiset intersection of the words of both texts.
         """
@@ -82,7 +82,7 @@ class _WordIndex:
         if not holders:
             return np.empty(0, np.int64)
         shared = np.bincount(np.concatenate(holders), minlength=len(self.rows))
-        return np.flatnonzero(2 * shared / (len(text) + self._lengths[: len(self.rows)]) >= threshold)
+        return np.flatnonzero(2 * shared / (len(text) + np.frombuffer(self._lengths, np.int64)) >= threshold)
 
 
 def _occurrences(text: Sequence[int]) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ from sft_cli.cli.show import show
 from sft_cli.cli.stop import stop
 from sft_cli.cli.submit import submit
 from sft_cli.cli.sweep import sweep
+from sft_cli.cli.synth import synth
 from sft_cli.cli.train import train
 from sft_cli.cli.typer_errors import as_sft_error
 from sft_cli.cli.usage import HELP, refuse
@@ -59,6 +60,7 @@ SLOW = (
     "chat",
     "compare",
     "judge",
+    "synth",
     "merge",
     "export",
     "verify",
@@ -67,7 +69,7 @@ SLOW = (
     "import",
 )
 """Commands that take a moment until their first line of output."""
-COMPUTING = ("train", "check", "eval", "chat", "merge", "export", "serve")
+COMPUTING = ("train", "check", "eval", "synth", "chat", "merge", "export", "serve")
 """Commands that compute with a model in their own process; a sweep's runs decide by themselves."""
 SEVERAL_PROCESSES = ("train", "eval", "doctor")
 """Commands that a launcher may start in several processes."""
@@ -79,6 +81,7 @@ app.command()(inspect)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(judge)
+app.command()(synth)
 app.command()(chat)
 app.command()(merge)
 app.command()(export)

@@ -20,11 +20,11 @@ from sft_cli.config.files.search_path import GROUPS, display_name, search_path
 from sft_cli.config.files.yaml_io import write_yaml
 from sft_cli.config.keys.valid_keys import KEYS, Key, find_key
 from sft_cli.config.redaction import redact_values
-from sft_cli.config.schema import adapter, clean, config, data, launcher, speed, suites, tracking, trainer
+from sft_cli.config.schema import adapter, clean, config, data, launcher, speed, suites, synth, tracking, trainer
 from sft_cli.config.validate import to_plain
 from sft_cli.errors import SftError, raise_all
 
-MODULES = (config, data, clean, launcher, adapter, trainer, speed, suites, tracking)
+MODULES = (config, data, clean, launcher, adapter, trainer, speed, suites, synth, tracking)
 """Schema modules; each key has its documentation in one of them."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60

@@ -34,6 +34,14 @@ def absolute(config: Config) -> Config:
         name: replace(suite, path=_local(suite.path), shots=replace(suite.shots, path=_local(suite.shots.path)))
         for name, suite in config.eval.suites.items()
     }
+    synth = config.synth
+    synth = replace(
+        synth,
+        prompts=replace(synth.prompts, path=_local(synth.prompts.path)),
+        teacher=replace(synth.teacher, model=_local(synth.teacher.model)),
+        self_instruct=replace(synth.self_instruct, seeds=_local(synth.self_instruct.seeds)),
+        templates={name: _local(path) or path for name, path in synth.templates.items()},
+    )
     scorer = replace(config.clean.perplexity, model=_local(config.clean.perplexity.model))
     return replace(
         config,
@@ -44,6 +52,7 @@ def absolute(config: Config) -> Config:
         data=replace(config.data, mix=mix),
         trainer=replace(config.trainer, retention=replace(config.trainer.retention, probes=probes)),
         eval=replace(config.eval, data_dir=_absolute(config.eval.data_dir), suites=suites),
+        synth=synth,
         clean=replace(
             config.clean, contamination=replace(config.clean.contamination, against=against), perplexity=scorer
         ),

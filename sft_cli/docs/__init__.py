@@ -16,6 +16,7 @@ TOPICS = {
     "multi-gpu": "several processes: DDP and FSDP",
     "slurm": "job scripts, time limits, preemption, containers",
     "evaluation": "suites, your own questions, multiple choice, results, limits, scoring again",
+    "synth": "rows made with a teacher: answers, rejection sampling, self-instruct",
     "import": "recipes from configs of axolotl, LLaMA-Factory and TRL",
     "sweeps": "several values at once, ranked in one table",
     "comparing": "runs compared on suites: intervals, verdicts, judges and their audit",

@@ -7,9 +7,9 @@ from sft_cli.config.redaction import redact_secrets
 from sft_cli.config.schema.config import Config
 from sft_cli.console import counted, say
 from sft_cli.endpoint.client import EndpointClient
-from sft_cli.endpoint.settings import EndpointSettings, SettingNames
+from sft_cli.endpoint.settings import SettingNames
 from sft_cli.eval.drift import print_drift
-from sft_cli.eval.engine.served import ServedModel, served_answers
+from sft_cli.eval.engine.served import ServedModel, endpoint_settings, served_answers
 from sft_cli.eval.evaluated import ModelLabel
 from sft_cli.eval.served_check import served_name
 from sft_cli.eval.suite_session import SuiteEngine, print_outcomes, run_suites, suite_answers
@@ -44,14 +44,7 @@ def evaluate_served(
         The values of the drift card that are beyond ``eval.limits``, as text.
     """
     endpoint = config.eval.endpoint
-    settings = EndpointSettings(
-        served_name(typed, config.eval),
-        endpoint.url or "",
-        endpoint.api_key_variable,
-        endpoint.requests_per_minute,
-        endpoint.timeout,
-        endpoint.retries,
-    )
+    settings = endpoint_settings(endpoint, served_name(typed, config.eval))
     variables, longest = dict(config.template.variables), config.eval.max_new_tokens
     model = ServedModel(EndpointClient(settings, NAMES), longest, endpoint.concurrency, variables)
     identity = {"label": label, "engine": "openai", "url": redact_secrets(endpoint.url or ""), "served": settings.model}

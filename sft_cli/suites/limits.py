@@ -19,6 +19,7 @@ class EvalLimits:
         price_input: Price of a million tokens of requests.
         price_output: Price of a million tokens of answers.
         processes: Number of processes that share the items; each counts its own tokens.
+        group: Group of the config that holds the limits, for the name of the one that is reached.
         tokens: Number of tokens generated so far.
         cost: Cost so far.
     """
@@ -29,6 +30,7 @@ class EvalLimits:
     price_input: float = 0.0
     price_output: float = 0.0
     processes: int = 1
+    group: str = "eval"
     tokens: int = 0
     cost: float = 0.0
     _began: float = field(default_factory=time.monotonic)
@@ -49,9 +51,9 @@ class EvalLimits:
     def reached(self) -> str:
         """Return the limit that is reached, as ``key=value``; empty if none is."""
         if self.max_tokens is not None and self.tokens * self.processes >= self.max_tokens:
-            return f"eval.max_tokens={self.max_tokens}"
+            return f"{self.group}.max_tokens={self.max_tokens}"
         if self.max_minutes is not None and time.monotonic() - self._began >= self.max_minutes * 60:
-            return f"eval.max_minutes={self.max_minutes:g}"
+            return f"{self.group}.max_minutes={self.max_minutes:g}"
         if self.max_cost is not None and self.cost >= self.max_cost:
-            return f"eval.max_cost={self.max_cost:g}"
+            return f"{self.group}.max_cost={self.max_cost:g}"
         return ""

@@ -7,9 +7,9 @@ import openai
 import pytest
 
 from sft_cli.endpoint.client import Completion, RateLimiter
+from sft_cli.endpoint.journal import open_completions
 from sft_cli.errors import SftError
 from sft_cli.scoring.judge.endpoint import endpoint
-from sft_cli.scoring.judge.journal import Journal
 from sft_cli.scoring.judge.prompts import rating
 from sft_cli.scoring.judge.replies import has_rating
 from sft_cli.scoring.judge.session import JudgeSession
@@ -239,17 +239,17 @@ def test_the_client_is_optional(monkeypatch):
 
 def test_a_journal_belongs_to_one_process_and_has_whole_lines(tmp_path):
     file = tmp_path / "eval" / "judge.jsonl"
-    journal = Journal(file)
+    journal = open_completions(file, "another process is judging the same answers")
     journal.add("a", Completion("{}", 1, 2, 0.5, estimated=True))
     with pytest.raises(SftError, match="another process is judging"):
-        Journal(file)
+        open_completions(file, "another process is judging the same answers")
     journal.close()
-    journal = Journal(file)
+    journal = open_completions(file, "another process is judging the same answers")
     assert (journal.get("a"), journal.get("b"), len(journal)) == (Completion("{}", 1, 2, 0.5, True), None, 1)
     journal.close()
     file.write_text("{}\n" + file.read_text())
     with pytest.raises(SftError, match=r"judge.jsonl:1: this is not a line of a journal"):
-        Journal(file)
+        open_completions(file, "another process is judging the same answers")
 
 
 def test_requests_differ_by_all_that_the_reply_depends_on():

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from sft_cli.errors import SftError
 
-GROUPS = ("model", "data", "clean", "template", "adapter", "quant", "trainer", "eval", "distributed", "launcher")
+GROUPS = (
+    "model",
+    "data",
+    "clean",
+    "template",
+    "adapter",
+    "quant",
+    "trainer",
+    "eval",
+    "synth",
+    "distributed",
+    "launcher",
+)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_k
 from sft_cli.config.rules.model import check_model_keys
 from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
 from sft_cli.config.rules.suites import check_retention, check_suite_keys, unused_suite_keys
+from sft_cli.config.rules.synth import check_synth_keys, unused_synth_keys
 from sft_cli.config.rules.tracking import check_tracking_keys
 from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, unused_trainer_keys
 from sft_cli.config.rules.unused_adapter_keys import unused_adapter_keys
@@ -40,6 +41,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
         *check_suite_keys(config.eval),
         *check_eval_suites(config),
         *check_retention(config.eval),
+        *check_synth_keys(config),
     ]
     errors += check_launcher_keys(config)
     errors += check_tracking_keys(config)
@@ -50,6 +52,7 @@ def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[Co
     ]
     unused += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
     unused += [*unused_suite_keys(config.eval, explicit), *unused_eval_suite_keys(config, explicit)]
+    unused += unused_synth_keys(config, explicit)
     return errors + list(_unused_keys(config, explicit)) + unused
 
 

@@ -13,6 +13,7 @@ from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
 from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.suites import EndpointConfig, EvalEngine, LmEvalConfig, SuiteConfig
+from sft_cli.config.schema.synth import SynthConfig
 from sft_cli.config.schema.tracking import NotifyConfig, TrackingConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
 
@@ -110,6 +111,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    synth: SynthConfig = field(default_factory=SynthConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)

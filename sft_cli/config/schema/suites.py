@@ -164,12 +164,12 @@ class SuiteConfig:
 
 @dataclass(kw_only=True)
 class EndpointConfig:
-    """The server of eval.engine=openai, which holds the model already; its key comes from the environment."""
+    """A server with the API of OpenAI, of eval.engine=openai or of a teacher; its key comes from the environment."""
 
     url: str | None = None
     """Address, such as http://localhost:8000/v1; null: that of OpenAI."""
     model: str | None = None
-    """Name of the model at the server; null: the argument of sft eval, if it is no directory."""
+    """Name of the model at the server; null, for sft eval only: its argument, if it is no directory."""
     api_key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key; a server with a url may need none."""
     concurrency: int = bounded(4, ge=1)
@@ -181,7 +181,7 @@ class EndpointConfig:
     retries: int = bounded(5, ge=0)
     """How often a request is sent again after status 408, 409, 429, 5xx or a lost connection."""
     price_input: float = bounded(0.0, ge=0)
-    """Price of a million tokens of prompts, for eval.max_cost."""
+    """Price of a million tokens of prompts, for max_cost."""
     price_output: float = bounded(0.0, ge=0)
     """Price of a million tokens of answers."""
 

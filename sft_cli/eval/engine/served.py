@@ -6,7 +6,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from sft_cli.config.schema.suites import EndpointConfig
 from sft_cli.endpoint.client import Completion, EndpointClient
+from sft_cli.endpoint.settings import EndpointSettings
 from sft_cli.eval.engine.reasoning import REASONING_TAGS, split_reasoning
 from sft_cli.eval.engine.run import AnswerItems, Pending, Records
 from sft_cli.eval.engine.sampling import answer_seed
@@ -37,6 +39,18 @@ class ServedModel:
     max_new_tokens: int
     concurrency: int
     variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+def endpoint_settings(endpoint: EndpointConfig, model: str) -> EndpointSettings:
+    """Return what the client reads of the config of an endpoint."""
+    return EndpointSettings(
+        model,
+        endpoint.url or "",
+        endpoint.api_key_variable,
+        endpoint.requests_per_minute,
+        endpoint.timeout,
+        endpoint.retries,
+    )
 
 
 def served_answers(model: ServedModel) -> AnswerItems:

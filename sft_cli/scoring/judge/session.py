@@ -8,8 +8,8 @@ from threading import Event, Lock
 from typing import Any
 
 from sft_cli.endpoint.client import Completion
+from sft_cli.endpoint.journal import open_completions
 from sft_cli.errors import SftError
-from sft_cli.scoring.judge.journal import Journal
 from sft_cli.scoring.judge.replies import Check, parse_reply
 from sft_cli.scoring.judge.requests import Complete, JudgeRequest
 from sft_cli.scoring.judge.settings import JudgeSettings
@@ -55,7 +55,8 @@ class JudgeSession:
         journal: Path,
         on_verdict: Callable[[], None] = lambda: None,
     ) -> None:
-        self._complete, self.settings, self._journal = complete, settings, Journal(journal)
+        self._complete, self.settings = complete, settings
+        self._journal = open_completions(journal, "another process is judging the same answers")
         self._on_verdict = on_verdict
         self._lock, self._stop, self._counted = Lock(), Event(), set[str]()
         self._usage, self._failures, self._asked = JudgeUsage(), 0, 0

@@ -1,0 +1,1 @@
+"""Rows made with a teacher: answers, rejection sampling, self-instruct."""
