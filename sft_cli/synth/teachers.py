@@ -74,7 +74,7 @@ def _local(config: Config) -> Iterator[Teacher]:
         model = evaluated_run(run, own)
     else:
         own = _as_teacher(config, replace(bare.config(), template=config.template))
-        check_bare_model(bare, own, compare=False)
+        check_bare_model(bare, own, "sft synth synth.teacher.model=")
         model = evaluated_bare_model(bare, own, needs_template=True)
     machine = choose_compute_setup(own.trainer, load_model_config(model.architecture), full=model.full)
     weights = load_evaluated(model, own, machine)
