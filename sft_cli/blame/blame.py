@@ -18,6 +18,7 @@ from sft_cli.report.ledger_view import find_lines
 from sft_cli.run_dir import RunDir
 from sft_cli.suites.results import json_line
 from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.text import excerpt
 
 MAX_SHOWN = 8
 """Failed items of a suite in the printed table."""
@@ -113,11 +114,11 @@ def _show(suite: FailedSuite, blamed: Sequence[BlamedItem]) -> None:
     worst = sorted(blamed, key=lambda item: -item.contradictions)[:MAX_SHOWN]
     rows = [
         (
-            _short(item.failure.question),
-            _short(item.failure.answer),
+            excerpt(item.failure.question, MAX_CHARACTERS, tail=True),
+            excerpt(item.failure.answer, MAX_CHARACTERS, tail=True),
             row.relation,
             _places(row),
-            _short(row.turn.answer),
+            excerpt(row.turn.answer, MAX_CHARACTERS, tail=True),
         )
         for item in worst
         for row in item.rows[:1]
@@ -131,12 +132,6 @@ def _places(row: NearRow) -> str:
     """Return the location of a row, and how many others are equal."""
     more = f" and {len(row.where) - 1:,} equal" if len(row.where) > 1 else ""
     return f"{Path(row.turn.where).name}{more}"
-
-
-def _short(text: str) -> str:
-    """Return the end of a text on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_CHARACTERS else f"…{line[-MAX_CHARACTERS:]}"
 
 
 def read_blame(file: Path) -> dict[str, list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from sft_cli.eval.heldout import GroupLoss, HeldOutLosses, heldout_loss
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
 from sft_cli.scoring.normalize import is_exact_match
+from sft_cli.utils.text import excerpt
 
 SAMPLE_CHARACTERS = 160
 """Largest number of characters of a prompt or an answer in a sample."""
@@ -186,18 +187,6 @@ def sample_lines(questions: Sequence[Question], answers: Mapping[str, Sequence[s
         texts = {"prompt": item.prompt, "expected": item.expected, **model_answers}
         lines += [
             item.where,
-            *(f"  {name:<9} {excerpt(text, tail=name == 'prompt')}" for name, text in texts.items()),
+            *(f"  {name:<9} {excerpt(text, SAMPLE_CHARACTERS, tail=name == 'prompt')}" for name, text in texts.items()),
         ]
     return lines
-
-
-def excerpt(text: str, length: int = SAMPLE_CHARACTERS, *, tail: bool = False) -> str:
-    """Return at most ``length`` characters of a text on one line: its beginning, or with ``tail`` its end.
-
-    Unprintable characters are replaced.
-    """
-    # An untrained model may generate anything, including control characters of the terminal.
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
-    if len(line) <= length:
-        return line
-    return f"…{line[-length:]}" if tail else f"{line[:length]}…"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sft_cli.suites.items import LoadedSuite
+from sft_cli.utils.text import excerpt
 
 MAX_ITEMS, MAX_CHARACTERS = 10, 400
 """Most items, and most characters of a text, that are shown."""
@@ -18,16 +19,10 @@ def answer_lines(suite: LoadedSuite, answers: Mapping[str, Sequence[Mapping[str,
     """
     for entry in suite.items[:MAX_ITEMS]:
         yield entry.where
-        yield f"  prompt    {_shortened(str(entry.item.messages[-1]['content']))}"
+        yield f"  prompt    {excerpt(str(entry.item.messages[-1]['content']), MAX_CHARACTERS)}"
         for name, records in answers.items():
             for record in records:
                 if record["id"] == entry.item.id:
-                    yield f"  {name:<9} {_shortened(record['answer']) or '(blank)'}"
+                    yield f"  {name:<9} {excerpt(record['answer'], MAX_CHARACTERS)}"
     if len(suite.items) > MAX_ITEMS:
         yield f"  and {len(suite.items) - MAX_ITEMS:,} more"
-
-
-def _shortened(text: str) -> str:
-    """Return a text on one line, cut if it is long."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]}…"

@@ -9,7 +9,6 @@ from functools import partial
 from sft_cli.batching.step_plan import StepPlan
 from sft_cli.config.schema.tracking import NotifyEvent
 from sft_cli.console import say
-from sft_cli.eval.evaluate import excerpt
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
 from sft_cli.train.context import TrainContext
@@ -26,6 +25,7 @@ from sft_cli.train.signals import collect_signals
 from sft_cli.train.step import train_step
 from sft_cli.utils.mappings import nan_to_none
 from sft_cli.utils.processes import FINISH_SIGNAL
+from sft_cli.utils.text import excerpt
 
 LOGGED_CHARACTERS = 50
 """Largest number of characters of a prompt or an answer in the log line of an evaluation."""

@@ -59,6 +59,17 @@ def json_or_none(text: str) -> Any:
         return None
 
 
+def excerpt(text: str, length: int, *, tail: bool = False) -> str:
+    """Return at most ``length`` characters of a text on one line: its beginning, or with ``tail`` its end.
+
+    Unprintable characters are replaced: a model may generate anything, including control characters of the terminal.
+    """
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
+    if len(line) <= length:
+        return line
+    return f"…{line[-length:]}" if tail else f"{line[:length]}…"
+
+
 def percent(share: float) -> str:
     """Return a share as ``12.3%``."""
     return f"{share:.1%}"
