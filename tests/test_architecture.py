@@ -48,7 +48,7 @@ LAYERS = {
     "compare": "errors utils run_dir console config scoring prepare suites",
     "eval_report": "errors utils run_dir console scoring report suites eval blame compare",
     "sweep": "errors utils run_dir progress console config distributed data report prepare slurm train",
-    "board": "errors utils run_dir console config data report train",
+    "board": "errors utils run_dir console config data report train compare eval_report",
     "importing": "errors utils console config data",
     "check": "errors utils run_dir progress console config data chat batching model prepare train",
     "cli": "errors utils run_dir progress console config docs error_boundary scoring distributed data report"

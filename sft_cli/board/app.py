@@ -1,14 +1,17 @@
 """The web application: its addresses, and the errors of SftError as pages and JSON."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from sft_cli.board import pages
+from sft_cli.board.answers import error_parts, html_answer, json_answer, whole_number
 from sft_cli.board.curves import CurveStore
 from sft_cli.board.details import config_difference, data_report, eval_report, run_details
+from sft_cli.board.new_run import compose_run, list_recipes
+from sft_cli.board.result_pages import ResultPages
 from sft_cli.board.run_index import RunIndex
 from sft_cli.board.security import REPORT_POLICY, Access, Guard
 from sft_cli.errors import SftError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_OVERLAID = 6
 """Runs whose curves are shown together: as many as there are colours."""
+MAX_FORM_BYTES = 1 << 16
 
 
 class Board:
@@ -34,15 +38,15 @@ class Board:
     def runs_page(self, request: "Request") -> "Response":
         """The list of runs."""
         rows = self.index.rows()
-        return _html("runs", {"rows": rows, "directory": self.index.directory, "page": "runs"})
+        return html_answer("runs", {"rows": rows, "directory": self.index.directory, "page": "runs"})
 
     def runs(self, request: "Request") -> "Response":
         """The rows that changed since a revision."""
-        return _json(self.index.changes(request.query_params.get("since", "")))
+        return json_answer(self.index.changes(request.query_params.get("since", "")))
 
     def row(self, request: "Request") -> "Response":
         """One row of the list."""
-        return _json(asdict(self.index.row(request.path_params["name"])))
+        return json_answer(asdict(self.index.row(request.path_params["name"])))
 
     def run_page(self, request: "Request") -> "Response":
         """One run: curves, samples, checkpoints, settings, console."""
@@ -59,23 +63,23 @@ class Board:
             "choices": [one.name for one in self.index.rows() if one.name not in (name, *others)],
             "difference": config_difference(run, compared[0]) if compared else None,
         }
-        return _html("run", {**values, "page": "run"})
+        return html_answer("run", {**values, "page": "run"})
 
     def details(self, request: "Request") -> "Response":
         """Everything on the page of a run apart from its curves."""
-        return _json(run_details(self.index.run(request.path_params["name"])))
+        return json_answer(run_details(self.index.run(request.path_params["name"])))
 
     def difference(self, request: "Request") -> "Response":
         """The settings that differ between two runs."""
         first, second = (self.index.run(request.query_params.get(name, "")) for name in ("first", "second"))
-        return _json({"settings": config_difference(first, second)})
+        return json_answer({"settings": config_difference(first, second)})
 
     def curves(self, request: "Request") -> "Response":
         """The curves of a run; status 304 if they are those that the client has."""
         from starlette.responses import JSONResponse, Response
 
         run = self.index.run(request.path_params["name"])
-        first, last = (_whole(request, name) for name in ("first", "last"))
+        first, last = (whole_number(request, name) for name in ("first", "last"))
         content = self.curve_store.of(run).read(first, last)
         etag = f'"{self.index.instance}-{content["version"]}-{first}-{last}"'
         headers = {"etag": etag, "cache-control": "no-cache"}
@@ -107,6 +111,30 @@ class Board:
         request_stop(run, StopRequest.finish if finish else StopRequest.save)
         return RedirectResponse(f"/run/{quote(name)}", status_code=303)
 
+    def recipes(self, request: "Request") -> "Response":
+        """All recipes with their descriptions."""
+        return json_answer({"recipes": list_recipes()})
+
+    def new_page(self, request: "Request") -> "Response":
+        """The form of a new run."""
+        values = {"recipes": list_recipes(), "recipe": "quickstart", "settings": "", "problem": None, "found": None}
+        return html_answer("new", {**values, "page": "new"})
+
+    def composed_page(self, request: "Request", sent: Mapping[str, str]) -> "Response":
+        """The form of a new run with the command and the settings that the recipe composes to."""
+        recipe, settings = sent.get("recipe", ""), sent.get("settings", "")
+        found, problem = None, None
+        try:
+            found = compose_run(recipe, settings)
+        except SftError as error:
+            problem = error_parts(error)
+        values = {"recipes": list_recipes(), "recipe": recipe, "settings": settings, "problem": problem}
+        return html_answer("new", {**values, "found": found, "page": "new"})
+
+    def compose(self, request: "Request", sent: Mapping[str, str]) -> "Response":
+        """The command and the settings of a new run."""
+        return json_answer(compose_run(sent.get("recipe", ""), sent.get("settings", "")))
+
     def asset(self, request: "Request") -> "Response":
         """The style or a script."""
         from starlette.responses import Response
@@ -128,7 +156,7 @@ def create_app(index: RunIndex, access: Access) -> "Starlette":
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    board = Board(index)
+    board, results = Board(index), ResultPages(index)
     addresses: dict[str, Callable[..., Any]] = {
         "/": board.runs_page,
         "/assets/{name}": board.asset,
@@ -139,9 +167,20 @@ def create_app(index: RunIndex, access: Access) -> "Starlette":
         "/api/details/{name:path}": board.details,
         "/api/curves/{name:path}": board.curves,
         "/api/difference": board.difference,
+        "/evaluations/{name:path}": results.evaluations_page,
+        "/data/{name:path}": results.data_page,
+        "/row/{name:path}": results.row_page,
+        "/api/evaluations/{name:path}": results.evaluations,
+        "/api/compare": results.comparison,
+        "/api/ledger/{name:path}": results.ledger,
+        "/api/row/{name:path}": results.row,
+        "/new": board.new_page,
+        "/api/recipes": board.recipes,
     }
+    posted = {"/new": board.composed_page, "/api/compose": board.compose}
     routes = [Route(path, _with_errors(handler, path)) for path, handler in addresses.items()]
     routes.append(Route("/stop/{name:path}", _with_errors(board.stop, "/stop"), methods=["POST"]))
+    routes += [Route(path, _with_form(handler, path), methods=["POST"]) for path, handler in posted.items()]
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
 
 
@@ -152,35 +191,27 @@ def _with_errors(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
         try:
             return handler(request)
         except SftError as error:
-            parts = {"where": error.where, "problem": error.problem, "fix": error.fix}
+            parts = error_parts(error)
             if path.startswith("/api/"):
-                return _json({"error": parts}, 404)
-            return _html("error", {"error": parts, "page": ""}, 404)
+                return json_answer({"error": parts}, 404)
+            return html_answer("error", {"error": parts, "page": ""}, 404)
 
     return handle
 
 
-def _whole(request: "Request", name: str) -> int | None:
-    """Return a whole number of the query.
+def _with_form(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """Return a handler that gets the fields of a form, which is short."""
+    from starlette.concurrency import run_in_threadpool
 
-    Raises:
-        SftError: It is something else.
-    """
-    text = request.query_params.get(name, "")
-    if text and not (text.isdecimal() and len(text) < 16):
-        raise SftError(where=f"{name}={text[:40]}", problem="not a whole number of 0 or more", fix=f"{name}=100")
-    return int(text) if text else None
+    async def handle(request: "Request") -> "Response":
+        content = b""
+        async for part in request.stream():
+            content += part
+            if len(content) > MAX_FORM_BYTES:
+                return json_answer(
+                    {"error": {"where": path, "problem": "the form is too long", "fix": "shorten it"}}, 413
+                )
+        sent = dict(parse_qsl(content.decode("utf-8", "replace")))
+        return await run_in_threadpool(_with_errors(lambda request: handler(request, sent), path), request)
 
-
-def _json(content: Any, status: int = 200) -> "Response":
-    """Return an answer in JSON."""
-    from starlette.responses import JSONResponse
-
-    return JSONResponse(content, status_code=status, headers={"cache-control": "no-store"})
-
-
-def _html(name: str, values: dict[str, Any], status: int = 200) -> "Response":
-    """Return a page."""
-    from starlette.responses import HTMLResponse
-
-    return HTMLResponse(pages.render(name, values), status_code=status, headers={"cache-control": "no-store"})
+    return handle

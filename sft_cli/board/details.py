@@ -42,8 +42,13 @@ def run_details(run: RunDir) -> dict[str, Any]:
         "spikes": spikes(run),
         "end": _json(run.end),
         "console": {"lines": console, "cut": cut},
-        "reports": {"evaluation": eval_report(run) is not None, "data": data_report(run) is not None},
+        "reports": report_links(run),
     }
+
+
+def report_links(run: RunDir) -> dict[str, bool]:
+    """Return whether a run has a page of evaluations, and whether its data have a report."""
+    return {"evaluation": eval_report(run) is not None, "data": data_report(run) is not None}
 
 
 def settings(run: RunDir) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sft_cli import __version__
 from sft_cli.board.details import shown
 from sft_cli.console import counted, gib
-from sft_cli.report.html import package_text, template_environment
-from sft_cli.utils.text import duration, time_left
+from sft_cli.report.html import package_text, template_environment, token_markup
+from sft_cli.report.token_runs import loss_runs
+from sft_cli.utils.text import duration, percent, time_left
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,8 +44,16 @@ def _style() -> str:
 @cache
 def _templates() -> "Environment":
     """Return the templates."""
+    from jinja2 import ChoiceLoader, PackageLoader, PrefixLoader
+
     templates = template_environment(PACKAGE)
+    templates.loader = ChoiceLoader(
+        [PackageLoader(PACKAGE, "."), PrefixLoader({"report": PackageLoader("sft_cli.report", ".")})]
+    )
     templates.filters |= {
+        "token": token_markup,
+        "runs": loss_runs,
+        "percent": percent,
         "number": lambda value: f"{value:,}",
         "figure": figure,
         "when": when,

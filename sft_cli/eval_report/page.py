@@ -36,11 +36,7 @@ def write_eval_report(run: RunDir) -> Path | None:
     for name, report, file in _row_reports(run.eval):
         suites.append(row_figures(name, report))
         items.append(row_items(name, report, file.with_suffix(".blame.jsonl")))
-    records = read_results(run)
-    tuned = [record for record in records if not record.is_base]
-    names = unique_names([record.suite for record in tuned], [record.path.name for record in tuned])
-    for name, record in zip(names, tuned, strict=True):
-        base = base_of(record, records)
+    for name, record, base in _tuned_results(run):
         suites.append(suite_figures(name, record, base, _overlap(record)))
         items.append(suite_items(name, record, base))
     if not suites:
@@ -48,6 +44,25 @@ def write_eval_report(run: RunDir) -> Path | None:
     file = run.eval / NAME
     write_atomic(file, _render(run, suites, items))
     return file
+
+
+def run_figures(run: RunDir) -> list[SuiteFigures]:
+    """Return the scores of all results of a run, as on its page.
+
+    Raises:
+        SftError: A result is damaged.
+    """
+    of_rows = [row_figures(name, report) for name, report, _ in _row_reports(run.eval)]
+    of_suites = [suite_figures(name, record, base, _overlap(record)) for name, record, base in _tuned_results(run)]
+    return of_rows + of_suites
+
+
+def _tuned_results(run: RunDir) -> list[tuple[str, SuiteRecord, SuiteRecord | None]]:
+    """Return the results of the trained model on suites: unique name, results, and those of the base model."""
+    records = read_results(run)
+    tuned = [record for record in records if not record.is_base]
+    names = unique_names([record.suite for record in tuned], [record.path.name for record in tuned])
+    return [(name, record, base_of(record, records)) for name, record in zip(names, tuned, strict=True)]
 
 
 def _row_reports(directory: Path) -> list[tuple[str, dict[str, Any], Path]]:

@@ -32,7 +32,7 @@ def template_environment(package: str) -> "Environment":
         finalize=lambda value: value if isinstance(value, Markup) else escape_control(str(value)),
     )
     templates.filters |= {
-        "token": _token,
+        "token": token_markup,
         "runs": loss_runs,
         "number": lambda value: f"{value:,}",
         "counted": counted,
@@ -41,7 +41,7 @@ def template_environment(package: str) -> "Environment":
     return templates
 
 
-def _token(text: str) -> "Markup":
+def token_markup(text: str) -> "Markup":
     """Return a token's text; the style marks its newlines, which stay newlines when they are copied."""
     from markupsafe import Markup, escape
 

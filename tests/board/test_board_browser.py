@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from sft_cli.board import server
 from sft_cli.board.security import Access
 from tests.board.run_dirs import finish, step_line, write_run
+from tests.eval_report.evaluated import evaluated_run
+from tests.report.helpers import make
 
 pytestmark = [pytest.mark.slow]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -18,6 +21,11 @@ CONTRASTS = (Path(__file__).parents[1] / "report" / "contrasts.js").read_text(en
 TOKEN = "a-token-of-24-characters"
 RUN = "quickstart-20261201-033716"
 PAGES = [
+    "/new",
+    f"/evaluations/{RUN}",
+    "/evaluations/run?with=second",
+    f"/data/{RUN}",
+    f"/row/{RUN}?at=0",
     "/",
     f"/run/{RUN}",
     f"/run/{RUN}?with=sweep-lr/lr%3D1e-3",
@@ -47,7 +55,14 @@ def serve(directory: Path) -> str:
 def runs(tmp_path_factory) -> Path:
     """Return a directory of runs."""
     directory = tmp_path_factory.mktemp("runs")
-    finish(write_run(directory / "quickstart-20261201-033716", steps=200), 200)
+    run = write_run(directory / RUN, steps=200)
+    finish(run, 200)
+    prepared = make(tmp_path_factory.mktemp("prepared"))
+    fingerprint = json.loads((prepared / "manifest.json").read_text())["fingerprint"]
+    run.data.write_text(json.dumps({"prepared_dir": str(prepared), "fingerprint": fingerprint}))
+    (directory / "run").mkdir()
+    (directory / "run" / "config.yaml").write_text("seed: 0\n")
+    shutil.copytree(evaluated_run(directory).path, directory / "second")
     write_run(directory / "sweep-lr" / "lr=1e-3", steps=120, lr="0.001")
     write_run(directory / "a name <b>with</b> ' & \" marks", steps=30)
     return directory
@@ -98,7 +113,7 @@ def test_nothing_is_cut_and_every_text_can_be_read(visit, path, width, scheme):
 
 def test_rows_are_filtered_sorted_and_updated(visit, runs):
     page = visit()
-    page.get_by_text("3 of 3 runs shown").wait_for()
+    page.get_by_text("5 of 5 runs shown").wait_for()
     names = "[...document.querySelectorAll('#runs tbody tr:not([hidden])')].map(row => row.dataset.name)"
     page.select_option("select[name=order]", "step")
     assert page.evaluate(names)[0] == "quickstart-20261201-033716"
