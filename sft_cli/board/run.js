@@ -213,7 +213,10 @@
       const key = element.dataset.key;
       const text = key === "state" ? row.state : key === "left" ? left(row.seconds_left) : ["step", "tokens_per_second"].includes(key) && row[key] !== null ? Math.round(row[key]).toLocaleString("en") : figure(row[key]);
       if (element.textContent !== text) element.textContent = text;
+      if (key === "state") element.className = `state ${row.state.replaceAll(" ", "-")}`;
     }
+    const stop = document.querySelector("form.stop");
+    if (stop) stop.hidden = row.state !== "running";
   };
   const left = (seconds) => (seconds === null ? "" : seconds < 100 ? `${Math.round(seconds)} s left` : seconds < 6000 ? `${Math.round(seconds / 60)} min left` : `${(seconds / 3600).toFixed(1)} h left`);
 

@@ -61,15 +61,15 @@ def choose_access(host: str, token: str | None) -> Access:
     """
     if token is not None and len(token) < MIN_TOKEN:
         problem = f"the token has {counted(len(token), 'character')}, {MIN_TOKEN} are needed"
-        raise SftError(where="--token", problem=problem, fix=f"--token {secrets.token_urlsafe(MIN_TOKEN)}")
+        raise SftError(where="--token", problem=problem, fix=f"sft board --token {secrets.token_urlsafe(MIN_TOKEN)}")
     if is_loopback(host):
         return Access(token or secrets.token_urlsafe(MIN_TOKEN), read_needs_token=token is not None)
     if token is None:
         raise SftError(
             where=f"--host {host}",
             problem="other machines could read the runs without a token",
-            fix=f"--host {shlex.quote(host)} --token {secrets.token_urlsafe(MIN_TOKEN)}, or remove --host to listen on"
-            " this machine only",
+            fix=f"sft board --host {shlex.quote(host)} --token {secrets.token_urlsafe(MIN_TOKEN)}\n"
+            "sft board, on this machine only",
         )
     return Access(token, True, () if host in ANY_ADDRESS else (*LOOPBACK_NAMES, f"[{host}]" if ":" in host else host))
 
@@ -84,7 +84,11 @@ def open_index(directory: Path | None) -> RunIndex:
     if directory is None and not path.is_dir():
         path = Path()
     if not path.is_dir():
-        raise SftError(where=str(path), problem="there is no such directory", fix="sft board, or sft board DIR of runs")
+        raise SftError(
+            where=str(path),
+            problem="there is no such directory",
+            fix="sft board shows the default directory of runs; sft runs lists runs",
+        )
     index = RunIndex(path)
     if not index.rows():
         raise SftError(
@@ -112,6 +116,9 @@ def listen(host: str, port: int) -> socket.socket:
         if isinstance(error, socket.gaierror) or error.errno not in (13, 98, 48):
             problem, fix = f"this machine cannot listen there: {error.strerror}", "remove --host"
         else:
-            problem, fix = f"port {port} is taken or not permitted ({error.strerror})", "--port 0 takes a free port"
+            problem, fix = (
+                f"port {port} is taken or not permitted ({error.strerror})",
+                "sft board --port 0 takes a free port",
+            )
         raise SftError(where=f"--host {host} --port {port}", problem=problem, fix=fix) from error
     return listener

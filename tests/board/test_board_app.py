@@ -82,7 +82,7 @@ def test_choices_that_open_runs_to_others_are_refused():
 def test_a_busy_port_a_missing_directory_and_one_without_runs_are_one_sentence(tmp_path):
     with server.listen("127.0.0.1", 0) as busy:
         port = busy.getsockname()[1]
-        with pytest.raises(SftError, match=rf"port {port} is taken .*\n.*--port 0"):
+        with pytest.raises(SftError, match=rf"port {port} is taken .*\n.*sft board --port 0"):
             server.listen("127.0.0.1", port)
     with pytest.raises(SftError, match="cannot listen there"):
         server.listen("192.0.2.7", 0)

@@ -11,6 +11,9 @@ import pytest
 
 from sft_cli.board import server
 from sft_cli.board.security import Access
+from sft_cli.run_dir import RunDir
+from sft_cli.train.run_end import StopRequest, requested_stop
+from sft_cli.train.setup import run_lock
 from tests.board.run_dirs import finish, step_line, write_run
 from tests.eval_report.evaluated import evaluated_run
 from tests.report.helpers import make
@@ -127,4 +130,42 @@ def test_rows_are_filtered_sorted_and_updated(visit, runs):
     page.get_by_text("121 / 200").wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.name") == "state"
+    page.close()
+
+
+def test_forms_work_with_the_token_of_the_address(visit, runs):
+    page = visit(f"/?token={TOKEN}")
+    assert "token" not in page.url
+    page.goto(page.url + "new")
+    page.fill("input[name=settings]", "trainer.lr=1e-3")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("sft train recipe=quickstart trainer.lr=1e-3").wait_for()
+    run = RunDir(runs / "sweep-lr" / "lr=1e-3")
+    with run_lock.hold_run_lock(run.lock):
+        page.goto(page.url.removesuffix("new") + "run/sweep-lr/lr=1e-3")
+        page.get_by_role("button", name="Stop after this step").click()
+        page.wait_for_url("**/run/sweep-lr/lr%3D1e-3")
+        assert requested_stop(run) is StopRequest.save
+    page.get_by_role("button", name="Stop after this step").wait_for(state="hidden")
+    assert page.locator("[data-key=state]").inner_text() == "interrupted"
+    page.close()
+
+
+def test_curves_are_zoomed_with_keys_and_pointer(visit):
+    page = visit(f"/run/{RUN}")
+    chart = page.locator("figure.chart svg").first
+    page.locator("figure.chart svg path.line").first.wait_for()
+    assert "at step 200" in chart.get_attribute("aria-label")
+    page.fill("input[name=last]", "100")
+    page.keyboard.press("Tab")
+    page.locator("figure.chart svg[aria-label*='at step 100']").first.wait_for()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.locator("figure.chart svg[aria-label*='at step 6']").first.wait_for()
+    assert 20 < int(page.input_value("input[name=first]")) < 45
+    page.get_by_role("button", name="All steps").click()
+    page.locator("figure.chart svg[aria-label*='at step 200']").first.wait_for()
     page.close()
