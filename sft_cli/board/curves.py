@@ -59,7 +59,7 @@ class RunCurves:
         self._version += bool(lines or replaced)
         for line in lines:
             step = line.get("step")
-            if not isinstance(step, int):
+            if not isinstance(step, int) or isinstance(step, bool):
                 continue
             terms = line.get("terms") or {}
             if len(terms) == 1:
