@@ -12,7 +12,10 @@ from sft_cli import text_layout
 from sft_cli.escape import escape_control
 from sft_cli.progress import clear_progress, disable
 
+QUIET_LABELS = ("warning:", "error:", "finished", "stopped")
+"""Starts of the lines that are printed also after ``be_quiet``."""
 _is_printing = True
+_is_quiet = False
 
 
 class Transcript:
@@ -73,17 +76,28 @@ def mute() -> None:
     disable()
 
 
-def say(text: str = "", *, indent: int | None = None, colour: str = "") -> None:
+def be_quiet() -> None:
+    """Print only warnings, errors and the last result from now on; the transcript has all lines."""
+    global _is_quiet
+    _is_quiet = True
+    disable()
+
+
+def say(text: str = "", *, indent: int | None = None, colour: str = "", noted: bool = False) -> None:
     """Print lines on standard output and flush it; control characters are escaped, and a terminal wraps at words.
 
     Args:
         text: One or more lines.
         indent: Spaces before the rest of a wrapped line; None chooses them by whether the line has a label.
         colour: Color of the first word, if the terminal supports colors.
+        noted: Whether the transcript has the lines already.
     """
     if not _is_printing:
         return
-    note(text)
+    if not noted:
+        note(text)
+    if _is_quiet and not text.startswith(QUIET_LABELS):
+        return
     clear_progress()
     shown = escape_control(text)
     if (width := text_layout.terminal_width(sys.stdout)) is not None:
@@ -99,6 +113,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     if not _is_printing:
         return
     note(_draw_table(columns, rows, text_layout.PIPED_WIDTH).rstrip("\n"))
+    if _is_quiet:
+        return
     clear_progress()
     width = text_layout.terminal_width(sys.stdout) or text_layout.PIPED_WIDTH
     print(_draw_table(columns, rows, width), end="", flush=True)

@@ -4,11 +4,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from sft_cli.escape import escape_control
+from sft_cli.text_layout import display_width, fit_width
 from sft_cli.utils.text import duration
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.1, 30.0
@@ -17,6 +18,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.1, 30.0
 _enabled = True
 _status_shown = False
 _bars: Any = None
+_block: list[int] = []
 
 
 def disable() -> None:
@@ -48,8 +50,29 @@ def clear_progress() -> None:
         sys.stderr.write("\r\x1b[2K")
         sys.stderr.flush()
         _status_shown = False
+    if _block:
+        columns = shutil.get_terminal_size().columns
+        rows = sum(max(1, -(-width // columns)) for width in _block)  # a narrower terminal has wrapped them
+        sys.stderr.write(f"\x1b[{rows - 1}A" * (rows > 1) + "\r\x1b[J")
+        sys.stderr.flush()
+        _block.clear()
     if _bars is not None:
         _bars.stop()
+
+
+def draw_block(lines: Sequence[str]) -> None:
+    """Draw some lines at the bottom of a terminal, cut to its width, in place of those drawn before.
+
+    Two columns stay free for the ``^C`` of a terminal, which would otherwise move the lines.
+    """
+    if not _enabled or not has_terminal():
+        return
+    clear_progress()
+    size = shutil.get_terminal_size()
+    shown = [fit_width(escape_control(line), size.columns - 3) for line in lines[: max(1, size.lines - 1)]]
+    sys.stderr.write("\n".join(shown))
+    sys.stderr.flush()
+    _block.extend(display_width(line) for line in shown)
 
 
 def text_bar(share: float, width: int = 20) -> str:
@@ -127,7 +150,7 @@ class Progress:
         return True
 
     def _draw(self, share: float | None, left: str, detail: str) -> None:
-        if _status_shown:
+        if _status_shown or _block:
             clear_progress()
         bars, total = _shared_bars(), None if share is None else 1.0
         fields = {"left": escape_control(left), "detail": escape_control(detail)}

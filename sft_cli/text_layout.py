@@ -53,6 +53,16 @@ def display_width(text: str) -> int:
     )  # fmt: skip
 
 
+def fit_width(text: str, width: int) -> str:
+    """Return the start of a line that fits; a line that is cut ends with ``…``."""
+    if display_width(text) <= width:
+        return text
+    kept = text[: max(0, width - 1)]
+    while kept and display_width(kept) > width - 1:
+        kept = kept[:-1]
+    return f"{kept}…"
+
+
 def wrap(text: str, width: int, indent: int | None = None) -> str:
     """Wrap every line of the text at spaces.
 

@@ -17,7 +17,7 @@ LAYERS = {
     "quickstart": "",
     "utils": "errors",
     "run_dir": "errors",
-    "progress": "escape utils",
+    "progress": "escape text_layout utils",
     "console": "escape text_layout progress",
     "config": "errors utils run_dir",
     "docs": "errors utils config",

@@ -13,7 +13,7 @@ from sft_cli.cli.completion import complete_run
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, Overrides
 from sft_cli.cli.ranks import reported_once
-from sft_cli.console import say
+from sft_cli.console import be_quiet, say
 from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.errors import SftError
 
@@ -34,6 +34,9 @@ def train(
         ),
     ] = None,
     config_dir: ConfigDirs = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print only warnings, errors and the last result; console.log has all.")
+    ] = False,
 ) -> None:
     """Fine-tune a model, or resume a run that was interrupted. run_dir=DIR names the directory of a new run.
 
@@ -46,6 +49,8 @@ def train(
     from sft_cli.distributed.launch import launch_processes, resolve_nproc
 
     rank, words, config_dirs = rank_from_env(), overrides or [], config_dir or []
+    if quiet:
+        be_quiet()
     with reported_once(rank):
         directory, config = _resumed(resume, words, config_dirs) if resume else _new(words, config_dirs)
         if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
@@ -64,7 +69,9 @@ def train(
         size := resolve_nproc(config.launcher.nproc, config.trainer.device)
     ) > 1:  # the data are prepared before the processes start
         resumed = ["--resume", resume] if resume else []
-        raise typer.Exit(launch_processes(["train", *words, *resumed, *_as_options(config_dirs)], size))
+        raise typer.Exit(
+            launch_processes(["train", *words, *resumed, *_as_options(config_dirs), *["--quiet"] * quiet], size)
+        )
     say("loading   torch and the model's configuration")
     with slow_imports():
         from sft_cli.train.session import run_session as train_alone

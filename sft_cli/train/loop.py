@@ -196,10 +196,10 @@ def _evaluate(context: TrainContext, progress: TrainProgress, log: MetricsLog | 
     log.evaluation(progress.step, round(progress.step / context.plan.steps_per_epoch, 4), result.values)
     improved = is_better(result.loss, result.score, progress.best_loss, progress.best_score, context.best)
     mark = " (best so far)" if improved and progress.best_step is not None else ""
-    log.say(f"eval      step {progress.step}: {describe_evaluation(result.values, context.best)}{mark}")
+    log.say_evaluation(f"eval      step {progress.step}: {describe_evaluation(result.values, context.best)}{mark}")
     for sample in result.samples[:1]:
         prompt = excerpt(sample["prompt"], LOGGED_CHARACTERS, tail=True)
-        log.say(f"sample    {prompt} -> {excerpt(sample['answer'], LOGGED_CHARACTERS)}")
+        log.say_sample(f"sample    {prompt} -> {excerpt(sample['answer'], LOGGED_CHARACTERS)}")
     if context.world.is_main:
         with context.directory.samples.open("a", encoding="utf-8") as file:
             for sample in result.samples:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from sft_cli.console import note, say
-from sft_cli.progress import Progress
+from sft_cli.console import gib, note, say
+from sft_cli.progress import clear_progress, has_terminal
+from sft_cli.train.monitoring.panel import TrainPanel
 from sft_cli.train.monitoring.trackers import Trackers
 from sft_cli.train.scalars import scalars
 from sft_cli.utils.atomic import write_atomic
@@ -76,7 +77,7 @@ def peak_memory(device: torch.device) -> int:
 class MetricsLog:
     """Appends to metrics.jsonl and to the trackers, and prints the progress.
 
-    A terminal shows a progress bar with the last step; other outputs and console.log get about twenty lines in all.
+    A terminal shows a panel with the last step; other outputs and console.log get about twenty lines in all.
     """
 
     def __init__(self, file: Path, num_steps: int, first_step: int, trackers: Trackers) -> None:
@@ -84,8 +85,8 @@ class MetricsLog:
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
         self._trackers = trackers
-        self._progress = Progress("train")
-        self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self._panel = TrainPanel()
+        self._terminal = sys.stdout.isatty() and has_terminal()
         self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
         self._last = ""
@@ -108,8 +109,14 @@ class MetricsLog:
         if metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
             (note if self._terminal else say)(f"{self._last}  {elapsed}, {remaining} left")
         if self._terminal:
-            fraction = metrics.step / self._num_steps
-            self._progress.draw(fraction, f"{metrics.step}/{self._num_steps}, {remaining} left", text)
+            self._panel.losses.append(metrics.loss)
+            self._panel.draw(
+                metrics.step / self._num_steps,
+                f"step {metrics.step}/{self._num_steps}  {elapsed}, {remaining} left  epoch {metrics.epoch:.2f}",
+                f"{metrics.loss:.4f}{terms}",
+                f"{metrics.tokens_per_second:,.0f} tokens/s  lr {metrics.lr:.2e}  grad norm {metrics.grad_norm:.3g}"
+                f"  {gib(metrics.memory)}",
+            )
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
@@ -123,11 +130,31 @@ class MetricsLog:
         """Print a line."""
         say(text)
 
+    def say_evaluation(self, text: str) -> None:
+        """Print the line of an evaluation; on a terminal, the panel shows the last one until the next is there."""
+        if not self._terminal:
+            say(text)
+            return
+        note(text)
+        self._print_evaluation()
+        self._panel.evaluation = text
+
+    def say_sample(self, text: str) -> None:
+        """Print the line of a sample answer; on a terminal, the panel shows the last one."""
+        self._panel.sample = text
+        (note if self._terminal else say)(text)
+
+    def _print_evaluation(self) -> None:
+        """Print the line of the evaluation that the panel shows."""
+        if self._panel.evaluation:
+            say(self._panel.evaluation, noted=True)
+
     def close(self) -> None:
         """Close the files, and print the last step on a terminal."""
         self._file.close()
-        self._progress.close()
+        clear_progress()
         if self._terminal and self._last:
+            self._print_evaluation()
             say(self._last)
         self._trackers.close()
 
@@ -150,6 +177,12 @@ class NullLog:
         """Do nothing."""
 
     def say(self, text: str) -> None:
+        """Do nothing."""
+
+    def say_evaluation(self, text: str) -> None:
+        """Do nothing."""
+
+    def say_sample(self, text: str) -> None:
         """Do nothing."""
 
     def close(self) -> None:
