@@ -57,20 +57,23 @@ def select_runs(
     conditions, runs = parse_conditions(where), list_runs(folders)
     if not conditions and not figures:
         return runs, []
-    records = [nan_to_none(run_record(RunDir(run.path))) for run in runs]
+    configs = [read_yaml(run.path / "config.yaml") for run in runs]
+    records = [nan_to_none(run_record(RunDir(run.path), config)) for run, config in zip(runs, configs, strict=True)]
     if not conditions:
         return runs, records
-    named = [
-        {**dict(flatten(read_yaml(run.path / "config.yaml"))), **record}
-        for run, record in zip(runs, records, strict=True)
-    ]
+    named = [{**dict(flatten(config)), **record} for config, record in zip(configs, records, strict=True)]
     chosen = {record["run"] for record in select_records(named, conditions, FIGURES)}
     return [run for run in runs if str(run.path) in chosen], [one for one in records if one["run"] in chosen]
 
 
-def run_record(run: RunDir) -> dict[str, Any]:
-    """Return the figures of a run, by the names in ``FIGURES``; None for a figure that the run does not have yet."""
-    summary, config = summarize_run(run), read_yaml(run.config)
+def run_record(run: RunDir, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run, by the names in ``FIGURES``; None for a figure that the run does not have yet.
+
+    Args:
+        run: The run directory.
+        config: The content of its config.yaml.
+    """
+    summary = summarize_run(run)
     lines = list(read_metrics(run.metrics))
     steps = [line for line in lines if "loss" in line and "eval" not in line]
     evaluations = [line for line in lines if line.get("eval")]
@@ -103,7 +106,8 @@ def run_record(run: RunDir) -> dict[str, Any]:
 
 def run_details(run: RunDir) -> dict[str, Any]:
     """Return all that is known of a run: its figures, data, evaluations, checkpoints, files, commands, config."""
-    record = run_record(run)
+    config = read_yaml(run.config)
+    record = run_record(run, config)
     return {
         **record,
         "data": _data(run),
@@ -116,7 +120,7 @@ def run_details(run: RunDir) -> dict[str, Any]:
         "files": sorted(file.name + "/" * file.is_dir() for file in run.path.iterdir() if file.name[0] != "."),
         "environment": _json(run.environment) or {},
         "next": commands_for(run, record["state"]),
-        "config": read_yaml(run.config),
+        "config": config,
     }
 
 
