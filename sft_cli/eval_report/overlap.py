@@ -1,6 +1,7 @@
 """The overlap of suites with the training rows, and the scores of the items without it."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def measure_overlap(run: RunDir, data_dir: str | None, suites: Collection[str]) 
         return
     head = {"data": prepared.manifest["content"], "rule": RULE}
     turns: Sequence[TrainingTurn] = ()
-    rows = []
+    shown = list[tuple[SuiteRecord, dict[str, Any]]]()
     for record in records:
         overlapping = _read(record.path / FILE, head)
         if overlapping is None:
@@ -58,7 +59,14 @@ def measure_overlap(run: RunDir, data_dir: str | None, suites: Collection[str]) 
         summary = _summary(record, overlapping)
         _add_to_scores(record.path / "scores.json", summary)
         if not record.is_base and (not suites or record.suite in suites):
-            rows += _table_rows(record, summary)
+            shown.append((record, summary))
+    times = Counter(record.suite for record, _ in shown)
+    rows = [
+        # Results with other settings, or of a part of the items, have the same suite.
+        row
+        for record, summary in shown
+        for row in _table_rows(record.suite if times[record.suite] == 1 else record.path.name, record, summary)
+    ]
     if rows:
         say("overlap   items whose question stands in a training row, and the score without them")
         table(COLUMNS, rows)
@@ -125,11 +133,11 @@ def _add_to_scores(file: Path, summary: Mapping[str, Any]) -> None:
     write_atomic(file, json.dumps(scores, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def _table_rows(record: SuiteRecord, summary: Mapping[str, Any]) -> list[list[Any]]:
-    """Return the rows of the table of one suite."""
+def _table_rows(name: str, record: SuiteRecord, summary: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the rows of the table of one suite under this name."""
     share = f"{summary['overlapping']:,} of {summary['items']:,}"
     return [
-        [record.suite, metric, share, (record.totals.get(metric) or {}).get("value"), clean["value"],
+        [name, metric, share, (record.totals.get(metric) or {}).get("value"), clean["value"],
          interval_text(clean["low"], clean["high"])]
         for metric, clean in summary["clean"].items()
     ]  # fmt: skip

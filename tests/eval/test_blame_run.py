@@ -58,6 +58,20 @@ def test_stored_answers_are_traced_without_the_model(run_of, questions, monkeypa
     assert item["rows"][0]["answer"] == "Paris"
 
 
+def test_two_results_of_a_suite_have_different_names_in_the_table_of_overlap(run_of, tmp_path, capsys):
+    """An evaluation with eval.limit stays next to that of all items."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"What is {n}?", "answer": "1"}) + "\n" for n in "ab"))
+    run = run_of("lora")
+    for limit in ((), ("eval.limit=1",)):
+        execute(["eval", str(run), "--questions", str(file), *limit])
+    out = capsys.readouterr().out
+    last = out[out.rindex("overlap   items") :].splitlines()
+    names = [line.split()[0] for line in last if line.split()[:1] and "mine" in line.split()[0]]
+    assert sorted(names) == sorted(folder.name for folder in (run / "eval").glob("mine-*"))
+    assert len(names) == 2
+
+
 def test_overlap_with_training_rows_and_the_score_without_it(run_of, tmp_path, capsys, monkeypatch):
     file = tmp_path / "mine.jsonl"
     rows = [{"prompt": "What is the capital of Peru?", "answer": "Lima"},
