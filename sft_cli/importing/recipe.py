@@ -102,7 +102,16 @@ def _located(t: Translation, error: SftError) -> SftError:
 
 
 def write_recipe(t: Translation, text: str, out: Path) -> None:
-    """Write the recipe, and the template that it names."""
+    """Write the recipe, and the template that it names.
+
+    Raises:
+        SftError: The directory cannot be created.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"the directory cannot be created: {error.strerror}"
+        raise SftError(where=str(out.parent), problem=problem, fix="write --out FILE in another directory") from error
     if t.texts:
         write_atomic(template_file(out), t.texts[".jinja"])
     write_atomic(out, text)

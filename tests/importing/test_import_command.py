@@ -168,3 +168,13 @@ def test_the_report_fits_80_columns():
     assert done.returncode == 0
     assert [line for line in lines if display_width(line) > 80 and " " in line.strip()] == []
     assert any(line.startswith(" sequence_len") for line in lines)
+
+
+def test_the_directory_of_the_recipe_is_created_or_named(folder):
+    config = str(CONFIGS / "axolotl_lora.yml")
+    execute(["import", config, "--out", "sub/dir/mine.yaml"])
+    assert Path("sub/dir/mine.yaml").is_file()
+    Path("file").write_text("")
+    with pytest.raises(SftError, match="the directory cannot be created") as refused:
+        execute(["import", config, "--out", "file/dir/mine.yaml"])
+    assert (refused.value.where, refused.value.fix) == ("file/dir", "write --out FILE in another directory")
