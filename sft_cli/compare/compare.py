@@ -58,7 +58,7 @@ def compare_runs(runs: Sequence[RunDir], *, base: bool = False) -> RunComparison
     results = {str(run.path): read_results(run) for run in runs}
     for path, records in results.items():
         if not any(not record.is_base for record in records):
-            fix = f"evaluate it first: sft eval {path} eval=SUITE"
+            fix = f"evaluate it first: sft eval {shlex.quote(path)} eval=quick"
             raise SftError(where=path, problem="the run has no results of a suite", fix=fix)
     tuned = {path: [record for record in records if not record.is_base] for path, records in results.items()}
     compared = {BASE: _base_results(results), **tuned} if base else tuned
@@ -85,7 +85,7 @@ def _base_results(results: Mapping[str, Sequence[SuiteRecord]]) -> list[SuiteRec
     found = [record for records in results.values() for record in records if record.is_base]
     path = next(iter(results))
     if not found:
-        fix = f"evaluate it: sft eval {path} --compare base eval=SUITE"
+        fix = f"evaluate it: sft eval {shlex.quote(path)} --compare base eval=quick"
         raise SftError(where="sft compare --base", problem="there are no results of the base model", fix=fix)
     weights = {json.dumps(record.definition["model"], sort_keys=True) for record in found}
     if len(weights) > 1:

@@ -101,7 +101,7 @@ def pair_suites(runs: Mapping[str, Sequence[SuiteRecord]]) -> list[SuiteComparis
         matched = [records for record in candidates if (records := _matching(record, runs, name)) is not None]
         if not matched:
             raise _different(candidates[0], runs, name)
-        found += [_comparison(name, records) for records in matched]
+        found += [_comparison(name, records) for records in _largest(matched)]
     if not found:
         suites = "; ".join(f"{run}: {_names(records)}" for run, records in runs.items())
         fix = f"evaluate them on one suite: sft eval {others[0]} eval={_first_name(runs)}"
@@ -123,6 +123,22 @@ def compare_metrics(suites: Sequence[SuiteComparison]) -> list[MetricComparison]
         )
         for row in rows
     ]
+
+
+def _largest(matched: Sequence[Mapping[str, SuiteRecord]]) -> list[Mapping[str, SuiteRecord]]:
+    """Return the results that are compared: of those on parts of the same items, the ones with most common items.
+
+    A run that was evaluated on all items and, with ``eval.limit``, on some of them has both; they are one comparison.
+    """
+    by_items = sorted(
+        matched, key=lambda records: -len(set.intersection(*(set(one.scores) for one in records.values())))
+    )
+    kept = list[Mapping[str, SuiteRecord]]()
+    for records in by_items:
+        pairs = [[(old[run], records[run]) for run in records] for old in kept]
+        if not any(all(not differing_keys(*pair) for pair in runs) for runs in pairs):
+            kept.append(records)
+    return [records for records in matched if any(records is one for one in kept)]
 
 
 def _matching(

@@ -149,6 +149,18 @@ def test_metrics_that_are_no_means_are_shown_without_a_test(folder, capsys):
     assert rows["bleu"]["verdict"] == "not tested: only its total is stored"
 
 
+def test_results_on_parts_of_the_same_items_are_compared_once(folder, capsys):
+    """A try with eval.limit before the whole evaluation adds no second comparison, which would weaken the verdicts."""
+    a, b = write_run(folder, "a"), write_run(folder, "b")
+    ids = [f"{index:012x}" for index in range(20)]
+    for run, score in ((a, 0), (b, 1)):
+        write_suite(run, {"exact": [score] * 20}, ids=ids, fingerprint="whole")
+        write_suite(run, {"exact": [score] * 5}, ids=ids[:5], digest="1234567a", fingerprint="part")
+        write_suite(run, {"exact": [score] * 9}, suite="other", digest="1234567b")
+    found = compared(capsys, "a", "b")
+    assert [(suite["suite"], suite["items"]) for suite in found["suites"]] == [("facts", 20), ("other", 9)]
+
+
 def test_common_items_are_compared_and_others_counted(folder, capsys):
     ids = [f"{index:012x}" for index in range(30)]
     write_suite(write_run(folder, "a"), {"exact": [1] * 30}, ids=ids)

@@ -50,14 +50,14 @@ def test_mistakes(folder):
     a, b = write_run(folder, "a"), write_run(folder, "b")
     assert fails("a").fix == "sft compare a --base, or sft compare a RUN"
     assert fails("a", "./a").problem == "a run is named twice"
-    assert fails("a", "b").fix == "evaluate it first: sft eval a eval=SUITE"
+    assert fails("a", "b").fix == "evaluate it first: sft eval a eval=quick"
     assert "there is no such directory" in fails("a", "c").problem
     write_suite(a, {"exact": [1]})
     write_suite(b, {"exact": [1]}, "others")
     error = fails("a", "b")
     assert error.problem == "the runs have no suite in common (a: facts; b: others)"
     assert error.fix == "evaluate them on one suite: sft eval b eval=facts"
-    assert fails("a", "b", "--base").fix == "evaluate it: sft eval a --compare base eval=SUITE"
+    assert fails("a", "b", "--base").fix == "evaluate it: sft eval a --compare base eval=quick"
     (b / "eval" / "others-01234567" / "verdicts.jsonl").write_text("no\n")
     assert fails("a", "b").where.endswith("verdicts.jsonl:1")
     assert "no run is named" in fails().problem
