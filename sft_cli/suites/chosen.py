@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sft_cli.config.schema.config import Config, EvalConfig
 from sft_cli.config.schema.suites import SuiteKind
+from sft_cli.errors import SftError
+from sft_cli.scoring.types import Scorer
 from sft_cli.suites.items import LoadedSuite
 from sft_cli.suites.questions import questions_suite
 from sft_cli.suites.scorers import suite_scorer
@@ -31,9 +33,20 @@ def chosen_suites(config: EvalConfig) -> list[LoadedSuite]:
         scorer = suite_scorer(name, suite) if suite.kind is SuiteKind.generate else None
         loaded = load_any_suite(name, suite, config.data_dir, config.limit)
         if scorer is not None:
-            scorer.check_items(entry.item for entry in loaded.items)
+            _check_items(scorer, loaded)
         found.append(loaded)
     return found
+
+
+def _check_items(scorer: Scorer, suite: LoadedSuite) -> None:
+    """Let the scorer check the items; its error names the file and line of an item."""
+    try:
+        scorer.check_items(entry.item for entry in suite.items)
+    except SftError as error:
+        lines = {f"item {entry.item.id}": entry.where for entry in suite.items}
+        if error.where not in lines:
+            raise
+        raise SftError(where=lines[error.where], problem=error.problem, fix=error.fix) from error
 
 
 def with_questions(config: Config, file: str) -> Config:

@@ -25,7 +25,8 @@ def questions_suite(file: Path) -> tuple[str, SuiteConfig]:
     ``check``, ``label`` or ``answer``; without one of these, the answers are only shown.
 
     Raises:
-        SftError: There is no such file, its first row has no question, or only some rows can be scored.
+        SftError: There is no such file, a row has no question in the column of the first row, or only some rows can
+            be scored.
     """
     rows = _rows(file)
     first = rows[0]
@@ -35,6 +36,13 @@ def questions_suite(file: Path) -> tuple[str, SuiteConfig]:
             where=first.where,
             problem=f"the row has no question; its columns are {format_list(first.values) or 'none'}",
             fix=f"rename the column of the question to one of: {', '.join(PROMPT_COLUMNS)}",
+        )
+    if other := next((row for row in rows if column not in row.values), None):
+        raise SftError(
+            where=other.where,
+            problem=f"the row has no {column}, the question of the first row; its columns are"
+            f" {format_list(other.values) or 'none'}",
+            fix=f"rename the column of its question to {column}, or move the row to a file of its own",
         )
     scored = _scored_column(rows)
     scorer = UNSCORED if scored is None else SCORED_BY[scored]
@@ -75,7 +83,7 @@ def _rows(file: Path) -> list[Row]:
     if not file.is_file():
         raise SftError(
             where=f"--questions {file}",
-            problem="there is no such file",
+            problem="it is a directory, not a file" if file.is_dir() else "there is no such file",
             fix='--questions FILE with lines such as {"prompt": "…"}',
         )
     rows = []

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from sft_cli.config.schema.config import EvalConfig
 from sft_cli.errors import SftError
 from sft_cli.scoring.metrics.text_match import ExactMatch
 from sft_cli.scoring.types import Answer, Item, Verdict
 from sft_cli.suites.choices import score_choices
+from sft_cli.suites.chosen import chosen_suites
 from sft_cli.suites.items import SuiteItem
 from sft_cli.suites.limits import EvalLimits
 from sft_cli.suites.questions import questions_suite
@@ -115,6 +117,33 @@ def test_questions_of_which_only_some_can_be_scored_are_refused(tmp_path, order)
     file.write_text("\n".join(lines[order:] + lines[:order]) + "\n")
     with pytest.raises(SftError, match=r"the row has no answer, by which others are scored \(1 of 2 rows have none\)"):
         questions_suite(file)
+
+
+def test_a_row_whose_question_is_in_another_column_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n')
+    with pytest.raises(SftError, match="the row has no prompt, the question of the first row") as refused:
+        questions_suite(file)
+    assert refused.value.where.endswith("rows.jsonl:2")
+    assert refused.value.fix.startswith("rename the column of its question to prompt")
+    with pytest.raises(SftError, match="it is a directory, not a file"):
+        questions_suite(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "problem"),
+    [
+        ("schema", {"type": "object"}, {"type": "objec"}, "not a JSON Schema"),
+        ("check", "^a", "(", "not a regular expression"),
+    ],
+)
+def test_an_item_that_cannot_be_scored_is_refused_with_its_line(tmp_path, column, good, bad, problem):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a", column: value}) + "\n" for value in (good, bad)))
+    name, suite = questions_suite(file)
+    with pytest.raises(SftError, match=problem) as refused:
+        chosen_suites(EvalConfig(suites={name: suite}))
+    assert refused.value.where.endswith("rows.jsonl:2")
 
 
 def test_the_table_has_a_row_for_each_metric():

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,11 @@ class JsonSchemaMatch(MeanScorer):
         require_packages("json_schema", "jsonschema")
         if self.schema is not None and (problem := _invalid_schema(self.schema)):
             raise OptionError("schema", problem, "correct the schema")
+
+    def check_items(self, items: Iterable[Item]) -> None:
+        """Refuse an item without a valid schema, before the model answers."""
+        for item in items:
+            self._schema_of(item)
 
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return 1 if the answer follows the schema."""

@@ -1,6 +1,7 @@
 """Compare the text of an answer: exactly, by a regular expression, or by what it contains."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sft_cli.scoring.base import MeanScorer, OptionError, item_error, require_target
@@ -47,16 +48,20 @@ class RegexMatch(MeanScorer):
                 "pattern", f"{self.pattern!r} is not a regular expression: {error}", "correct it"
             ) from error
 
+    def check_items(self, items: Iterable[Item]) -> None:
+        """Refuse an item whose patterns cannot be compiled, before the model answers."""
+        for item in items:
+            for pattern in () if self.pattern else item.target:
+                _groups(item, pattern)
+
     def score(self, item: Item, answer: Answer) -> Verdict:
         """Return 1 if the pattern matches; an answer on which it takes too long scores 0."""
         patterns = [self.pattern] if self.pattern else require_target(item, "regex without a pattern")
         for pattern in patterns:
+            groups = _groups(item, pattern)
             try:
-                groups = re.compile(pattern).groups
                 flags = re.IGNORECASE if self.ignore_case else 0
                 found = call_bounded("search", pattern, answer.text, flags, self.whole, seconds=self.seconds)
-            except re.error as error:
-                raise item_error(item, f"{pattern!r} is not a regular expression: {error}", "correct it") from error
             except TimeoutError:
                 return Verdict({"regex": 0.0}, f"the pattern took more than {self.seconds:g} s")
             if found is not None and self._agrees(found, item, groups):
@@ -70,6 +75,18 @@ class RegexMatch(MeanScorer):
         if not self.pattern or not groups or not item.target:
             return True
         return normalize_answer(found) in map(normalize_answer, item.target)
+
+
+def _groups(item: Item, pattern: str) -> int:
+    """Return the number of groups of an item's pattern.
+
+    Raises:
+        SftError: It is not a regular expression.
+    """
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        raise item_error(item, f"{pattern!r} is not a regular expression: {error}", "correct it") from error
 
 
 @dataclass(frozen=True, slots=True)
