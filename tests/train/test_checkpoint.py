@@ -177,7 +177,8 @@ def test_two_processes_do_not_train_in_one_directory(runs):
             runs.resume("r")
     assert str(refused.value) == (
         f"{done.path}: another process trains there\n"
-        f"  fix: wait for it or stop it; a new run needs a directory of its own: run_dir={done.path}-2"
+        f"  fix: wait for it, or stop it: sft stop {done.path};"
+        f" a new run needs a directory of its own: run_dir={done.path}-2"
     )
 
 

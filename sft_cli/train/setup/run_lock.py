@@ -136,11 +136,11 @@ def _wait_until_stale(owner: LockOwner, file: Path) -> None:
 def _in_use_error(file: Path, owner: LockOwner | None) -> SftError:
     """Return the error for a second process."""
     problem = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
-    advice = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
+    stop, other = (shlex.quote(str(path)) for path in (file.parent, unused_path(file.parent)))
     return SftError(
         where=str(file.parent),
         problem=problem,
-        fix=f"{advice}; a new run needs a directory of its own: run_dir={shlex.quote(str(unused_path(file.parent)))}",
+        fix=f"wait for it, or stop it: sft stop {stop}; a new run needs a directory of its own: run_dir={other}",
     )
 
 
