@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+import sft_cli.model  # noqa: F401  PEFT is imported there, without bitsandbytes and its warning on standard error
+
+# isort: split
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer

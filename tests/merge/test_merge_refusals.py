@@ -1,7 +1,10 @@
 """``sft merge`` refuses what cannot be merged, names the fix, and writes nothing."""
 
 import json
+import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,3 +228,22 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
     )
     assert message.endswith(f"\n  fix: {server.SERVER_FIX}")
     assert [path.name for path in run.path.glob("*merged*")] == []
+
+
+@pytest.mark.slow
+def test_merging_imports_no_library_that_warns_on_standard_error():
+    """bitsandbytes, which only quantized models need, warns of a missing kernel when it is imported."""
+    code = "import sys, sft_cli.merge.merge; print('bitsandbytes' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert "bitsandbytes" not in done.stderr
+    assert "kernels" not in done.stderr
+
+
+def test_the_tokenizer_of_a_server_does_not_warn_of_long_prompts(tokenizer, caplog, monkeypatch):
+    """Callers cut prompts at the model's context; transformers would warn of indexing errors."""
+    loaded = server.load_server_tokenizer(tokenizer, None, trust_remote_code=False)
+    loaded.model_max_length = 2
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert len(loaded.encode("a b c d e f g")) > 2
+    assert caplog.text == ""

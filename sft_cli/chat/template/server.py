@@ -33,7 +33,10 @@ def load_server_tokenizer(directory: Path, architecture: Any, *, trust_remote_co
     has_own_code = architecture is not None and "auto_map" in vars(architecture)
     with _with_model_config(directory, None if has_own_code else architecture) as folder:
         options = {"config": architecture} if has_own_code else {}
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+    # Callers cut prompts that are too long themselves; transformers would warn of "indexing errors" on the terminal.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
 
 
 @contextmanager
