@@ -203,14 +203,14 @@ def print_outcomes(
             " the answer, as lm-evaluation-harness does"
         )
     for one in (*tuned, *base):
-        counts = one.scores["counts"]
+        counts, name = one.scores["counts"], one.suite.name
+        if base:
+            name += " (base)" if any(one is other for other in base) else " (tuned)"
         if one.stopped:
             left = counted(counts["items"] - counts["answered"], "item")
-            say(
-                f"stopped   {one.suite.name}: {one.stopped} is reached, {left} not answered; the same command continues"
-            )
+            say(f"stopped   {name}: {one.stopped} is reached, {left} not answered; the same command continues")
         if counts.get("cut") and one.suite.config.kind is SuiteKind.generate:
-            say(f"warning: {one.suite.name}: {counted(counts['cut'], 'answer')} cut at the end of the model's context")
+            say(f"warning: {name}: {counted(counts['cut'], 'answer')} cut at the end of the model's context")
         expected = one.suite.config.items
         if expected is not None and one.suite.total != expected:
             say(f"warning: {one.suite.origin} has {one.suite.total:,} items, the published data {expected:,}")

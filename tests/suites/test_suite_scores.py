@@ -5,12 +5,14 @@ import json
 import pytest
 
 from sft_cli.config.schema.config import EvalConfig
+from sft_cli.config.schema.suites import SuiteConfig
 from sft_cli.errors import SftError
+from sft_cli.eval.suite_session import SuiteOutcome, print_outcomes
 from sft_cli.scoring.metrics.text_match import ExactMatch
 from sft_cli.scoring.types import Answer, Item, Verdict
 from sft_cli.suites.choices import score_choices
 from sft_cli.suites.chosen import chosen_suites
-from sft_cli.suites.items import SuiteItem
+from sft_cli.suites.items import LoadedSuite, SuiteItem
 from sft_cli.suites.limits import EvalLimits
 from sft_cli.suites.questions import questions_suite
 from sft_cli.suites.results import SuiteResults, json_line
@@ -159,3 +161,18 @@ def test_the_table_has_a_row_for_each_metric():
     assert columns == ["suite", "metric", "n", "base", "base 95%", "tuned", "95%"]
     assert rows[0] == ["a", "acc", 8, 0.1, "0.25 to 0.75", 0.5, "0.25 to 0.75"]
     assert rows[1][3:5] == [None, ""]
+
+
+def test_warnings_about_answers_name_the_model_if_there_are_two(tmp_path, capsys):
+    suite = LoadedSuite("facts", SuiteConfig(), (), "f", 3, 3, "facts.jsonl")
+
+    def outcome(cut):
+        scores = {"metrics": {}, "by_tag": {}, "counts": {"items": 3, "answered": 3, "answers": 3, "cut": cut}}
+        return SuiteOutcome(suite, SuiteResults(tmp_path), scores)
+
+    print_outcomes([outcome(1)])
+    assert "warning: facts: 1 answer cut at the end" in capsys.readouterr().out
+    print_outcomes([outcome(1)], [outcome(2)])
+    out = capsys.readouterr().out
+    assert "warning: facts (tuned): 1 answer cut at the end" in out
+    assert "warning: facts (base): 2 answers cut at the end" in out
