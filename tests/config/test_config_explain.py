@@ -15,7 +15,7 @@ def test_show_prints_the_origin_of_every_value(tmp_path, monkeypatch):
     assert lines[:2] == [
         "# recipe: mine.yaml",
         "# options: model=custom data=local clean=leakage template=alpaca adapter=lora quant=nf4 trainer=default "
-        "eval=heldout distributed=ddp launcher=local",
+        "eval=heldout synth=respond distributed=ddp launcher=local",
     ]
     assert {
         ("run_name: mine", "mine.yaml:1"),

@@ -6,6 +6,18 @@ from enum import Enum
 from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.suites import EndpointConfig, EvalEngine
 
+TEACHER_PHRASES = (
+    "as an ai",
+    "as a language model",
+    "i'm an ai",
+    "i am an ai",
+    "my knowledge cutoff",
+    "my training data",
+    "great question",
+    "happy to help",
+)
+"""Openings of teachers, and what they say about themselves."""
+
 
 class Generator(str, Enum):
     """How rows are made."""
@@ -120,8 +132,8 @@ class SynthConfig:
     self_instruct: SelfInstructConfig = field(default_factory=SelfInstructConfig)
     templates: dict[str, str] = field(default_factory=dict)
     """Prompt of configs/synth/prompts -> a Jinja file of your own in its place."""
-    drop_phrases: list[str] = field(default_factory=list)
-    """Answers with one of these texts are dropped, in any letter case."""
+    drop_phrases: list[str] = field(default_factory=lambda: list(TEACHER_PHRASES))
+    """Answers with one of these texts, which betray a teacher, are dropped; in any letter case."""
     max_tokens: int | None = bounded(None, ge=1)
     """Send no request after this many tokens of replies, those of earlier commands included; null for no limit."""
     max_cost: float | None = bounded(None, gt=0)
