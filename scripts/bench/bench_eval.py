@@ -96,7 +96,8 @@ def _our_choices(engine: EngineModel, suite: LoadedSuite, format: SuiteFormat) -
 
 def _our_answers(engine: EngineModel, suite: LoadedSuite) -> list[str]:
     prompts = [engine.prompts.prompt_ids(entry, SuiteFormat.chat) for entry in suite.items]
-    settings = GenerationSettings(engine.stop_ids, NEW_TOKENS, engine.batch_size)
+    share = engine.loss_model.shares_prefixes
+    settings = GenerationSettings(engine.stop_ids, NEW_TOKENS, engine.batch_size, share_prefixes=share)
     texts: dict[int, str] = {}
     for batch, answers in answer_batches(engine.model, prompts, settings, pad_id=engine.stop_ids[0], world=World()):
         texts |= {index: engine.prompts.tokenizer.decode(list(answer.ids), skip_special_tokens=True)

@@ -132,6 +132,7 @@ def evaluate_split(
         pad_id=stop_ids[0],
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size,
+        share_prefixes=loss_model.shares_prefixes,
         progress=answer_progress,
     )
     texts = [decode(answer.ids) for answer in generated]

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from sft_cli.distributed.process_group import World, current_world
+from sft_cli.eval.engine.prefill import cached_tokens, can_pack_prompts, packed_cache, shared_cache
 from sft_cli.eval.engine.sampling import Sampling, SeededSampling
 from sft_cli.eval.engine.stopping import HalfStopped
 from sft_cli.model.adapter.folded import folded_adapter
@@ -56,6 +57,7 @@ class GenerationSettings:
         sampling: None: each token is the most probable one.
         stop_texts: Texts that end an answer; they stay in it. They need a tokenizer.
         tokenizer: The tokenizer that decodes the ids for ``stop_texts``.
+        share_prefixes: Whether packed prompts may share what they have in common at the start (``LossModel``).
     """
 
     stop_ids: tuple[int, ...]
@@ -64,6 +66,7 @@ class GenerationSettings:
     sampling: Sampling | None = None
     stop_texts: tuple[str, ...] = ()
     tokenizer: Any = None
+    share_prefixes: bool = False
 
 
 def generate_answers(
@@ -74,6 +77,7 @@ def generate_answers(
     pad_id: int,
     max_new_tokens: int,
     batch_size: int,
+    share_prefixes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[GeneratedAnswer]:
     """Generate the greedy answer to each prompt, in this order.
@@ -89,10 +93,11 @@ def generate_answers(
         pad_id: Any token of the vocabulary; padding is masked.
         max_new_tokens: Largest number of tokens of an answer, including its stop token.
         batch_size: Number of prompts of a batch.
+        share_prefixes: See ``GenerationSettings``.
         progress: Called after each batch.
     """
     answers: dict[int, GeneratedAnswer] = {}
-    settings = GenerationSettings(tuple(stop_ids), max_new_tokens, batch_size)
+    settings = GenerationSettings(tuple(stop_ids), max_new_tokens, batch_size, share_prefixes=share_prefixes)
     # Processes with a sharded model must run the same layers at the same time.
     world = World() if any(isinstance(parameter, DTensor) for parameter in model.parameters()) else current_world()
     for batch, generated in answer_batches(model, prompts, settings, pad_id=pad_id, world=world):
@@ -116,8 +121,8 @@ def answer_batches(
 ) -> Iterator[tuple[list[int], list[GeneratedAnswer]]]:
     """Yield the indices and the answers of each batch of this process, the longest prompts first.
 
-    Equal prompts in a batch are computed once, for several answers to one item. A float32 adapter is folded into the
-    weights meanwhile.
+    Equal prompts in a batch are computed once, for several answers to one item. If the model can be packed, prompts are
+    computed without padding, and a batch may have more tokens. A float32 adapter is folded into the weights meanwhile.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; the caller enters autocast.
@@ -127,23 +132,26 @@ def answer_batches(
         pad_id: Any token of the vocabulary; padding is masked.
         world: The processes over which the prompts are split.
     """
+    packs = can_pack_prompts(model)
     with generation_mode(model) as lm, folded_adapter(model):
         context, num_vectors = model_context_length(lm.config), num_prepended_vectors(model)
         longest = settings.max_new_tokens
         limits = [longest if context is None else min(longest, context - num_vectors - len(ids)) for ids in prompts]
         lengths, padding = [len(ids) for ids in prompts], supports_padding(model)
         tokens = TOKENS_PER_BATCH.get(lm.device.type, OTHER_TOKENS_PER_BATCH)
-        batches = list(_length_batches(lengths, limits, settings.batch_size, tokens, same_length=not padding))
+        most = max(tokens, cached_tokens(lm)) if packs else tokens
+        batches = list(_length_batches(lengths, limits, settings.batch_size, most, same_length=not padding))
         for batch in batches[world.rank :: world.size]:
             limit = limits[batch[0]]
             own_seeds = [seeds[i] for i in batch] if settings.sampling is not None else []
             if limit <= 0:
                 generated = [[] for _ in batch]
             else:
-                own = replace(settings, max_new_tokens=limit)
-                generated = _generate(
-                    lm, [tuple(prompts[i]) for i in batch], own, own_seeds, pad_id, reuse=num_vectors == 0
-                )
+                own, chosen = replace(settings, max_new_tokens=limit), [tuple(prompts[i]) for i in batch]
+                cache = None
+                if packs:
+                    cache = packed_cache(model, chosen, max_tokens=tokens, share_prefixes=settings.share_prefixes)
+                generated = _generate(lm, chosen, own, own_seeds, pad_id, reuse=num_vectors == 0, cache=cache)
             stops = frozenset(settings.stop_ids)
             yield batch, [_until_stop(ids, stops, shortened=limit < settings.max_new_tokens) for ids in generated]
 
@@ -176,6 +184,7 @@ def _generate(
     pad_id: int,
     *,
     reuse: bool,
+    cache: DynamicCache | None = None,
 ) -> list[list[int]]:
     """Generate at most ``max_new_tokens`` new ids for each prompt; padding follows a stop token.
 
@@ -186,11 +195,13 @@ def _generate(
         seeds: The seed of each prompt, with ``settings.sampling``.
         pad_id: Any token of the vocabulary.
         reuse: Whether the keys and values of equal prompts may be computed once.
+        cache: Keys and values of all ids but the last; None to compute them.
     """
     longest = max(len(ids) for ids in prompts)
     rows = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=lm.device)
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=lm.device)
-    cache = _shared_cache(lm, prompts, rows, mask) if reuse else None
+    if cache is None and reuse:
+        cache = shared_cache(lm, prompts, rows, mask)
     compact = reuse and not lm._is_stateful
     sampling = None if settings.sampling is None else SeededSampling(settings.sampling, seeds)
     places, answers = list(range(len(prompts))), [[] for _ in prompts]
@@ -263,32 +274,6 @@ def _run_generate(
     finally:
         lm.generation_config = model_settings
     return found.sequences, found.past_key_values
-
-
-def _shared_cache(
-    lm: PreTrainedModel, prompts: Sequence[tuple[int, ...]], rows: Tensor, mask: Tensor
-) -> DynamicCache | None:
-    """Return the keys and values of all ids but the last, computed once for equal prompts.
-
-    None if all prompts differ, or if the model keeps anything else from token to token.
-    """
-    first = {ids: index for index, ids in reversed(list(enumerate(prompts)))}
-    if len(first) == len(prompts) or rows.shape[1] < 2 or lm._is_stateful:
-        return None
-    chosen = sorted(first.values())
-    place = {prompts[index]: number for number, index in enumerate(chosen)}
-    own_mask = mask[chosen, :-1]
-    cache = DynamicCache(config=lm.config)
-    with torch.no_grad():
-        lm.base_model(
-            input_ids=rows[chosen, :-1],
-            attention_mask=own_mask,
-            position_ids=(own_mask.cumsum(-1) - 1).clamp_min(0),
-            past_key_values=cache,
-            use_cache=True,
-        )
-    cache.batch_select_indices(torch.tensor([place[ids] for ids in prompts], device=rows.device))
-    return cache
 
 
 def _until_stop(ids: Sequence[int], stops: frozenset[int], *, shortened: bool) -> GeneratedAnswer:

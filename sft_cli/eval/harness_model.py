@@ -83,4 +83,5 @@ def _settings(engine: EngineModel, values: Mapping[str, Any]) -> GenerationSetti
         sampling=Sampling(temperature, float(values.get("top_p") or 1)) if temperature else None,
         stop_texts=tuple([until] if isinstance(until, str) else until),
         tokenizer=engine.prompts.tokenizer,
+        share_prefixes=engine.loss_model.shares_prefixes,
     )

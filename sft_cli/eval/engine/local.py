@@ -82,6 +82,7 @@ def _answer_batches(
         sampling=Sampling(config.temperature, config.top_p) if config.temperature else None,
         stop_texts=tuple(config.stop),
         tokenizer=engine.prompts.tokenizer,
+        share_prefixes=engine.loss_model.shares_prefixes,
     )
     seeds = [answer_seed(config.seed, entry.item.id, sample) for entry, sample in pending]
     prompts = [ids[key] for key in keys]
