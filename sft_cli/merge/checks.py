@@ -1,5 +1,6 @@
 """Checks of a merge that do not need torch."""
 
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -78,3 +79,74 @@ def check_new(out: Path) -> None:
             problem="it already exists, and nothing is overwritten",
             fix=f"choose another directory: --out {shlex.quote(str(unused_path(out)))}",
         )
+
+
+def combination_weights(text: str | None, number: int) -> list[float]:
+    """Return the weights of adapters that are combined; by default each has the same share.
+
+    Args:
+        text: Numbers with commas between them, or None.
+        number: How many adapters there are.
+
+    Raises:
+        SftError: They are not as many finite numbers.
+    """
+    if text is None:
+        return [1 / number] * number
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != number or not all(map(math.isfinite, weights)):
+        example = ",".join([f"{1 / number:.4g}"] * number)
+        raise SftError(
+            where=f"--weights {text}",
+            problem=f"{number} runs need {number} numbers with commas between them",
+            fix=f"--weights {example}",
+        )
+    return weights
+
+
+def split_runs(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words that name runs, and those that set keys."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+
+
+def check_combine_options(
+    combine: str | None, runs: Sequence[str], weights: str | None, density: float | None, step: int | None, into: str
+) -> None:
+    """Refuse options of a combination that would have no effect, and a combination without runs.
+
+    Args:
+        combine: ``--combine``.
+        runs: Runs after the first.
+        weights: ``--weights``.
+        density: ``--density``.
+        step: ``--step``.
+        into: ``--into``.
+
+    Raises:
+        SftError: As described.
+    """
+    if combine is None:
+        unused = [("--weights", weights), ("--density", density)]
+        reason = "it belongs to --combine"
+        if runs:
+            raise SftError(
+                where=runs[0],
+                problem="several runs are merged only with --combine",
+                fix="--combine linear, or one run per command",
+            )
+    else:
+        unused = [("--step", step), ("--into", None if into == "original" else into)]
+        unused += [("--density", density)] if combine not in ("ties", "dare") else []
+        reason = f"--combine {combine} does not use it"
+        if not runs:
+            raise SftError(
+                where="--combine",
+                problem="it combines two runs or more, and one is named",
+                fix=f"sft merge RUN1 RUN2 --combine {combine} --out DIR",
+            )
+    for name, value in unused:
+        if value is not None:
+            raise SftError(where=name, problem=f"it would have no effect: {reason}", fix=f"remove {name}")

@@ -24,6 +24,7 @@ from sft_cli.model.adapter.warm_start import ADAPTER_WEIGHTS, adapter_digest, ch
 
 INITIAL_OFFSET = "initial_offset"
 """Name of the frozen adapter with the product -B0 A0."""
+MERGE_FIRST = "merge it first (sft merge RUN) and train on the result: model.path=RUN/merged"
 
 
 def frozen_adapter_names(model: PeftModel) -> list[str]:
@@ -75,8 +76,18 @@ def load_frozen_adapter(model: PeftModel, number: int, directory: Path) -> None:
     freeze_adapter(model, name)
 
 
-def check_stackable(where: str, directory: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse an adapter that cannot be added to another."""
+def check_stackable(where: str, directory: Path, settings: Mapping[str, Any], fix: str = MERGE_FIRST) -> None:
+    """Refuse an adapter that cannot be added to another.
+
+    Args:
+        where: The key or the run that names it.
+        directory: Its directory.
+        settings: Its adapter_config.json.
+        fix: What to do instead.
+
+    Raises:
+        SftError: It is not a plain LoRA.
+    """
     reasons = {
         f"it is {settings['peft_type']}, and only LoRA adapters can be added": settings["peft_type"] != "LORA",
         "it is a DoRA adapter, whose magnitudes cannot be added": settings.get("use_dora"),
@@ -89,7 +100,7 @@ def check_stackable(where: str, directory: Path, settings: Mapping[str, Any]) ->
             raise SftError(
                 where=where,
                 problem=f"the adapter in {directory} cannot be added to another one: {reason}",
-                fix="merge it first (sft merge RUN) and train on the result: model.path=RUN/merged",
+                fix=fix,
             )
 
 
