@@ -86,6 +86,8 @@ def _unsupported(config: Any, family: Family) -> Iterator[str]:
             yield f"query_pre_attn_scalar is {config.query_pre_attn_scalar}, not {_query_scalar(config)}"
     if config.model_type == "gemma3_text" and rope_settings(config)["sliding_attention"]["rope_type"] != "default":
         yield "the rotary embedding of the sliding layers is scaled"
+    if config.model_type == "gemma2" and not config.final_logit_softcapping:
+        yield "final_logit_softcapping is not set, and llama.cpp always caps, by default at 30"
     if config.model_type == "gemma2" and _pattern(config) not in (2, None):
         yield "its sliding layers do not alternate"
 

@@ -13,6 +13,7 @@ from sft_cli.errors import SftError
 from sft_cli.export import llama_cpp
 from sft_cli.export.gguf_family import FAMILIES
 from sft_cli.export.gguf_file import stop_ids, write_gguf
+from sft_cli.export.gguf_settings import wrong_settings
 from sft_cli.export.model_files import TORCH_DTYPES, build_model, model_dtype
 from sft_cli.export.modelfile import write_modelfile
 from sft_cli.export.record import write_record
@@ -85,10 +86,12 @@ def compare_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) ->
     """Compare the file with the trained tokenizer and the merged model; return the counts.
 
     Raises:
-        SftError: Texts have other ids, an answer does not end, or answers differ by more than rounding.
+        SftError: A number is not that of config.json, texts have other ids, an answer does not end, or answers differ
+            by more than rounding.
     """
+    _check_settings(request, file, model)
     if not llama_cpp.is_installed():
-        say("verified  nothing: llama-cpp-python is not installed (pip install 'sft-cli[llama-cpp]')")
+        say("verified  nothing more: llama-cpp-python is not installed (pip install 'sft-cli[llama-cpp]')")
         return {}
     cases = run_cases(request.run)
     opened = llama_cpp.GgufVocabulary(file)
@@ -105,6 +108,15 @@ def compare_gguf(request: ExportRequest, file: Path, model: Path, dtype: str) ->
         say(f"warning   another text has other ids in llama.cpp: {difference}")
     report = _check_answers(request, file, model, dtype, merged)
     return {"texts": len(cases), "answers": report.total, "equal_answers": report.equal, "other_texts": stress}
+
+
+def _check_settings(request: ExportRequest, file: Path, model: Path) -> None:
+    """Refuse a file with other numbers than config.json, such as a wrong cap of the logits."""
+    from transformers import AutoConfig
+
+    if wrong := wrong_settings(file, AutoConfig.from_pretrained(model)):
+        raise _refused(f"the file is not the model: {'; '.join(wrong)}", request.merged_command)
+    say("verified  sizes and constants are those of config.json")
 
 
 def _check_answers(request: ExportRequest, file: Path, model: Path, dtype: str, merged: str) -> llama_cpp.AnswerReport:

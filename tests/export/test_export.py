@@ -97,7 +97,7 @@ def test_a_gguf_file_without_llama_cpp_is_written_and_says_so(run, tmp_path, mon
         'PARAMETER stop "<|end|>"',
     ]
     assert "TEMPLATE" not in (tmp_path / "new/Modelfile").read_text()
-    assert "verified  nothing: llama-cpp-python is not installed" in capsys.readouterr().out
+    assert "verified  nothing more: llama-cpp-python is not installed" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
