@@ -252,10 +252,7 @@ class TrainingSession:
             sys.exit(EXIT_CODE)
 
     def export(self, progress: TrainProgress) -> Path:
-        """Write the trained adapter or model and return its directory.
-
-        The exported weights are those of the best evaluation (``trainer.keep_best``), or the average, or the last ones.
-        """
+        """Write the weights of the best step (``trainer.keep_best``), the average or the last; return the directory."""
         context, state, trainer = self.context, self.state, self._config.trainer
         end = progress.end(trainer, context.plan.num_steps)
         if (step := end.exported_step) != progress.step:
