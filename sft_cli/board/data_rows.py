@@ -167,4 +167,6 @@ def _line_at(ledger: Path, at: int) -> Line:
             raw = stream.readline()
             if raw.startswith(b"{"):
                 return json.loads(raw)
-    raise SftError(where=f"at={at}", problem="no row of the ledger begins there", fix="choose a row of /api/ledger/RUN")
+    raise SftError(
+        where=f"at={at}", problem="no row of the ledger begins there", fix="open /api/ledger/RUN, which lists the rows"
+    )

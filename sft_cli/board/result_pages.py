@@ -97,7 +97,7 @@ def _wanted(request: "Request") -> dict[str, str]:
     """
     wanted = {name: request.query_params.get(name, "") for name in ("text", "source", "fate")}
     if wanted["fate"] and wanted["fate"] not in FATES:
-        problem, fix = "there is no such fate", f"fate={FATES[0]} (all: {', '.join(FATES)})"
+        problem, fix = "there is no such fate", f"one of {', '.join(FATES)}"
         raise SftError(where=f"fate={wanted['fate'][:40]}", problem=problem, fix=fix)
     return wanted
 
