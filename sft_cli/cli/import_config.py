@@ -17,7 +17,12 @@ def import_config(
     ],
     tool: Annotated[
         Literal["axolotl", "llama-factory", "trl"] | None,
-        typer.Option("--from", help="The tool of the config; by default it is recognized.", show_default=False),
+        typer.Option(
+            "--from",
+            metavar="TOOL",
+            help="The tool of the config, axolotl, llama-factory or trl; by default it is recognized.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Recipe to write; it must be new.")] = Path(
         "recipe.yaml"

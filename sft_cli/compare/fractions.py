@@ -96,7 +96,7 @@ def fraction_report(paths: Sequence[str], metric: str = LOSS) -> FractionReport:
     if curve is None and not sources:
         raise SftError(
             where="sft compare --fractions",
-            problem=f"the {len(runs)} runs have the same number of training rows, and none leaves a source out",
+            problem="all runs have the same number of training rows, and none leaves a source out",
             fix="train on parts: sft sweep recipe=NAME data.fraction=0.25,0.5,1, or data.leave_out=[],[SOURCE]",
         )
     return FractionReport(metric, sorted(runs, key=lambda run: (run.left_out, run.rows)), curve,

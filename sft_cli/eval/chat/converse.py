@@ -20,6 +20,8 @@ def converse(model: ChatModel, target: ChatTarget, options: ChatOptions, prompt:
         options: The options.
         prompt: The prompt; None reads standard input.
     """
+    if options.proposals:
+        model.check_proposals()
     is_typed = prompt is None and sys.stdin.isatty()
     session = ChatSession(model, target, options, is_typed=is_typed)
     clear_progress()  # from now on only answers are printed

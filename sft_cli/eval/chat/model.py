@@ -98,6 +98,13 @@ class ChatModel:
         with self._machine.precision(), self._as_base(base) as model:
             return stream_answer(model, self._tokenizer, self.prompt_ids(messages), settings, write, seed)
 
+    def check_proposals(self) -> None:
+        """Refuse to propose questions by a run that was not trained on user turns."""
+        if self._target.is_run and self._config.data.train_on not in (TrainOn.all, TrainOn.contents):
+            trained = self._config.data.train_on.value
+            problem = f"the model was not trained to write user turns (data.train_on={trained})"
+            raise SftError(where="--suggest", problem=problem, fix="train with data.train_on=all")
+
     def propose(self, messages: Messages, count: int, number: int) -> list[str]:
         """Return ``count`` sampled questions that could follow; equal and empty ones are removed.
 
@@ -109,10 +116,7 @@ class ChatModel:
         Raises:
             SftError: The model was not trained on user turns, or the template cannot show an open one.
         """
-        if self._target.is_run and self._config.data.train_on not in (TrainOn.all, TrainOn.contents):
-            trained = self._config.data.train_on.value
-            problem = f"the model was not trained to write user turns (data.train_on={trained})"
-            raise SftError(where="--suggest", problem=problem, fix="train with data.train_on=all")
+        self.check_proposals()
         before, found, after = self._render([*messages, {"role": "user", "content": MARK}], open=False).partition(MARK)
         if not found:
             problem = "the template changes the text of a question"
