@@ -249,7 +249,9 @@ def _not_a_run(typed: str, path: Path, command: str) -> SftError:
         step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
         problem = f"this is {'a saved step' if step else 'a part'} of the run {parent_run}"
         fix = f"{command} {shlex.quote(str(parent_run))}" + (f" --step {step[1]}" if step else "")
-    elif newest := latest_runs(path.parent) or latest_runs():
+    elif not path.exists() and (results := default_results_dir(path.name)).is_dir():
+        fix = f"{command} {shlex.quote(str(results))}"
+    elif newest := [name for name in latest_runs(path.parent) or latest_runs() if name not in command.split()]:
         note = ", the run of the merged model" if model else ""
         fix = f"{command} {shlex.quote(newest[0])}{note} (the newest runs: {', '.join(newest)})"
     else:

@@ -1,5 +1,6 @@
 """``sft compare``: compare the results of runs."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -57,7 +58,9 @@ def compare(
     from sft_cli.compare.show import show_comparison
     from sft_cli.run_dir import open_results
 
-    comparison = compare_runs([open_results(run, "sft compare") for run in runs], base=base)
+    comparison = compare_runs(
+        [open_results(run, _with_others(runs, place)) for place, run in enumerate(runs)], base=base
+    )
     if json:
         typer.echo(as_json(comparison))
     else:
@@ -79,3 +82,8 @@ def _fractions(runs: Sequence[str], metric: str, *, base: bool, json: bool) -> N
         typer.echo(dumps(nan_to_none(as_values(report)), ensure_ascii=False, indent=1))
     else:
         show_fractions(report)
+
+
+def _with_others(runs: Sequence[str], place: int) -> str:
+    """Return the command with all runs but one, which an error about that one completes."""
+    return shlex.join(["sft", "compare", *runs[:place], *runs[place + 1 :]])

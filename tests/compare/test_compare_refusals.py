@@ -67,3 +67,12 @@ def test_no_common_item(folder):
     write_suite(write_run(folder, "a"), {"exact": [1]}, ids=["x"])
     write_suite(write_run(folder, "b"), {"exact": [1]}, ids=["y"])
     assert fails("a", "b").problem == "the results of facts have no item in common"
+
+
+def test_the_fix_of_a_wrong_name_keeps_the_other_runs(folder, monkeypatch):
+    """With SFT_HOME, results of a model without a run are below it."""
+    write_run(folder, "a")
+    assert fails("a", "c").fix.startswith("sft compare a ")
+    (folder / "home/evals/merged").mkdir(parents=True)
+    monkeypatch.setenv("SFT_HOME", str(folder / "home"))
+    assert fails("a", "evals/merged").fix == f"sft compare a {folder / 'home/evals/merged'}"
