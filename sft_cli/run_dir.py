@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 SWEEP_RECORD = "sweep.json"
 """File in the directory of a sweep."""
@@ -211,7 +212,7 @@ def open_run(path: str, command: str) -> RunDir:
     Raises:
         SftError: The path is not a run directory.
     """
-    run = RunDir(Path(path).expanduser())
+    run = RunDir(expand_home(path))
     if not run.config.is_file():
         raise _not_a_run(path, run.path, command)
     return run
@@ -227,7 +228,7 @@ def open_results(path: str, command: str) -> RunDir:
     Raises:
         SftError: The path is neither.
     """
-    directory = RunDir(Path(path).expanduser())
+    directory = RunDir(expand_home(path))
     return directory if (directory.path / MODEL_RECORD).is_file() else open_run(path, command)
 
 

@@ -16,7 +16,7 @@ LAYERS = {
     "sandbox": "",
     "quickstart": "",
     "utils": "errors",
-    "run_dir": "errors",
+    "run_dir": "errors utils",
     "progress": "escape text_layout utils",
     "console": "escape text_layout progress",
     "config": "errors utils run_dir",
@@ -29,7 +29,7 @@ LAYERS = {
     "chat": "errors types sandbox utils config",
     "report": "errors types escape utils console config data chat",
     "batching": "config data",
-    "model": "errors run_dir progress console config distributed batching",
+    "model": "errors utils run_dir progress console config distributed batching",
     # Perplexity is scored by a model: one filter of ten, loaded when it is asked for.
     "clean": "errors types utils console config data chat batching model",
     "prepare": "errors types utils progress console config data chat report clean",

@@ -10,6 +10,7 @@ from sft_cli.board.security import LOOPBACK_NAMES, Access, is_loopback
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.run_dir import run_folders
+from sft_cli.utils.home import expand_home
 from sft_cli.utils.optional_deps import missing_libraries
 
 MIN_TOKEN = 16
@@ -80,7 +81,7 @@ def open_index(directory: Path | None) -> RunIndex:
     Raises:
         SftError: There is no such directory, or there is no run in it.
     """
-    path = directory.expanduser() if directory is not None else next(iter(run_folders()))
+    path = expand_home(directory) if directory is not None else next(iter(run_folders()))
     if directory is None and not path.is_dir():
         path = Path()
     if not path.is_dir():

@@ -11,6 +11,7 @@ from sft_cli.check.results import CheckResult, CheckStatus, fail, ok
 from sft_cli.config.paths import cache_home, default_run_dir
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import Auto, LauncherKind
+from sft_cli.utils.home import expand_home
 
 HOME = "SFT_HOME"
 PORT = 29500
@@ -33,7 +34,7 @@ def world_size(config: Config, devices: int = 1) -> int:
 
 def run_directory(config: Config) -> Path:
     """Return the directory of the run, or its default."""
-    return Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name)
+    return expand_home(config.run_dir) if config.run_dir else default_run_dir(config.run_name)
 
 
 def write_problem(directory: Path) -> str | None:

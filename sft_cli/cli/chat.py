@@ -12,6 +12,7 @@ from sft_cli.cli.completion import complete_run
 from sft_cli.cli.loading import slow_imports
 from sft_cli.cli.options import ConfigDirs, RunOverrides, Step, above_zero
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 Model = Annotated[
     str,
@@ -113,7 +114,7 @@ def _read_tools(file: Path) -> list[dict[str, Any]]:
     """
     fix = 'write a JSON list: [{"type": "function", "function": {"name": "…", "parameters": {…}}}]'
     try:
-        tools = json.loads(file.expanduser().read_text(encoding="utf-8"))
+        tools = json.loads(expand_home(file).read_text(encoding="utf-8"))
     except OSError as error:
         problem = error.strerror or "cannot be read"
         raise SftError(where=f"--tools {file}", problem=problem, fix=fix) from error

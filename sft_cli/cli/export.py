@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from sft_cli.cli.options import ConfigDirs, Out, Run, RunOverrides, Step
+from sft_cli.utils.home import expand_home
 
 
 def export(
@@ -73,7 +74,7 @@ def export(
 
     directory = open_run_at_step(run, step, "sft export")
     config = merge_config(directory, overrides or [], config_dir or [], "sft export")
-    place = directory.path / "export" / to if out is None else out.expanduser()
+    place = directory.path / "export" / to if out is None else expand_home(out)
     request = ExportRequest(directory, config, to, place, dtype, shard_size, into, portable, converter)
     request = replace(request, repo=repo, push=push, public=public)
     check_request(request)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sft_cli.utils.home import expand_home
+
 
 def import_config(
     config: Annotated[
@@ -54,4 +56,4 @@ def import_config(
     """
     from sft_cli.importing.import_config import import_config as write
 
-    write(config, tool, out.expanduser(), gpus=gpus, rows=rows, row_tokens=row_tokens)
+    write(config, tool, expand_home(out), gpus=gpus, rows=rows, row_tokens=row_tokens)

@@ -9,6 +9,7 @@ import typer
 
 from sft_cli.errors import SftError
 from sft_cli.report.kinds import Worst
+from sft_cli.utils.home import expand_home
 
 if TYPE_CHECKING:
     from sft_cli.report.selection import Selection
@@ -63,7 +64,7 @@ def inspect(
         fix = f"remove {' and '.join(unused)}"
         raise SftError(where=unused[0], problem="the option has no effect with --row, which selects one row", fix=fix)
     pattern = _pattern(text) if text is not None else None
-    _print(directory.expanduser(), Selection(row, where, pattern, worst or "random", source, n or 3, split), plain)
+    _print(expand_home(directory), Selection(row, where, pattern, worst or "random", source, n or 3, split), plain)
 
 
 def _print(directory: Path, selection: "Selection", plain: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from sft_cli.cli.options import ConfigDirs, Out, Run, RunOverrides, Step, above_zero
+from sft_cli.utils.home import expand_home
 
 
 def merge(
@@ -68,7 +69,7 @@ def merge(
         runs = [open_run_at_step(one, None, "sft merge") for one in (run, *others)]
         shares = combination_weights(weights, len(runs))
         configs = [merge_config(one, keys, config_dir or []) for one in runs]
-        place = runs[0].path / "combined" if out is None else out.expanduser()
+        place = runs[0].path / "combined" if out is None else expand_home(out)
         for one, config in zip(runs, configs, strict=True):
             check_mergeable(one, config, into, place)
         from sft_cli.merge.combine import Combination, combine_adapters
@@ -77,7 +78,7 @@ def merge(
         return
     directory = open_run_at_step(run, step, "sft merge")
     config = merge_config(directory, keys, config_dir or [])
-    place = directory.path / "merged" if out is None else out.expanduser()
+    place = directory.path / "merged" if out is None else expand_home(out)
     check_mergeable(directory, config, into, place)
     from sft_cli.merge.merge import merge_adapter
 

@@ -7,6 +7,7 @@ import typer
 
 from sft_cli.cli.completion import complete_run
 from sft_cli.cli.options import Step, above_zero
+from sft_cli.utils.home import expand_home
 
 
 def serve(
@@ -45,6 +46,6 @@ def serve(
     from sft_cli.serve.source import is_model
     from sft_cli.train.checkpoints.saved_step import open_run_at_step
 
-    path = Path(model).expanduser()
+    path = expand_home(model)
     source = path if step is None and is_model(path) else open_run_at_step(model, step, "sft serve")
-    serve(ServeRequest(source, port, engine, timeout, None if record is None else record.expanduser()))
+    serve(ServeRequest(source, port, engine, timeout, None if record is None else expand_home(record)))

@@ -3,13 +3,13 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sft_cli.cli.options import ConfigDirs, Overrides
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 
 def show(
@@ -46,9 +46,9 @@ def show(
 
 def _run_directory(words: Sequence[str]) -> str | None:
     """Return the first word that names a run directory; None without one."""
-    directories = [word for word in words if "=" not in word and Path(word).expanduser().is_dir()]
+    directories = [word for word in words if "=" not in word and expand_home(word).is_dir()]
     files = ("config.yaml", "environment.json")
-    return next((one for one in directories if any((Path(one).expanduser() / name).is_file() for name in files)), None)
+    return next((one for one in directories if any((expand_home(one) / name).is_file() for name in files)), None)
 
 
 def _refuse_with_run(directory: str, words: Sequence[str], options: Mapping[str, bool]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sft_cli.cli.options import ConfigDirs, Overrides
+from sft_cli.utils.home import expand_home
 
 STOPPED = 3
 """Exit code if a limit of tokens or cost stopped it."""
@@ -44,5 +45,5 @@ def synth(
     with slow_imports():
         from sft_cli.synth.synth import default_dir, make_rows
 
-    complete = make_rows(config, default_dir(config.run_name) if out is None else out.expanduser(), preview)
+    complete = make_rows(config, default_dir(config.run_name) if out is None else expand_home(out), preview)
     raise typer.Exit(0 if complete else STOPPED)

@@ -4,7 +4,6 @@ import itertools
 import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +15,7 @@ from sft_cli.cli.ranks import reported_once
 from sft_cli.console import be_quiet, say
 from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 if TYPE_CHECKING:
     from sft_cli.config.schema.config import Config
@@ -83,7 +83,7 @@ def _not_in_a_job(run: str | None, words: Sequence[str], config_dirs: Sequence[s
     """Return the error for ``sft train`` with launcher=slurm outside a SLURM job."""
     others = [word for word in words if not word.startswith("launcher=")]
     if run is not None:
-        job = Path(run).expanduser() / "job.sbatch"
+        job = expand_home(run) / "job.sbatch"
         local = shlex.join(["sft", "train", "--resume", run, *others, "launcher=local"])
         fix = f"submit it: {shlex.join(['sbatch', str(job)])}" if job.is_file() else f"to train in this shell: {local}"
     else:
@@ -105,7 +105,7 @@ def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir,
     from sft_cli.run_dir import RunDir
 
     config = compose(overrides, config_dirs)
-    directory = RunDir(Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name))
+    directory = RunDir(expand_home(config.run_dir) if config.run_dir else default_run_dir(config.run_name))
     if config.run_dir:
         from sft_cli.train.setup.run_directory import require_unused_run_dir  # loads torch
 

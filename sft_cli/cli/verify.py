@@ -7,6 +7,7 @@ import typer
 
 from sft_cli.cli.completion import complete_run
 from sft_cli.cli.options import above_zero
+from sft_cli.utils.home import expand_home
 
 
 def verify(
@@ -65,7 +66,5 @@ def verify(
 
     opened = None if run is None else open_run(str(run), "sft verify DIR --run")
     served_by = serving_engine(serve, engine, timeout)
-    found = verify_path(
-        Path(path).expanduser(), opened, parse_servers(servers), ollama_templates, served_by, timeout or 600
-    )
+    found = verify_path(expand_home(path), opened, parse_servers(servers), ollama_templates, served_by, timeout or 600)
     raise typer.Exit(found)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sft_cli.errors import SftError
 from sft_cli.run_dir import SWEEP_RECORD, RunDir, open_run
 from sft_cli.scoring.distributions import student_quantile
 from sft_cli.scoring.statistics import CONFIDENCE, Estimate, estimate_mean, paired_difference
+from sft_cli.utils.home import expand_home
 
 LOSS = "loss"
 """The metric of the best held-out loss, from metrics.jsonl."""
@@ -105,7 +105,7 @@ def fraction_report(paths: Sequence[str], metric: str = LOSS) -> FractionReport:
 
 def _expand(path: str) -> list[RunDir]:
     """Return a run, or the finished runs of a sweep."""
-    directory = Path(path).expanduser()
+    directory = expand_home(path)
     if (directory / SWEEP_RECORD).is_file():
         found = [RunDir(file.parent) for file in sorted(directory.glob("*/config.yaml"))]
         return [run for run in found if run.adapter.is_dir() or run.model.is_dir()]

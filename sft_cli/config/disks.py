@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sft_cli.config.paths import cache_home
 from sft_cli.utils.disks import free_bytes
+from sft_cli.utils.home import expand_home
 
 PLACES = ("run_dir", "prepared_dir", "--out", "--resume")
 """Config keys and options that name a directory to write to."""
@@ -21,8 +22,8 @@ def describe_full_disk(words: Sequence[str]) -> str:
         words: The command line.
     """
     pairs = [word.partition("=")[::2] for word in words] + list(pairwise(words))
-    places = [Path(value).expanduser() for key, value in pairs if key in PLACES and value]
-    places += [path for word in words if "=" not in word and (path := Path(word).expanduser()).is_dir()]
+    places = [expand_home(value) for key, value in pairs if key in PLACES and value]
+    places += [path for word in words if "=" not in word and (path := expand_home(word)).is_dir()]
     for place in (*places, cache_home(), Path.cwd(), Path(tempfile.gettempdir())):
         if free_bytes(place) < FULL:
             return f"the disk of {place}"

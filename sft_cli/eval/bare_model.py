@@ -25,6 +25,7 @@ from sft_cli.run_dir import MODEL_RECORD, SWEEP_RECORD, RunDir, default_results_
 from sft_cli.suites.chosen import evaluates_heldout
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import json_digest
+from sft_cli.utils.home import expand_home
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 OF_RUNS = ("adapter", "model", "checkpoints", "steps")
@@ -100,7 +101,7 @@ def find_bare_model(typed: str, out: Path | None, *, served: bool = False) -> Ba
 
 def _results(name: str, out: Path | None) -> RunDir:
     """Return the directory of the results of a model."""
-    return RunDir(default_results_dir(name) if out is None else out.expanduser())
+    return RunDir(default_results_dir(name) if out is None else expand_home(out))
 
 
 def _is_part_of_run(path: Path) -> bool:

@@ -1,12 +1,12 @@
 """What a server can answer (``eval.engine=openai``), and the name of its model. Imports no torch."""
 
 import shlex
-from pathlib import Path
 
 from sft_cli.config.schema.config import EvalConfig
 from sft_cli.config.schema.suites import SuiteConfig, SuiteFormat, SuiteKind
 from sft_cli.errors import SftError
 from sft_cli.suites.chosen import evaluates_heldout
+from sft_cli.utils.home import expand_home
 
 LIKELIHOODS = (SuiteKind.choices, SuiteKind.perplexity)
 """Kinds of suites that are measured by log-likelihoods."""
@@ -55,7 +55,7 @@ def served_name(typed: str, config: EvalConfig) -> str:
     """
     if config.endpoint.model is not None:
         return config.endpoint.model
-    if typed and not Path(typed).expanduser().exists():
+    if typed and not expand_home(typed).exists():
         return typed
     problem = "the model at the server is not named"
     raise SftError(where="eval.endpoint.model", problem=problem, fix="set eval.endpoint.model=NAME")

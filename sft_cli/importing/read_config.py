@@ -14,6 +14,7 @@ from sft_cli.errors import SftError
 from sft_cli.importing import axolotl, llama_factory, trl
 from sft_cli.importing.foreign_config import TOOLS, ForeignConfig
 from sft_cli.importing.shell_arguments import is_command_line, read_command
+from sft_cli.utils.home import expand_home
 
 READERS = {"axolotl": axolotl, "llama-factory": llama_factory, "trl": trl}
 """Value of ``--from`` -> the module that translates its keys."""
@@ -64,7 +65,7 @@ def read_foreign(given: str, tool: str | None) -> ForeignConfig:
 
 def _read(given: str) -> ForeignConfig:
     """Return the keys of a file or a line."""
-    file = Path(given).expanduser()
+    file = expand_home(given)
     try:
         exists = file.exists()
     except OSError:  # a line of arguments is longer than a file name may be

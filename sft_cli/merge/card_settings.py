@@ -21,6 +21,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.config.validate import to_plain
+from sft_cli.utils.home import expand_home
 from sft_cli.utils.mappings import flatten
 
 ELSEWHERE = (
@@ -53,7 +54,7 @@ def is_hub_model(path: str) -> bool:
 def public_name(path: str) -> str:
     """Return a path for publication: hub ids and ``builtin:`` paths are unchanged, local ones become their names."""
     local = path.startswith(("/", ".", "~")) or Path(path).exists()
-    return Path(path).expanduser().resolve().name if local else path
+    return expand_home(path).resolve().name if local else path
 
 
 def hyperparameters(adapter: AdapterConfig, quant: QuantConfig, trainer: TrainerConfig) -> dict[str, Any]:

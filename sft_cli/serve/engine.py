@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 Engine = Literal["vllm", "transformers"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -59,7 +60,7 @@ def server_environment(folder: Path) -> dict[str, str]:
 
     ``transformers serve`` answers ``/v1/models`` with an error if the directory of the cache does not exist.
     """
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = expand_home(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     if not cache.is_dir():
         cache = folder / "hub"

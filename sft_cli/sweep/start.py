@@ -26,6 +26,7 @@ from sft_cli.sweep.state import NAME, MemberState, SweepRecord, load_record, rea
 from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.disks import unused_path
+from sft_cli.utils.home import expand_home
 
 
 def begin(
@@ -50,7 +51,7 @@ def begin(
     Returns:
         The exit code: 1 if a member did not finish, 128 + signal if a signal stopped the sweep.
     """
-    named = out.expanduser() if out is not None else None
+    named = expand_home(out) if out is not None else None
     if named is not None:
         _refuse_taken(named)
     planned = plan_sweep(words, config_dirs)

@@ -14,6 +14,7 @@ from sft_cli.run_dir import SWEEP_RECORD, RunDir
 from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value, read_metrics
 from sft_cli.sweep.plan import Member
 from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.home import expand_home
 
 NAME = SWEEP_RECORD
 LOG = "train.log"
@@ -172,7 +173,7 @@ def load_record(path: Path) -> tuple[SweepRecord, dict[Member, str]]:
     Raises:
         SftError: The directory holds no sweep.
     """
-    directory = path.expanduser()
+    directory = expand_home(path)
     if not (directory / NAME).is_file():
         near = sorted(directory.parent.glob(f"*/{NAME}"), key=lambda file: file.stat().st_mtime)[-3:]
         raise SftError(

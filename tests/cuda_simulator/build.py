@@ -36,7 +36,8 @@ def reason_to_skip() -> str | None:
 
 def library() -> Path:
     """Return the compiled library; it takes half a minute where it is not in ``SFT_TEST_CACHE`` yet."""
-    source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    # The folder of torch is in the library as well: one that was built for a removed environment cannot be loaded.
+    source = hashlib.sha256(SOURCE.read_bytes() + bytes(torch_folder())).hexdigest()[:16]
     cache = Path(os.environ.get("SFT_TEST_CACHE", tempfile.gettempdir()))
     file = cache / f"simulated-cuda-{version('torch')}-{source}.so"
     if not file.exists():

@@ -12,6 +12,7 @@ from sft_cli.config.keys.aliases import VALUE_ALIASES
 from sft_cli.config.keys.translate import is_data_path
 from sft_cli.config.keys.typos import shell_quote
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 from sft_cli.utils.similar import closest_name
 
 
@@ -22,7 +23,7 @@ def recipe_file(name: str, places: SearchPath, where: str) -> Path:
         SftError: No such recipe, or two of that name.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        for file in (Path(name).expanduser(), Path(f"{name}.yaml").expanduser()):
+        for file in (expand_home(name), expand_home(f"{name}.yaml")):
             if file.is_file():
                 return file
         raise missing_recipe_file(name, places.recipes, where)
@@ -47,7 +48,7 @@ def _list(files: Sequence[Path]) -> str:
 
 def missing_recipe_file(name: str, recipes: Collection[str], where: str) -> SftError:
     """Return the error for a recipe file that does not exist; the fix names a similar file, or a similar recipe."""
-    folder = Path(name).expanduser().parent
+    folder = expand_home(name).parent
     files = [file.name for file in sorted(folder.glob("*.y*ml"))]
     near = closest_name(Path(name).name, files) or (files[0] if len(files) == 1 else None)
     path = Path(name).parent / (near or "")

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 GROUPS = (
     "model",
@@ -48,7 +49,7 @@ def search_path(config_dirs: Sequence[str] = ()) -> SearchPath:
     Raises:
         SftError: A directory of ``config_dirs`` does not exist.
     """
-    given = [Path(name).expanduser() for name in config_dirs]
+    given = [expand_home(name) for name in config_dirs]
     for folder in given:
         if not folder.is_dir():
             raise SftError(

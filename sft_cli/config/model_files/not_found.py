@@ -1,9 +1,9 @@
 """Fixes for a model or tokenizer that is neither a local directory nor reachable on the hub."""
 
 import os
-from pathlib import Path
 
 from sft_cli.config.keys.typos import override_word
+from sft_cli.utils.home import expand_home
 from sft_cli.utils.similar import closest_name
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -16,7 +16,7 @@ def suggest_directory(path: str, key: str) -> str:
     """Return the directory whose name is nearest to a missing one, or what else to check."""
     if path.startswith("builtin:") or path.rstrip("/") in (BUILTIN_MODEL.removeprefix("builtin:"), "quickstart"):
         return f"did you mean {override_word(key, BUILTIN_MODEL)}?"
-    missing = Path(path).expanduser()
+    missing = expand_home(path)
     parent = missing.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     if (similar := closest_name(missing.name, names)) is not None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import get_origin
 
 from sft_cli.config.files.provenance import COMMAND_LINE
@@ -11,6 +10,7 @@ from sft_cli.config.files.yaml_io import parse_yaml_value
 from sft_cli.config.keys.typos import did_you_mean, is_valid_value, override_word, shell_quote, suggest_values
 from sft_cli.config.keys.valid_keys import Key, find_key, is_text
 from sft_cli.errors import SftError
+from sft_cli.utils.home import expand_home
 
 _SET = re.compile(r"[+~]*[A-Za-z_][\w.-]*=.*", re.DOTALL)
 _YAML = re.compile(r"([A-Za-z_][\w.]*):(.*)", re.DOTALL)
@@ -157,7 +157,7 @@ def _path(key: str, text: str, loose: Sequence[str]) -> tuple[int, str] | None:
         return None
     for number in range(1, len(loose) + 1):
         path = " ".join([text, *loose[:number]])
-        if Path(path).expanduser().exists():
+        if expand_home(path).exists():
             return number + 1, path
     return None
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_cli.errors import SftError
@@ -11,6 +10,7 @@ from sft_cli.eval.chat import reading
 from sft_cli.eval.chat.display import AnswerWriter, can_show_side_by_side, note, print_side_by_side
 from sft_cli.eval.chat.saved_rows import append_row
 from sft_cli.eval.chat.target import ChatTarget
+from sft_cli.utils.home import expand_home
 from sft_cli.utils.similar import closest_name
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class ChatSession:
         if not text or not self._turns:
             problem = "there is no exchange yet" if text else "it needs a file"
             raise SftError(where="/save", problem=problem, fix="/save rows.jsonl, after an answer")
-        file = Path(text).expanduser()
+        file = expand_home(text)
         row: dict[str, Any] = {"messages": self._messages()}
         if self._options.tools:
             row["tools"] = list(self._options.tools)

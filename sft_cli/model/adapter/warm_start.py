@@ -14,6 +14,7 @@ from torch import Tensor
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.home import expand_home
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 CONFIG_KEYS = {
@@ -38,7 +39,7 @@ def find_adapter(path: str, where: str) -> Path:
     Raises:
         SftError: There is no adapter.
     """
-    run_or_adapter = Path(path).expanduser()
+    run_or_adapter = expand_home(path)
     directory = run_or_adapter if (run_or_adapter / ADAPTER_CONFIG).is_file() else RunDir(run_or_adapter).adapter
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (directory / name).is_file()]:
         raise SftError(
