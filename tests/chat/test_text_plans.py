@@ -116,7 +116,8 @@ def assembled_talks(source, tokenizer, conversations):
     for conversation in conversations:
         plain = [Message(message.role, "Plain.", message.weight) for message in conversation.messages]
         for _ in range(2):  # a plan is made when a shape occurs for the second time
-            outcome(planning.render, Conversation(tuple(plain), "rows.jsonl:1", "mine"))
+            for one in (planning, rendering):  # both: a text is accepted by a layout that an earlier one has proven
+                outcome(one.render, Conversation(tuple(plain), "rows.jsonl:1", "mine"))
         expected = outcome(rendering.render, conversation)
         assert outcome(planning.render, conversation) == expected
         if (assembled := planning._planner.text(conversation)) is not None:
