@@ -170,9 +170,11 @@ def parity(
         prompt, whole, bare = (IDS.sub("ID", one) for one in (prompt, whole, bare))
         shown = replace(turn, context=IDS.sub("ID", turn.context), answer=IDS.sub("ID", turn.answer))
     if ids[:start] != server.encode(prompt):
-        if not same(shown.context, prompt):
+        # Where a message spells a control token, texts are compared; decoding writes spaces around real control tokens.
+        spelled = holds_control(server, messages, tools)
+        if not same(*("".join(one.split()) if spelled else one for one in (shown.context, prompt))):
             wrong.append("the context is not a server's prompt")
-        elif not holds_control(server, messages, tools) and ids[:start] != server.encode(turn.context):
+        elif not spelled and ids[:start] != server.encode(turn.context):
             wrong.append("the ids of the context are not a server's")
     header = prompt[len(bare) :] if prompt.startswith(bare) else ""
     if turn.stop in header or (prompt == bare and ends_in_header(server, prompt, turn, given)):
@@ -267,7 +269,7 @@ def garbled(answer: str, message: Mapping[str, Any]) -> list[str]:
             wrong.append("arguments come out as a Python dictionary")
         if json.dumps(json.dumps(arguments, ensure_ascii=False), ensure_ascii=False) in answer:
             wrong.append("arguments are encoded twice")
-    if "&#34;" in answer and "&#34;" not in json.dumps(message):
+    if answer.count("&#34;") > json.dumps(message).count("&#34;"):
         wrong.append("arguments come out as HTML")
     if "'type': 'thinking'" in answer or '"type": "thinking"' in answer:
         wrong.append("parts come out as Python")

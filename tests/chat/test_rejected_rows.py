@@ -158,13 +158,24 @@ def test_tool_arguments_that_the_data_encode_twice_are_rejected(make_builder):
     assert problem(outcome, "mine") == "its tool arguments are JSON text inside JSON text"
 
 
-def test_tool_arguments_escaped_as_html_are_rejected(make_builder):
-    """Mistral's templates do so with objects; the text form that they need is tried first."""
+@pytest.mark.parametrize("question", ["a", "what is &#34;", "&#34;", "write &#34; and &#34; again"])
+def test_tool_arguments_escaped_as_html_are_rejected(make_builder, question):
+    """Mistral's templates do so with objects; the text form that they need is tried first.
+
+    An entity in another message hides nothing.
+    """
     how = "{{ c.function | tojson | e }}"
-    outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call({"city": "Oslo"}))])[0]
+    outcome = make_builder(TOOLS.replace("CALL", how)).build([talk(f"U:{question}", call({"city": "Oslo"}))])[0]
     assert problem(outcome, "mine") == (
         "the template writes &#34; where the conversation has none (it escapes tool arguments)"
     )
+
+
+def test_entities_of_the_conversation_may_be_written_twice(make_builder, tokenizer):
+    """A template that repeats the question writes its entities twice, and escapes nothing."""
+    twice = TOOLS.replace("CALL", "{{ messages[0].content }} {{ c.function | tojson }}")
+    outcome = make_builder(twice).build([talk("U:how is &#34; written", "A:so")])[0]
+    assert trained(tokenizer, outcome) == ["so<|im_end|>"]
 
 
 def test_a_template_is_rejected_before_any_row(make_builder):

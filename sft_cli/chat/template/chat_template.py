@@ -7,7 +7,7 @@ compares the two.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -33,6 +33,8 @@ RENDER_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt", G
 """Variables of every rendering."""
 Environment = TypeVar("Environment", bound=ChatTemplateEnvironment)
 _PYTHON_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-f]+>")
+LEAST_REPEATED = 12
+"""Characters from which a text of a conversation that is written twice is recognized by itself."""
 HTML_ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
@@ -223,16 +225,51 @@ class ChatTemplate:
         except Exception as error:  # a template is someone else's program
             problem = f"the template fails on it: {type(error).__name__}: {error!s:.500}"
             raise RenderError(problem, nothing_written=True) from error
-        entities = [entity for entity in HTML_ENTITIES if entity in text] if "&" in text else ()
-        known = json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source if entities else ""
-        for entity in entities:
-            if entity not in known:
-                raise RenderError(
-                    f"the template writes {entity} where the conversation has none (it escapes tool arguments)",
-                    nothing_written=True,
-                )
+        if "&" in text and (entity := _escaped_entity(text, [*messages, *(tools or ())], self.source)) is not None:
+            raise RenderError(
+                f"the template writes {entity} where the conversation has none (it escapes tool arguments)",
+                nothing_written=True,
+            )
         if " at 0x" in text and (found := _PYTHON_OBJECT.search(text)) and found.group() not in f"{messages}{tools}":
             raise RenderError(
                 f"the template writes a Python object ({found.group():.40}), not its text: it lacks | list or | join"
             )
         return text
+
+
+def _escaped_entity(text: str, given: Sequence[Any], source: str) -> str | None:
+    """Return an HTML entity that a template wrote for another character; None if there is none.
+
+    An entity of the conversation itself is no reason to overlook one that the template wrote in another place. It is
+    one if the text has more of them than the conversation, also outside of texts of the conversation that are repeated.
+
+    Args:
+        text: The rendered text.
+        given: The messages and tools.
+        source: The template.
+    """
+    written = [entity for entity in HTML_ENTITIES if entity in text and entity not in source]
+    known = json.dumps(given, ensure_ascii=False) if written else ""
+    for entity in written:
+        if text.count(entity) <= known.count(entity):
+            continue
+        rest = text
+        # A text that is hardly more than the entity would also remove those that the template wrote.
+        repeated = [one for one in _texts(given) if entity in one and len(one.strip()) >= LEAST_REPEATED]
+        for own in sorted(repeated, key=len, reverse=True):
+            rest = rest.replace(own, "").replace(own.strip(), "").replace(json.dumps(own, ensure_ascii=False)[1:-1], "")
+        if entity in rest:
+            return entity
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text inside nested mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _texts(entry)
+    elif isinstance(value, Sequence):
+        for entry in value:
+            yield from _texts(entry)
