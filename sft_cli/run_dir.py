@@ -218,7 +218,7 @@ def open_run(path: str, command: str) -> RunDir:
     return run
 
 
-def open_results(path: str, command: str) -> RunDir:
+def open_result_dir(path: str, command: str) -> RunDir:
     """Return a run directory, or a directory with the results of a model of no run.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sft_cli.blame.failures import Failure
 from sft_cli.blame.training_turns import TrainingTurn
-from sft_cli.blame.word_index import WordIndex
+from sft_cli.blame.word_index import TfidfIndex
 from sft_cli.scoring.normalize import normalize_answer
 from sft_cli.utils.words import normalized_words
 
@@ -57,8 +57,8 @@ class TrainingIndex:
                 self._turns.append(turn)
                 self._where.append([])
             self._where[place].append(turn.where)
-        self._questions = WordIndex(turn.question for turn in self._turns)
-        self._answers = WordIndex(turn.answer for turn in self._turns)
+        self._questions = TfidfIndex(turn.question for turn in self._turns)
+        self._answers = TfidfIndex(turn.answer for turn in self._turns)
 
     def __len__(self) -> int:
         return len(self._turns)

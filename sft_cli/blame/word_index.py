@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sft_cli.utils.words import normalized_words
 
 
-class WordIndex:
+class TfidfIndex:
     """Texts, to be compared with other texts. Memory: about 8 bytes for each distinct word of each text."""
 
     def __init__(self, texts: Iterable[str]) -> None:

@@ -188,6 +188,7 @@ def _with_errors(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
     """Return a handler that answers an SftError with its sentence, status 404."""
 
     def handle(request: "Request") -> "Response":
+        """Answer a request, or its error."""
         try:
             return handler(request)
         except SftError as error:
@@ -204,6 +205,7 @@ def _with_form(handler: Callable[..., Any], path: str) -> Callable[..., Any]:
     from starlette.concurrency import run_in_threadpool
 
     async def handle(request: "Request") -> "Response":
+        """Answer a request with its form."""
         content = b""
         async for part in request.stream():
             content += part

@@ -1,4 +1,4 @@
-"""The rows behind a run: pages of the ledger, and the tokens of any row, without reading all rows into memory."""
+"""The rows of a run: pages of the ledger, and the tokens of any row, without reading all rows into memory."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from sft_cli.run_dir import RunDir
 PAGE = 50
 """Rows on a page."""
 SCANNED_BYTES = 64 << 20
-"""Bytes of the ledger that one request reads; the next page goes on there."""
+"""Bytes of the ledger that one request reads; the next page continues there."""
 MAX_TOKENS = 4000
 """Tokens shown of a row."""
 MAX_OPEN = 3
@@ -46,7 +46,7 @@ def ledger_page(ledger: Path, wanted: Mapping[str, str], start: int) -> dict[str
         size = stream.seek(0, 2)
         stream.seek(max(0, start - 1))
         if start:
-            stream.readline()  # a position within a line goes on with the next one
+            stream.readline()  # from within a line, the next one follows
         position = stream.tell()
         while len(rows) < PAGE and position < min(size, start + SCANNED_BYTES):
             raw = stream.readline()

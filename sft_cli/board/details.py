@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.board.run_row import read_session, saved_progress
-from sft_cli.board.tails import JsonLinesTail, Line, last_lines
+from sft_cli.board.tails import JsonLinesTail, Line, read_last_lines
 from sft_cli.config.files.yaml_io import read_yaml
 from sft_cli.config.keys.valid_keys import find_key
 from sft_cli.config.redaction import redact_secrets, redact_values
@@ -31,7 +31,7 @@ ABSENT = "–"
 
 def run_details(run: RunDir) -> dict[str, Any]:
     """Return settings, environment, samples, checkpoints, spikes, console output and reports of a run."""
-    console, cut = last_lines(run.console, TAIL_BYTES, MAX_CONSOLE_LINES)
+    console, cut = read_last_lines(run.console, TAIL_BYTES, MAX_CONSOLE_LINES)
     command, _ = read_session(run)
     return {
         "command": command,

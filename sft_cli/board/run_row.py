@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median_low
 
-from sft_cli.board.tails import JsonLinesTail, Line, first_line
+from sft_cli.board.tails import JsonLinesTail, Line, read_first_line
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint_dir
 from sft_cli.train.run_end import read_end
@@ -154,7 +154,7 @@ def number(value: object) -> float | None:
 
 def saved_progress(checkpoint: Path) -> Line:
     """Return step, best step and best loss of a checkpoint, which are the first entry of its state; empty without."""
-    text = first_line(checkpoint / "state.json", _STATE_BYTES)
+    text = read_first_line(checkpoint / "state.json", _STATE_BYTES)
     _, found, rest = text.partition('"progress": ')
     try:
         return json.JSONDecoder().raw_decode(rest)[0] if found else {}
@@ -164,7 +164,7 @@ def saved_progress(checkpoint: Path) -> Line:
 
 def read_session(run: RunDir) -> tuple[str, float | None]:
     """Return the first command line of a run and its time; an empty text and None if it is not recorded."""
-    match = _SESSION.fullmatch(first_line(run.console))
+    match = _SESSION.fullmatch(read_first_line(run.console))
     if match is None:
         return "", None
     return match["command"], datetime.strptime(match["time"], "%Y-%m-%d %H:%M:%S %z").timestamp()

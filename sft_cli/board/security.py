@@ -70,6 +70,7 @@ class Guard:
         from starlette.responses import PlainTextResponse, RedirectResponse
 
         async def guarded(message: Any) -> None:
+            """Send a message with the headers of every answer."""
             if message["type"] == "http.response.start":
                 names = {name.lower() for name, _ in message["headers"]}
                 added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]

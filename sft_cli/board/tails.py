@@ -60,7 +60,7 @@ def _objects(content: bytes) -> Iterator[Line]:
             yield value
 
 
-def last_lines(file: Path, max_bytes: int, max_lines: int) -> tuple[list[str], bool]:
+def read_last_lines(file: Path, max_bytes: int, max_lines: int) -> tuple[list[str], bool]:
     """Return the last lines of a text file, and whether earlier ones are left out; none if there is no file."""
     try:
         with file.open("rb") as stream:
@@ -74,7 +74,7 @@ def last_lines(file: Path, max_bytes: int, max_lines: int) -> tuple[list[str], b
     return lines[-max_lines:], bool(start) or len(lines) > max_lines
 
 
-def first_line(file: Path, max_bytes: int = 4096) -> str:
+def read_first_line(file: Path, max_bytes: int = 4096) -> str:
     """Return the first line of a text file; an empty text if there is no file."""
     try:
         with file.open("rb") as stream:

@@ -92,10 +92,10 @@ def chat(
         raise SftError(where="--compare", problem=problem, fix=fix)
     with slow_imports():
         from sft_cli.eval.chat.converse import converse
-        from sft_cli.eval.chat.model import ChatModel, Drawing
+        from sft_cli.eval.chat.model import ChatModel, ChatSampling
         from sft_cli.eval.engine.sampling import Sampling
 
-    drawing = Drawing(Sampling(temperature, top_p) if temperature is not None else None, seed)
+    drawing = ChatSampling(Sampling(temperature, top_p) if temperature is not None else None, seed)
     options = ChatOptions(
         (target.config.data.system if system is None else system) or "",
         schemas,

@@ -56,10 +56,10 @@ def compare(
         raise SftError(where="--metric", problem="it is read only with --fractions", fix="add --fractions")
     from sft_cli.compare.compare import as_json, compare_runs
     from sft_cli.compare.show import show_comparison
-    from sft_cli.run_dir import open_results
+    from sft_cli.run_dir import open_result_dir
 
     comparison = compare_runs(
-        [open_results(run, _with_others(runs, place)) for place, run in enumerate(runs)], base=base
+        [open_result_dir(run, _with_others(runs, place)) for place, run in enumerate(runs)], base=base
     )
     if json:
         typer.echo(as_json(comparison))

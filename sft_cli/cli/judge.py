@@ -88,14 +88,14 @@ def judge(
     from sft_cli.compare.judging import BASE_LABEL, find_answers, judge_answers
     from sft_cli.compare.show_judge import show_judgement
     from sft_cli.progress import status
-    from sft_cli.run_dir import open_results
+    from sft_cli.run_dir import open_result_dir
     from sft_cli.scoring.judge.settings import JudgeSettings
 
-    directory = open_results(run, "sft judge")
+    directory = open_result_dir(run, "sft judge")
     record, baseline = find_answers(directory, suite), None
     if against is not None:
         is_base = against == BASE_LABEL
-        other = directory if is_base else open_results(against, "sft judge --against")
+        other = directory if is_base else open_result_dir(against, "sft judge --against")
         baseline = find_answers(other, suite, base=is_base)
     settings = JudgeSettings(
         model=model,

@@ -6,7 +6,6 @@ are still saving 30 seconds after a signal.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from functools import partial
 
 from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
-from sft_cli.errors import SftError
+from sft_cli.utils.ports import free_port
 from sft_cli.utils.processes import FINISH_SIGNAL, STOP_SIGNALS, signals_handled_by, terminate_with_parent
 
 GRACE_SECONDS = 10.0
@@ -94,21 +93,3 @@ def _wait_for_all(children: Sequence[subprocess.Popen[bytes]]) -> int:
 def _shell_exit_code(code: int) -> int:
     """Return the exit code as a shell reports it: 128 + signal for a process that a signal ended."""
     return 128 - code if code < 0 else code
-
-
-def free_port() -> int:
-    """Return a free TCP port of the loopback interface.
-
-    Raises:
-        SftError: The loopback interface cannot be used.
-    """
-    try:
-        with socket.socket() as server:
-            server.bind(("127.0.0.1", 0))
-            return int(server.getsockname()[1])
-    except OSError as error:
-        raise SftError(
-            where="127.0.0.1",
-            problem=f"the loopback interface cannot be used: {error.strerror}",
-            fix="allow connections on the loopback interface, or remove launcher.nproc",
-        ) from error

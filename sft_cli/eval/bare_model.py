@@ -131,7 +131,7 @@ def claim_results(model: BareModel) -> None:
     write_atomic(file, json.dumps({"model": model.path, "sft_cli": __version__}, indent=1) + "\n")
 
 
-def check_base(model: BareModel, config: Config, command: str) -> None:
+def check_adapter_base(model: BareModel, config: Config, command: str) -> None:
     """Check that the base of an adapter is named and still there.
 
     Args:
@@ -165,7 +165,7 @@ def check_bare_model(model: BareModel, config: Config, command: str) -> None:
     Raises:
         SftError: The base of an adapter is gone, or there are no weights.
     """
-    check_base(model, config, command)
+    check_adapter_base(model, config, command)
     require_weights(config.model)
 
 

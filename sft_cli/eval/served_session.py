@@ -9,7 +9,7 @@ from sft_cli.console import counted, say
 from sft_cli.endpoint.client import EndpointClient
 from sft_cli.endpoint.settings import SettingNames
 from sft_cli.eval.drift import print_drift
-from sft_cli.eval.engine.served import ServedModel, endpoint_settings, served_answers
+from sft_cli.eval.engine.served import EndpointModel, endpoint_settings, served_answers
 from sft_cli.eval.evaluated import ModelLabel
 from sft_cli.eval.served_check import served_name
 from sft_cli.eval.suite_session import SuiteEngine, print_outcomes, run_suites, suite_answers
@@ -46,7 +46,7 @@ def evaluate_served(
     endpoint = config.eval.endpoint
     settings = endpoint_settings(endpoint, served_name(typed, config.eval))
     variables, longest = dict(config.template.variables), config.eval.max_new_tokens
-    model = ServedModel(EndpointClient(settings, NAMES), longest, endpoint.concurrency, variables)
+    model = EndpointModel(EndpointClient(settings, NAMES), longest, endpoint.concurrency, variables)
     identity = {"label": label, "engine": "openai", "url": redact_secrets(endpoint.url or ""), "served": settings.model}
     generation = {"default_max_new_tokens": longest, "template_variables": variables}
     limits = EvalLimits.from_config(config.eval)

@@ -15,7 +15,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.merge.agreement import Agreement
 from sft_cli.merge.card_data import data_sources, dropped_rows, realised_mix, tag_counts
 from sft_cli.merge.card_figures import SuiteScore, card_figures
-from sft_cli.merge.card_settings import changed_settings, hyperparameters, is_hub_model, public_name
+from sft_cli.merge.card_settings import hyperparameters, is_hub_model, non_default_settings, public_name
 from sft_cli.run_dir import RunDir
 from sft_cli.scoring.statistics import interval_text
 from sft_cli.utils.atomic import write_atomic
@@ -89,7 +89,7 @@ def render_card(run: RunDir, config: Config, merged: MergeResult | None = None) 
         data={**train, "held_out": held_out["examples"], "fingerprint": manifest["fingerprint"][:16]},
         settings=hyperparameters(config.adapter, config.quant, config.trainer)
         | {"loss": f"mean over each step's {config.loss.reduction.value}s, on: {trained}"},
-        changed=changed_settings(config),
+        changed=non_default_settings(config),
         figures=figures,
         quant=config.quant.kind.value,
         merged=merged,

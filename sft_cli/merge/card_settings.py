@@ -112,7 +112,7 @@ def describe_adapter(adapter: AdapterConfig) -> str:
     return ", ".join(parts)
 
 
-def changed_settings(config: Config) -> dict[str, str]:
+def non_default_settings(config: Config) -> dict[str, str]:
     """Return the settings that differ from their defaults, by dotted key; local paths are reduced to their names."""
     found = {}
     for key, value in flatten(redact_values(to_plain(config))):

@@ -15,8 +15,9 @@ from sft_cli.run_dir import RunDir
 from sft_cli.serve.engine import Engine, choose_engine
 from sft_cli.serve.proxy import recording
 from sft_cli.serve.recorder import Recorder
-from sft_cli.serve.server import RunningServer, check_port, free_port, started
+from sft_cli.serve.server import RunningServer, check_port, started
 from sft_cli.serve.source import check_source, servable
+from sft_cli.utils.ports import free_port
 from sft_cli.utils.processes import signals_handled_by
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)

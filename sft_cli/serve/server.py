@@ -17,6 +17,7 @@ from pathlib import Path
 from sft_cli.errors import SftError
 from sft_cli.serve.engine import HOST, Engine, server_command, server_environment
 from sft_cli.serve.source import ServedModel
+from sft_cli.utils.ports import free_port
 from sft_cli.utils.processes import terminate_with_parent
 
 POLL_SECONDS = 0.2
@@ -70,13 +71,6 @@ def check_port(port: int) -> None:
             raise SftError(
                 where=f"--port {port}", problem=f"port {port} {reason}", fix=f"--port {free_port()}"
             ) from error
-
-
-def free_port() -> int:
-    """Return a free TCP port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

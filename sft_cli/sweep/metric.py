@@ -1,6 +1,5 @@
 """The metric that ranks the members of a sweep, read from their metrics.jsonl."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,6 @@ from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import ProbeMetric
 from sft_cli.errors import SftError
-from sft_cli.run_dir import RunDir
 from sft_cli.utils.similar import closest_name
 
 LARGER_IS_BETTER = ("tokens_per_second",)
@@ -89,18 +87,6 @@ def _names(config: Config) -> Iterator[str]:
         yield "router"
     yield from OF_STEPS
     yield from (f"retention.{name}" for name in config.trainer.retention.probes)
-
-
-def read_metrics(run: RunDir) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl up to the first incomplete one."""
-    lines = []
-    if run.metrics.is_file():
-        for line in run.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
 
 
 def metric_value(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> MetricValue | None:

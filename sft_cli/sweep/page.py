@@ -7,11 +7,12 @@ from typing import Any
 from sft_cli.report.axes import HEIGHT, WIDTH, axis_scale
 from sft_cli.report.html import csp_hash, package_text, template_environment
 from sft_cli.sweep.charts import key_effect, metric_curves
-from sft_cli.sweep.metric import STEPS, SweepMetric, metric_curve, read_metrics
+from sft_cli.sweep.metric import STEPS, SweepMetric, metric_curve
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.ranking import best_member, comparability_warning, rank_members
 from sft_cli.sweep.state import MemberOutcome, MemberState, SweepRecord
 from sft_cli.sweep.status import format_metric, member_label
+from sft_cli.train.run_list import read_metrics
 
 NAME = "report.html"
 LOSS = SweepMetric("loss", "min", STEPS)
@@ -42,7 +43,7 @@ def _values(record: SweepRecord, outcomes: Mapping[Member, MemberOutcome]) -> di
         key_effect(key, {member: member.values[place] for member in record.members}, measured, leader)
         for place, key in enumerate(record.keys)
     ]
-    recorded = {member: read_metrics(record.run(member)) for member in record.members}
+    recorded = {member: list(read_metrics(record.run(member).metrics)) for member in record.members}
     charts = [
         (
             metric.title,

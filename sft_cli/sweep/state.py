@@ -11,8 +11,9 @@ from pathlib import Path
 
 from sft_cli.errors import SftError
 from sft_cli.run_dir import SWEEP_RECORD, RunDir
-from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value, read_metrics
+from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value
 from sft_cli.sweep.plan import Member
+from sft_cli.train.run_list import read_metrics
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.home import expand_home
 
@@ -107,7 +108,7 @@ def read_outcome(record: SweepRecord, member: Member, error: str = "") -> Member
         error: Error of its last session, if it is known to have failed; by default the error at the end of its log.
     """
     run = record.run(member)
-    recorded = read_metrics(run)
+    recorded = list(read_metrics(run.metrics))
     steps = [line for line in recorded if "eval" not in line and "retention" not in line]
     if run.is_finished():
         state = MemberState.finished

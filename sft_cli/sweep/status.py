@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from sft_cli.console import say
 from sft_cli.progress import Progress, has_terminal
-from sft_cli.sweep.metric import read_metrics
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.state import MemberOutcome, MemberState, SweepRecord
+from sft_cli.train.run_list import read_metrics
 
 EVERY = 0.5
 """Seconds between two reads of the running members' metrics."""
@@ -62,7 +62,7 @@ class SweepStatus:
         ended = sum(outcome.state in (MemberState.finished, MemberState.failed) for outcome in outcomes.values())
         runs = []
         for member in members:
-            steps = [line["step"] for line in read_metrics(self._record.run(member))]
+            steps = [line["step"] for line in read_metrics(self._record.run(member).metrics)]
             runs.append(f"{member_label(self._record, member)}{f' (step {steps[-1]})' if steps else ''}")
         share = ended / len(outcomes)
         self._progress.draw(share, f"{ended} of {len(outcomes)} runs", f"running: {', '.join(runs)}")

@@ -30,7 +30,7 @@ def _served(config: Config) -> Iterator[Teacher]:
     """Yield a teacher at an endpoint."""
     from sft_cli.endpoint.client import EndpointClient
     from sft_cli.endpoint.settings import SettingNames
-    from sft_cli.eval.engine.served import ServedModel, endpoint_settings, served_answers
+    from sft_cli.eval.engine.served import EndpointModel, endpoint_settings, served_answers
 
     teacher = config.synth.teacher
     endpoint, key = teacher.endpoint, "synth.teacher.endpoint"
@@ -47,7 +47,7 @@ def _served(config: Config) -> Iterator[Teacher]:
         rejected="change the settings of synth.teacher that it does not take",
     )
     client = EndpointClient(endpoint_settings(endpoint, endpoint.model), names)
-    answer = served_answers(ServedModel(client, teacher.max_new_tokens, endpoint.concurrency))
+    answer = served_answers(EndpointModel(client, teacher.max_new_tokens, endpoint.concurrency))
     say(f"teacher   {endpoint.model} at {redact_secrets(endpoint.url or 'api.openai.com')}")
     yield Teacher(endpoint.model, {"served": endpoint.model}, answer)
 

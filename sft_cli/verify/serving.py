@@ -14,7 +14,8 @@ from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.serve.engine import Engine
 from sft_cli.serve.serve import served
-from sft_cli.serve.server import RunningServer, free_port
+from sft_cli.serve.server import RunningServer
+from sft_cli.utils.ports import free_port
 from sft_cli.verify.artefact import Artefact
 from sft_cli.verify.encodings import dated_prompts
 from sft_cli.verify.finding import VerifyFinding
@@ -59,7 +60,7 @@ def check_serving(artefact: Artefact, engine: Engine, timeout: float) -> Iterato
         yield VerifyFinding(CHECK, "failed", f"{error.where}: {error.problem}", error.fix)
         return
     yield compare_counts(prompts, replies)
-    yield compare_answers(prompts, replies, expected)
+    yield compare_replies(prompts, replies, expected)
 
 
 def _source(artefact: Artefact) -> RunDir | Path | None:
@@ -133,7 +134,7 @@ def compare_counts(prompts: Sequence[GoldenPrompt], replies: Sequence[Reply]) ->
     )
 
 
-def compare_answers(
+def compare_replies(
     prompts: Sequence[GoldenPrompt], replies: Sequence[Reply], expected: Sequence[str]
 ) -> VerifyFinding:
     """Return whether the server's greedy answers are those of the saved model.

@@ -11,7 +11,7 @@ import sft_cli
 from sft_cli.blame.failures import Failure
 from sft_cli.blame.nearest import TrainingIndex
 from sft_cli.blame.training_turns import TrainingTurn, trained_spans
-from sft_cli.blame.word_index import WordIndex
+from sft_cli.blame.word_index import TfidfIndex
 from sft_cli.scoring.normalize import is_exact_match
 
 ROWS = Path(sft_cli.__file__).parent / "quickstart" / "train.jsonl"
@@ -80,7 +80,7 @@ def test_an_item_without_a_similar_row_names_none():
 
 def test_similarity_is_the_cosine_of_tf_idf_vectors():
     texts = ["a b b", "a c", "a", ""]
-    index = WordIndex(texts)
+    index = TfidfIndex(texts)
     idf = {"a": np.log(5 / 4), "b": np.log(5 / 2), "c": np.log(5 / 2), "new": np.log(5)}
     first = {"a": idf["a"], "b": (1 + np.log(2)) * idf["b"]}
     query = {"a": idf["a"], "b": idf["b"], "new": idf["new"]}
@@ -91,7 +91,7 @@ def test_similarity_is_the_cosine_of_tf_idf_vectors():
     assert found[0] == pytest.approx(expected, rel=1e-5)
     assert found[3] == 0
     assert index.similarities("c a")[1] == pytest.approx(1, abs=1e-6)
-    assert not WordIndex([]).similarities("a").size
+    assert not TfidfIndex([]).similarities("a").size
     assert index.similarities("").tolist() == [0, 0, 0, 0]
 
 

@@ -7,8 +7,8 @@ import pytest
 from faults_runs import SAVE_EVERY, digests, steps, whole, words
 from test_faults_numbers import SPOIL
 
-from sft_cli.distributed.launch import free_port
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from sft_cli.errors import SftError
 from sft_cli.serve import engine as engines
 from sft_cli.serve.proxy import recording
 from sft_cli.serve.recorder import Recorder
-from sft_cli.serve.server import free_port
+from sft_cli.utils.ports import free_port
 from tests.export.saved import save_run
 
 DYING = "import sys; print('loading'); sys.exit('no such weights: model.safetensors')"

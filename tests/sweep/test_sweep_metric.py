@@ -14,8 +14,8 @@ from sft_cli.sweep.metric import (
     metric_curve,
     metric_value,
     parse_metric,
-    read_metrics,
 )
+from sft_cli.train.run_list import read_metrics
 
 
 def step(number, loss, **terms):
@@ -72,8 +72,8 @@ def test_metric_curve_has_every_value():
 
 def test_reading_metrics_stops_at_an_incomplete_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert read_metrics(RunDir(tmp_path)) == [{"step": 1}, {"step": 2}]
-    assert read_metrics(RunDir(tmp_path / "nothing")) == []
+    assert list(read_metrics(RunDir(tmp_path).metrics)) == [{"step": 1}, {"step": 2}]
+    assert list(read_metrics(RunDir(tmp_path / "nothing").metrics)) == []
 
 
 PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"

@@ -13,7 +13,7 @@ import pytest
 
 from sft_cli.endpoint.client import EndpointClient
 from sft_cli.endpoint.settings import EndpointSettings, SettingNames
-from sft_cli.eval.engine.served import ServedModel, served_answers
+from sft_cli.eval.engine.served import EndpointModel, served_answers
 from sft_cli.synth.requests import Drawing, TeacherRequest
 from sft_cli.synth.session import Teacher, TeacherSession
 from tests.scoring.judge_server import judge_server
@@ -93,7 +93,7 @@ def session(url: str, folder: Path) -> TeacherSession:
     from sft_cli.config.schema.synth import SynthConfig
 
     client = EndpointClient(EndpointSettings("stub", url, timeout=2.0, retries=5), NAMES)
-    teacher = Teacher("stub", {"served": "stub"}, served_answers(ServedModel(client, 16, CONCURRENCY)))
+    teacher = Teacher("stub", {"served": "stub"}, served_answers(EndpointModel(client, 16, CONCURRENCY)))
     return TeacherSession(teacher, SynthConfig(), folder / "journal.jsonl")
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sft_cli.distributed.launch import free_port
+from sft_cli.utils.ports import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["sft_cli.train.session", "peft", "bitsandbytes"])

@@ -28,7 +28,7 @@ QUESTION_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class ChatSampling:
     """How tokens are chosen: ``sampling`` None takes the most probable ones."""
 
     sampling: Sampling | None
@@ -42,7 +42,7 @@ class ChatModel:
         stop_ids: Tokens that end an answer.
     """
 
-    def __init__(self, target: ChatTarget, drawing: Drawing, tools: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, target: ChatTarget, drawing: ChatSampling, tools: Sequence[dict[str, Any]]) -> None:
         config, evaluated = target.config, target.evaluated()
         architecture = load_model_config(evaluated.architecture)
         machine = choose_compute_setup(config.trainer, architecture, full=evaluated.full)

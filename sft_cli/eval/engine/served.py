@@ -25,7 +25,7 @@ LENGTH = "length"
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class EndpointModel:
     """A model at an endpoint.
 
     Attributes:
@@ -53,7 +53,7 @@ def endpoint_settings(endpoint: EndpointConfig, model: str) -> EndpointSettings:
     )
 
 
-def served_answers(model: ServedModel) -> AnswerItems:
+def served_answers(model: EndpointModel) -> AnswerItems:
     """Return the function that answers items by requests, several at once.
 
     A line is yielded when its reply is there. If a limit is reached or a request fails, no further request is sent;
@@ -89,7 +89,7 @@ def served_answers(model: ServedModel) -> AnswerItems:
     return answer
 
 
-def request_body(model: ServedModel, suite: LoadedSuite, entry: SuiteItem, sample: int) -> dict[str, Any]:
+def request_body(model: EndpointModel, suite: LoadedSuite, entry: SuiteItem, sample: int) -> dict[str, Any]:
     """Return the parameters of the request for an answer."""
     config = suite.config
     body: dict[str, Any] = {
@@ -108,7 +108,9 @@ def request_body(model: ServedModel, suite: LoadedSuite, entry: SuiteItem, sampl
     return body
 
 
-def _record(model: ServedModel, suite: LoadedSuite, entry: SuiteItem, sample: int, reply: Completion) -> dict[str, Any]:
+def _record(
+    model: EndpointModel, suite: LoadedSuite, entry: SuiteItem, sample: int, reply: Completion
+) -> dict[str, Any]:
     """Return the line of a reply."""
     limit = suite.config.max_new_tokens or model.max_new_tokens
     reasoning, text = split_reasoning("", reply.text, REASONING_TAGS)
@@ -118,7 +120,7 @@ def _record(model: ServedModel, suite: LoadedSuite, entry: SuiteItem, sample: in
         text = "\n".join([*([text] if text.strip() else []), *_call_lines(reply.tool_calls)])
     is_short = reply.output_tokens < limit
     return {
-        **answer_head(entry, sample, prompt_text(entry.item.messages)),
+        **answer_head(entry, sample, conversation_text(entry.item.messages)),
         "answer": text,
         "reasoning": reply.reasoning or reasoning,
         "stopped": reply.finish in STOPPED or bool(ended) or (not reply.finish and is_short),
@@ -145,7 +147,7 @@ def _arguments(function: Mapping[str, Any]) -> Any:
         return arguments
 
 
-def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
+def conversation_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return a conversation as text, for tables and judges; the template of the server is unknown."""
     if len(messages) == 1:
         return str(messages[0].get("content") or "")

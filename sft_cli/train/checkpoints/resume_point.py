@@ -14,7 +14,7 @@ from sft_cli.train.optimizers.lr_schedule import RunLength, lr_factors, planned_
 
 
 def fits_length(checkpoint: Path, trainer: TrainerConfig, num_steps: int) -> RunLength | None:
-    """Return the length of a run of ``num_steps`` steps that goes on from a checkpoint; None if it cannot.
+    """Return the length of a run of ``num_steps`` steps that continues from a checkpoint; None if it cannot.
 
     It can if every step of the checkpoint had the learning rate that it has in a run of that length. The warm-up keeps
     its number of steps.

@@ -51,7 +51,7 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """The trackers of a run. One that fails is closed with a warning; the run goes on."""
+    """The trackers of a run. One that fails is closed with a warning; the run continues."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self._trackers = dict(trackers)
@@ -70,7 +70,7 @@ class Trackers:
     def _try(self, name: str, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # whatever a library or a network raises, the training goes on
+        except Exception as error:  # whatever a library or a network raises, the training continues
             self._trackers.pop(name, None)
             say(f"warning: {name} gets no more values ({_first_line(error)}); metrics.jsonl has them all")
 
